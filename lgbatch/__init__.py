@@ -1,0 +1,9 @@
+"""lgbatch: photos to a COLMAP model with learned features, batched on ONNX Runtime."""
+
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+# In a checkout, export/, pipelines/ and configs/ lie beside this folder; an installed lgbatch has them inside.
+if not (Path(__file__).parent / "export").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))

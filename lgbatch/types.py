@@ -1,0 +1,117 @@
+"""The records that travel between the stages.
+
+Shapes, dtypes, units and the pixel origin are stated here, once:
+
+- Keypoints are in pixels of the ORIGINAL image, x then y; the centre of the top-left pixel is (0, 0).
+- Image sizes are (width, height), after the photo's EXIF orientation has been dealt with as COLMAP does it.
+- N is the number of keypoints of an image, D the length of a descriptor, K the number of matches of a pair.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int32]
+ByteArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """A photo that was found but not read. `name` is what every file calls it."""
+
+    name: str
+    """Path below the image folder, with forward slashes."""
+    path: Path
+    """Where the file is."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo, at the size that the extractor sees."""
+
+    name: str
+    pixels: ByteArray
+    """(H, W, 3) uint8, RGB."""
+    size: tuple[int, int]
+    """(width, height) of the original image."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The local features of one image."""
+
+    keypoints: FloatArray
+    """(N, 2) float32, x and y in pixels of the original image, top-left pixel centre (0, 0)."""
+    scores: FloatArray
+    """(N,) float32, the detector's own score, larger is better; rows are ordered by it, best first."""
+    descriptors: FloatArray
+    """(N, D) float32, each row of unit length."""
+    image_size: tuple[int, int]
+    """(width, height) of the original image."""
+
+
+class Pair(NamedTuple):
+    """Two image names. (a, b) and (b, a) are the same pair; the first one met gives the order."""
+
+    a: str
+    b: str
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The matches of one pair."""
+
+    indices: IntArray
+    """(K, 2) int32, rows into the keypoints of the pair's first and second image; first column ascending."""
+    scores: FloatArray
+    """(K,) float32, the assignment probability in 0..1."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One item that a stage could not use."""
+
+    stage: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder a run works in, and the names of what lies there."""
+
+    root: Path
+
+    @property
+    def features(self) -> Path:
+        """Features store (HDF5, hloc's layout)."""
+        return self.root / "features.h5"
+
+    @property
+    def pairs(self) -> Path:
+        """Image pairs, one a line."""
+        return self.root / "pairs.txt"
+
+    @property
+    def matches(self) -> Path:
+        """Matches store (HDF5, hloc's layout)."""
+        return self.root / "matches.h5"
+
+    @property
+    def database(self) -> Path:
+        """COLMAP database."""
+        return self.root / "database.db"
+
+    @property
+    def sparse(self) -> Path:
+        """COLMAP models, one folder each: 0, 1, ..."""
+        return self.root / "sparse"
+
+    @property
+    def summary(self) -> Path:
+        """What the last `lgbatch run` did."""
+        return self.root / "summary.json"
