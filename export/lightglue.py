@@ -1,0 +1,218 @@
+"""LightGlue (Lindenberger, Sarlin and Pollefeys, ICCV 2023) as an ONNX matcher for padded batches.
+
+The exported graph is the published network with exact algebra folded into its weights:
+
+- attention's output projection goes into the first matrix of the feed-forward network behind it:
+  W1 [x; Wo c + bo] + b1 = [W1x, W1m Wo] [x; c] + (b1 + W1m bo);
+- the rows of queries and keys are permuted so that the rotary embedding works on two contiguous halves of a head;
+- the head's d^-1/4 on both sides goes into its projection.
+
+Padding is told by lengths: the standard operator Attention (opset 24) takes the number of valid keys of each item,
+so padded keys change nothing, to the last bit, and no N x N mask is made. Rows of padded queries hold numbers that
+nobody reads; the head leaves them out.
+
+reference.lightglue is the network as the paper writes it, which every export is compared with.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.onnx.ops import rotary_embedding, symbolic
+
+from lgbatch.export import reference
+from lgbatch.export.graph import Graph
+from lgbatch.models import OUTPUTS
+
+WIDTH = 256
+HEADS = 4
+HEAD_DIM = WIDTH // HEADS
+LAYERS = 9
+OPSET = 24
+FAR = -1e9
+"""Stands for minus infinity, finite so that differences of it are."""
+
+
+def graph(state: reference.State) -> Graph:
+    """The single-graph matcher, ready to be written. Raises KeyError when the state dict is another network's."""
+    dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else WIDTH
+    inputs = {
+        "keypoints0": torch.rand(2, 30, 2),
+        "keypoints1": torch.rand(2, 40, 2),
+        "descriptors0": torch.rand(2, 30, dim),
+        "descriptors1": torch.rand(2, 40, dim),
+        "size0": torch.rand(2, 2),
+        "size1": torch.rand(2, 2),
+        "lengths0": torch.tensor([30, 20]),
+        "lengths1": torch.tensor([10, 40]),
+        "threshold": torch.tensor(0.1),
+    }
+    dynamic = {name: (0, 1) if value.dim() == 3 else (0,) for name, value in inputs.items() if value.dim()}
+    return Graph(Matcher(state), inputs, dynamic, OUTPUTS["matcher"], opset=OPSET)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
+    """Softmax attention over the first `lengths` (B,) int64 keys; (B, M, W), (B, N, W), (B, N, W) to (B, M, W)."""
+    return symbolic(
+        "Attention",
+        (query, key, value, None, None, None, lengths),
+        {"q_num_heads": HEADS, "kv_num_heads": HEADS},
+        dtype=query.dtype,
+        shape=query.shape,
+        version=OPSET,
+    )
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer with these values."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight, layer.bias = nn.Parameter(weight.contiguous()), nn.Parameter(bias.contiguous())
+    return layer
+
+
+class FeedForward(nn.Module):
+    """x + W2 gelu(norm(W1 [x; context])), with attention's output projection folded into W1."""
+
+    def __init__(self, state: reference.State, block: str, projection: str) -> None:
+        super().__init__()
+        weight, bias = state[f"{block}.ffn.0.weight"], state[f"{block}.ffn.0.bias"]
+        out, out_bias = state[f"{projection}.weight"], state[f"{projection}.bias"]
+        message = weight[:, WIDTH:]
+        self.inside = linear(torch.cat([weight[:, :WIDTH], message @ out], 1), bias + message @ out_bias)
+        self.norm = nn.LayerNorm(2 * WIDTH)
+        self.norm.weight = nn.Parameter(state[f"{block}.ffn.1.weight"])
+        self.norm.bias = nn.Parameter(state[f"{block}.ffn.1.bias"])
+        self.outside = linear(state[f"{block}.ffn.3.weight"], state[f"{block}.ffn.3.bias"])
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, N, W) and (B, N, W) to (B, N, W)."""
+        hidden = F.gelu(self.norm(self.inside(torch.cat([x, context], -1))))
+        return x + self.outside(hidden)
+
+
+class SelfBlock(nn.Module):
+    """The points of one image look at each other, with rotary positions."""
+
+    def __init__(self, state: reference.State, index: int) -> None:
+        super().__init__()
+        block = f"self_attn.{index}"
+        weight = state[f"{block}.Wqkv.weight"].reshape(HEADS, HEAD_DIM, 3, WIDTH)
+        bias = state[f"{block}.Wqkv.bias"].reshape(HEADS, HEAD_DIM, 3)
+        halves = torch.cat([torch.arange(0, HEAD_DIM, 2), torch.arange(1, HEAD_DIM, 2)])
+        self.query = linear(weight[:, halves, 0].reshape(WIDTH, WIDTH), bias[:, halves, 0].flatten())
+        self.key = linear(weight[:, halves, 1].reshape(WIDTH, WIDTH), bias[:, halves, 1].flatten())
+        self.value = linear(weight[:, :, 2].reshape(WIDTH, WIDTH), bias[:, :, 2].flatten())
+        self.ffn = FeedForward(state, block, f"{block}.out_proj")
+
+    def forward(self, x: Tensor, cosines: Tensor, sines: Tensor, lengths: Tensor) -> Tensor:
+        """(B, N, W) to (B, N, W); cosines and sines are (B, N, HEAD_DIM / 2)."""
+        query = rotary_embedding(self.query(x), cosines, sines, num_heads=HEADS)
+        key = rotary_embedding(self.key(x), cosines, sines, num_heads=HEADS)
+        return self.ffn(x, attention(query, key, self.value(x), lengths))
+
+
+class CrossBlock(nn.Module):
+    """The points of each image look at those of the other."""
+
+    def __init__(self, state: reference.State, index: int) -> None:
+        super().__init__()
+        block = f"cross_attn.{index}"
+        self.query_key = linear(state[f"{block}.to_qk.weight"], state[f"{block}.to_qk.bias"])
+        self.value = linear(state[f"{block}.to_v.weight"], state[f"{block}.to_v.bias"])
+        self.ffn = FeedForward(state, block, f"{block}.to_out")
+
+    def forward(self, x0: Tensor, x1: Tensor, lengths0: Tensor, lengths1: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, M, W) and (B, N, W) to the same shapes."""
+        qk0, qk1 = self.query_key(x0), self.query_key(x1)
+        context0 = attention(qk0, qk1, self.value(x1), lengths1)
+        context1 = attention(qk1, qk0, self.value(x0), lengths0)
+        return self.ffn(x0, context0), self.ffn(x1, context1)
+
+
+class Stem(nn.Module):
+    """Descriptors and positions of one image, made ready for the layers."""
+
+    def __init__(self, state: reference.State) -> None:
+        super().__init__()
+        self.project: nn.Module = nn.Identity()
+        if "input_proj.weight" in state:
+            self.project = linear(state["input_proj.weight"], state["input_proj.bias"])
+        self.frequencies = nn.Parameter(state["posenc.Wr.weight"].T.contiguous())
+
+    def forward(self, keypoints: Tensor, descriptors: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keypoints (B, N, 2) in pixels, descriptors (B, N, D), size (B, 2) to x, cosines and sines."""
+        half = size / 2
+        normalized = (keypoints - half[:, None]) / half.amax(-1)[:, None, None]
+        phase = normalized @ self.frequencies
+        return self.project(descriptors), torch.cos(phase), torch.sin(phase)
+
+
+class Head(nn.Module):
+    """Assignment of the points of two images, and the matches in it."""
+
+    def __init__(self, state: reference.State, index: int) -> None:
+        super().__init__()
+        block = f"log_assignment.{index}"
+        scale = WIDTH**-0.25
+        projection = state[f"{block}.final_proj.weight"] * scale
+        self.project = linear(projection, state[f"{block}.final_proj.bias"] * scale)
+        self.matchability = linear(state[f"{block}.matchability.weight"], state[f"{block}.matchability.bias"])
+
+    def forward(
+        self, x0: Tensor, x1: Tensor, lengths0: Tensor, lengths1: Tensor, threshold: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, M, W) and (B, N, W) to matches0 (B, M) int64, -1 for none, and scores (B, M).
+
+        Log assignment = log softmax over both axes of the similarity, plus both log matchabilities. What is constant
+        along an axis does not change its maximum, so each axis adds only what varies along it.
+        """
+        valid0 = torch.arange(x0.shape[1])[None] < lengths0[:, None]
+        valid1 = torch.arange(x1.shape[1])[None] < lengths1[:, None]
+        z0 = torch.where(valid0, -F.softplus(-self.matchability(x0)[..., 0]), FAR)
+        z1 = torch.where(valid1, -F.softplus(-self.matchability(x1)[..., 0]), FAR)
+        similarity = self.project(x0) @ self.project(x1).transpose(1, 2)
+        rows = torch.where(valid1[:, None], similarity, FAR).logsumexp(2)
+        columns = torch.where(valid0[:, :, None], similarity, FAR).logsumexp(1)
+        twice = similarity * 2
+        best0, match0 = (twice + (z1 - columns)[:, None]).max(2)
+        match1 = (twice + (z0 - rows)[:, :, None]).argmax(1)
+        scores = torch.exp(best0 + z0 - rows)
+        mutual = match1.gather(1, match0) == torch.arange(x0.shape[1])[None]
+        found = mutual & valid0 & valid1.gather(1, match0) & (scores > threshold)
+        return torch.where(found, match0, -1), torch.where(found, scores, 0.0)
+
+
+class Matcher(nn.Module):
+    """The single graph: all nine layers, then the last head."""
+
+    def __init__(self, state: reference.State) -> None:
+        super().__init__()
+        self.stem = Stem(state)
+        self.self_blocks = nn.ModuleList(SelfBlock(state, i) for i in range(LAYERS))
+        self.cross_blocks = nn.ModuleList(CrossBlock(state, i) for i in range(LAYERS))
+        self.head = Head(state, LAYERS - 1)
+
+    def forward(
+        self,
+        keypoints0: Tensor,
+        keypoints1: Tensor,
+        descriptors0: Tensor,
+        descriptors1: Tensor,
+        size0: Tensor,
+        size1: Tensor,
+        lengths0: Tensor,
+        lengths1: Tensor,
+        threshold: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Match padded pairs.
+
+        keypoints (B, M or N, 2) float32, in pixels of images of `size` (B, 2) (width, height); descriptors (B, M or
+        N, D); lengths (B,) int64, the valid rows of each item; threshold () float32, the least probability.
+        Returns matches0 (B, M) int64, -1 for none, and scores (B, M) float32, 0 for none.
+        """
+        x0, cosines0, sines0 = self.stem(keypoints0, descriptors0, size0)
+        x1, cosines1, sines1 = self.stem(keypoints1, descriptors1, size1)
+        for self_block, cross_block in zip(self.self_blocks, self.cross_blocks, strict=True):
+            x0 = self_block(x0, cosines0, sines0, lengths0)
+            x1 = self_block(x1, cosines1, sines1, lengths1)
+            x0, x1 = cross_block(x0, x1, lengths0, lengths1)
+        return self.head(x0, x1, lengths0, lengths1, threshold)

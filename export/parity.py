@@ -1,0 +1,105 @@
+"""Is the exported model the network? Runs both on made-up photos and reports how far apart they are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from lgbatch.errors import ModelError
+from lgbatch.export import reference
+from lgbatch.types import FloatArray
+
+SIZES = ((256, 320), (250, 333), (64, 48))
+"""(height, width) of the photos: a multiple of the network's stride, one that is not, and a tiny one."""
+
+Figures = dict[str, float]
+Extract = Callable[[torch.Tensor, int], reference.Features]
+"""A reference extractor: a photo (3, H, W) and the most keypoints in, features out, best first."""
+
+
+def extractor(model: Path, expect: Extract) -> Figures:
+    """Compare an exported extractor with its reference; raises ModelError when they differ by more than rounding."""
+    session = _open(model)
+    same = total = 0
+    score, cosine = 0.0, 0.0
+    for seed, (height, width) in enumerate(SIZES):
+        photos = np.stack([_photo(height, width, seed), _photo(height, width, seed + 100)])
+        outputs = session.run(None, {"image": photos, "max_keypoints": np.array(512)})
+        for photo, keypoints, scores, descriptors, count in zip(photos, *outputs, strict=True):
+            expected = expect(torch.from_numpy(photo), 512)
+            ours = {tuple(k): i for i, k in enumerate(keypoints[:count].tolist())}
+            rows = [(i, ours[tuple(k)]) for i, k in enumerate(expected[0].tolist()) if tuple(k) in ours]
+            theirs, mine = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+            same += len(rows)
+            total += max(len(expected[0]), int(count))
+            score = max(score, _largest(expected[1].numpy()[theirs] - scores[mine]))
+            cosine = max(cosine, _largest(1 - (expected[2].numpy()[theirs] * descriptors[mine]).sum(1)))
+    figures = {
+        "keypoints": total,
+        "same_keypoints": same / total,
+        "score_error": score,
+        "cosine_error": cosine,
+    }
+    return _judge(model, figures, figures["same_keypoints"] >= 0.995 and cosine < 1e-3)
+
+
+def matcher(model: Path, state: reference.State) -> Figures:
+    """Compare an exported matcher with the reference on a padded batch of unequal pairs; raises ModelError."""
+    random = np.random.default_rng(0)
+    dim = state["input_proj.weight"].shape[1]
+    counts0, counts1 = np.array([200, 150, 1]), np.array([180, 200, 40])
+    keypoints = random.uniform(0, 640, (2, 3, 200, 2)).astype(np.float32)
+    descriptors = random.normal(size=(2, 3, 200, dim)).astype(np.float32)
+    descriptors[1] = descriptors[0] + 0.5 * descriptors[1]  # the same points, seen a little differently
+    keypoints[1] = keypoints[0] + random.normal(scale=3, size=keypoints[0].shape)
+    descriptors /= np.linalg.norm(descriptors, axis=-1, keepdims=True)
+    size = np.full((3, 2), [640, 480], np.float32)
+    feed = {f"keypoints{i}": keypoints[i] for i in (0, 1)} | {f"descriptors{i}": descriptors[i] for i in (0, 1)}
+    feed |= {"size0": size, "size1": size, "lengths0": counts0, "lengths1": counts1}
+    matches, scores = _open(model).run(None, feed | {"threshold": np.array(0.1, np.float32)})
+    same, found, error = 0, 0, 0.0
+    for b, (m, n) in enumerate(zip(counts0, counts1, strict=True)):
+        one = [(torch.from_numpy(a[0, b, :m]), torch.from_numpy(a[1, b, :n])) for a in (keypoints, descriptors)]
+        sizes = torch.from_numpy(size[b]), torch.from_numpy(size[b])
+        expected, probability = reference.mutual_matches(reference.lightglue(state, one[0], one[1], sizes), 0.1)
+        same += int((expected.numpy() == matches[b, :m]).sum())
+        found += int((expected >= 0).sum())
+        error = max(error, _largest(probability.numpy() - scores[b, :m]))
+        same -= int((matches[b, m:] != -1).sum())  # padding never matches
+    figures = {
+        "points": int(counts0.sum()),
+        "matches": found,
+        "same_matches": same / counts0.sum(),
+        "score_error": error,
+    }
+    return _judge(model, figures, found > 100 and figures["same_matches"] >= 0.995 and error < 1e-2)
+
+
+def _judge(model: Path, figures: Figures, good: bool) -> Figures:
+    if not good:
+        raise ModelError(f"{model.name} does not agree with the PyTorch reference ({figures}); it was not kept")
+    return {key: float(f"{value:.6g}") for key, value in figures.items()}
+
+
+def _open(model: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+
+
+def _largest(values: NDArray[np.floating]) -> float:
+    return float(np.abs(values).max(initial=0.0))
+
+
+def _photo(height: int, width: int, seed: int) -> FloatArray:
+    """A made-up photo (3, H, W) in 0..1: blurred noise at three scales, and some boxes with corners."""
+    random = np.random.default_rng(seed)
+    image = np.zeros((height, width, 3))
+    for scale, weight in ((2, 0.3), (8, 0.4), (32, 0.3)):
+        image += weight * cv2.resize(random.random((height // scale + 2, width // scale + 2, 3)), (width, height))
+    for x, y, w, h in random.integers(2, 40, (30, 4)):
+        x, y = x * width // 40, y * height // 40
+        image[y : y + h, x : x + w] = random.random(3)
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)

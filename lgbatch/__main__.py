@@ -1,0 +1,5 @@
+"""python -m lgbatch."""
+
+from lgbatch.cli import main
+
+main()

@@ -1,0 +1,199 @@
+"""The command line: one function per command, no logic."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lgbatch import __version__
+from lgbatch.config import Settings
+from lgbatch.database import import_stores
+from lgbatch.errors import InputError
+from lgbatch.export import EXTRACTORS, ensure_models
+from lgbatch.export import export as export_models
+from lgbatch.extract import extract as extract_features
+from lgbatch.match import match as match_pairs
+from lgbatch.models import default_folder
+from lgbatch.options import Json, Models, WorkspaceFolder, command
+from lgbatch.pairs import make_pairs, write_pairs
+from lgbatch.pipelines import demo as demo_pipeline
+from lgbatch.pipelines import sfm
+from lgbatch.reconstruct import reconstruct as reconstruct_database
+from lgbatch.store import FeatureStore
+from lgbatch.summary import Summary
+from lgbatch.types import Workspace
+
+app = typer.Typer(
+    help="Photos to a COLMAP model with learned features. Start with: lgbatch run PHOTOS -o OUT",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXTRACT = ("extractor", "max_keypoints", "resize", "device", "threads")
+PAIRS = ("pairing", "window")
+MATCH = ("extractor", "filter_threshold", "camera_mode", "camera_model", "device", "threads")
+RECONSTRUCT = ("mapper", "threads")
+RUN = tuple(dict.fromkeys(EXTRACT + PAIRS + MATCH + RECONSTRUCT))
+
+ImageFolder = Annotated[Path, typer.Argument(help="Folder of photos; folders in it are searched too.")]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", help="Folder of the photos.", show_default="where they were when they were extracted"),
+]
+Here = Path(".")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _lgbatch(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@command(app, *RUN)
+def run(
+    images: ImageFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", "-w", "--workspace", help="Folder for all results.")],
+    models: Models = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Reconstruct a folder of photos: extract, pair, match, verify and map, all in one."""
+    return _tell(sfm.run(images, output, models=models, settings=settings), as_json)
+
+
+@command(app)
+def export(
+    extractor: Annotated[str, typer.Argument(help="Which local features: " + ", ".join(EXTRACTORS) + ".")] = "disk",
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of weights files.", show_default="the cache, or else fetched")
+    ] = None,
+    models: Models = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Make the ONNX models of an extractor and its LightGlue from the pretrained weights (once per machine)."""
+    chosen = Settings.load(**settings.as_dict() | {"extractor": extractor}).extractor
+    written = export_models(models or default_folder(), chosen, weights=weights)
+    if as_json:
+        print(json.dumps({str(model.path): model.parity for model in written}))
+    return 0
+
+
+@command(app, *EXTRACT)
+def extract(
+    images: ImageFolder,
+    workspace: WorkspaceFolder = Here,
+    models: Models = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Extract local features of every photo into features.h5."""
+    summary, models = Summary(settings), models or default_folder()
+    ensure_models(models, settings.extractor, ["extractor"])
+    with summary.timed("extract"):
+        done = extract_features(images, Workspace(workspace).features, models=models, settings=settings)
+    summary.add_extracted(done)
+    return _tell(summary, as_json)
+
+
+@command(app, *PAIRS)
+def pairs(workspace: WorkspaceFolder = Here, as_json: Json = False, *, settings: Settings) -> int:
+    """List the pairs of images to match in pairs.txt."""
+    summary, files = Summary(settings), Workspace(workspace)
+    with summary.timed("pairs"):
+        with FeatureStore(files.features) as features:
+            chosen = make_pairs(features.names(), settings)
+        write_pairs(files.pairs, chosen)
+    summary.pairs = len(chosen)
+    return _tell(summary, as_json)
+
+
+@command(app, *MATCH)
+def match(
+    pairs_file: Annotated[Path | None, typer.Argument(metavar="[PAIRS]", help="Pairs file.")] = None,
+    workspace: WorkspaceFolder = Here,
+    images: Images = None,
+    models: Models = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Match the pairs into matches.h5, and bring database.db up to date."""
+    summary, files, models = Summary(settings), Workspace(workspace), models or default_folder()
+    with FeatureStore(files.features) as features:
+        names = features.names()
+        folder = _image_folder(images, features)
+    ensure_models(models, settings.extractor, ["matcher"])
+    with summary.timed("match"):
+        done = match_pairs(pairs_file or files.pairs, files.features, files.matches, models=models, settings=settings)
+    summary.add_matched(done)
+    with summary.timed("import"):
+        import_stores(files, folder, names, settings)
+    return _tell(summary, as_json)
+
+
+@command(app, *RECONSTRUCT)
+def reconstruct(
+    workspace: WorkspaceFolder = Here, images: Images = None, as_json: Json = False, *, settings: Settings
+) -> int:
+    """Verify the pairs of database.db, and map them into sparse/."""
+    summary, files = Summary(settings), Workspace(workspace)
+    with FeatureStore(files.features) as features:
+        folder = _image_folder(images, features)
+    done = reconstruct_database(
+        files.database,
+        folder,
+        files.sparse,
+        mapper=settings.mapper,
+        threads=settings.threads,
+        progress=sys.stderr.isatty(),
+    )
+    summary.add_reconstruction(done)
+    return _tell(summary, as_json)
+
+
+@command(app, *RUN)
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", "-w", "--workspace", help="Folder for all results.")] = Path(
+        "demo"
+    ),
+    models: Models = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Make a small scene with known cameras, run everything on it, and say how far off the result is."""
+    return _tell(demo_pipeline.run(output, models=models, settings=settings), as_json)
+
+
+def _image_folder(images: Path | None, features: FeatureStore) -> Path:
+    folder = images or features.image_folder
+    if folder is None:
+        raise InputError(f"{features.path} does not say where the photos are: give their folder with --images")
+    if not folder.is_dir():
+        raise InputError(f"the photos are no longer in {folder}: give their folder with --images")
+    return folder
+
+
+def _tell(summary: Summary, as_json: bool) -> int:
+    print(json.dumps(summary.as_dict()) if as_json else summary.in_words())
+    return summary.exit_status
+
+
+def main() -> None:
+    """Entry point of the command `lgbatch`."""
+    app()

@@ -1,0 +1,193 @@
+"""A file that is changed in whole steps: killed at any instant, it is as the last `commit` left it.
+
+HDF5 changes its metadata in place, so that a process killed while it writes leaves a file that nothing can open.
+This file object stands between h5py (driver `fileobj`) and the disk:
+
+- bytes beyond the committed end go straight to the file: nothing that is committed points there;
+- bytes within it are kept in memory until `commit`, which syncs the new bytes, writes the changed ones to a journal
+  beside the file, syncs that, and only then changes the file;
+- a journal that is found when the file is opened was complete (it is replayed) or was not (it is dropped).
+
+So the file is one ordinary HDF5 file at all times, bulk data is written once, and a commit costs what changed.
+"""
+
+import contextlib
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+PAGE = 4096
+_HEADER = struct.Struct("<8sQQ")
+_MAGIC = b"LGBJRNL1"
+
+
+class JournaledFile:
+    """A binary file for h5py.File(..., driver="fileobj"); an existing file, opened for reading and writing."""
+
+    def __init__(self, path: Path) -> None:
+        """Replay or drop a journal that a killed process left, then open. Raises OSError."""
+        self._journal = journal_path(path)
+        recover(path)
+        self._file: BinaryIO = path.open("r+b", buffering=0)
+        self._committed = self._end = os.fstat(self._file.fileno()).st_size
+        self._pages: dict[int, bytearray] = {}
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of any binary file."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """As of any binary file."""
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:
+        """As of any binary file; changes that are not committed yet are seen."""
+        start, view = self._position, memoryview(buffer).cast("B")
+        count = max(0, min(len(view), self._end - start))
+        old = max(0, min(count, self._committed - start))
+        self._read_at(start + old, view[old:count])
+        for page, inside, outside in _split(start, old):
+            kept = self._pages.get(page)
+            if kept is not None:
+                view[outside.start : outside.stop] = kept[inside.start : inside.stop]
+            else:
+                self._read_at(page * PAGE + inside.start, view[outside.start : outside.stop])
+        self._position += count
+        return count
+
+    def read(self, count: int = -1) -> bytes:
+        """As of any binary file."""
+        size = self._end - self._position if count < 0 else min(count, self._end - self._position)
+        buffer = bytearray(max(0, size))
+        self.readinto(memoryview(buffer))
+        return bytes(buffer)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """New bytes go to the file, changed ones are kept for the commit."""
+        view = memoryview(data).cast("B")
+        start = self._position
+        changed = max(0, min(len(view), self._committed - start))
+        for page, inside, outside in _split(start, changed):
+            self._page(page)[inside.start : inside.stop] = view[outside.start : outside.stop]
+        if changed < len(view):
+            self._write_at(start + changed, view[changed:])
+        self._position += len(view)
+        self._end = max(self._end, self._position)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """HDF5 calls this with the end of its data; what is committed is never cut off."""
+        self._end = max(self._position if size is None else size, self._committed)
+        os.ftruncate(self._file.fileno(), self._end)
+        return self._end
+
+    def flush(self) -> None:
+        """Nothing: only `commit` makes changes last, and HDF5 flushes when it likes."""
+
+    def commit(self) -> None:
+        """Make everything written so far last. Raises OSError (disk full, say), and then the file is as before."""
+        os.fsync(self._file.fileno())
+        if self._pages:
+            pages = (struct.pack("<Q", page) + bytes(self._pages[page]) for page in sorted(self._pages))
+            body = struct.pack("<Q", self._committed) + b"".join(pages)
+            write_synced(self._journal, _HEADER.pack(_MAGIC, len(body), zlib.crc32(body)) + body)
+            _apply(self._file, body)
+            self._journal.unlink()
+        self._pages.clear()
+        self._committed = self._end
+
+    def close(self) -> None:
+        """Close the file. What was not committed is dropped."""
+        self._file.close()
+
+    def _page(self, page: int) -> bytearray:
+        kept = self._pages.get(page)
+        if kept is None:
+            kept = self._pages[page] = bytearray(PAGE)
+            start = page * PAGE
+            self._read_at(start, memoryview(kept)[: min(PAGE, self._committed - start)])
+        return kept
+
+    def _read_at(self, offset: int, view: memoryview) -> None:
+        self._file.seek(offset)
+        while view:
+            count = self._file.readinto(view)  # type: ignore[attr-defined]
+            if not count:
+                view[:] = bytes(len(view))  # a hole behind the end of the file
+                return
+            view = view[count:]
+
+    def _write_at(self, offset: int, view: memoryview) -> None:
+        self._file.seek(offset)
+        while view:
+            view = view[self._file.write(view) :]
+
+
+def journal_path(path: Path) -> Path:
+    """Where the journal of a file is, while there is one."""
+    return path.with_name(f"{path.name}.journal")
+
+
+def recover(path: Path) -> None:
+    """Finish the commit that a killed process had begun, if there is one. Raises OSError."""
+    journal = journal_path(path)
+    if not journal.is_file():
+        return
+    raw = journal.read_bytes()
+    body = raw[_HEADER.size :]
+    if len(raw) >= _HEADER.size and _HEADER.unpack_from(raw) == (_MAGIC, len(body), zlib.crc32(body)):
+        with path.open("r+b", buffering=0) as file:
+            _apply(file, body)
+    journal.unlink()
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and wait until it is on the disk. A file that could not be written whole is removed."""
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until names made or renamed in a folder are on the disk (where the system can say so)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _apply(file: BinaryIO, body: bytes) -> None:
+    (end,) = struct.unpack_from("<Q", body)  # the last page may reach beyond what was committed
+    for start in range(8, len(body), 8 + PAGE):
+        (page,) = struct.unpack_from("<Q", body, start)
+        content = memoryview(body)[start + 8 : start + 8 + PAGE]
+        file.seek(page * PAGE)
+        view = content[: max(0, end - page * PAGE)]
+        while view:
+            view = view[file.write(view) :]
+    os.fsync(file.fileno())
+
+
+def _split(start: int, count: int) -> Iterator[tuple[int, range, range]]:
+    """The pages under `count` bytes from `start`: page number, range inside the page, range inside the bytes."""
+    done = 0
+    while done < count:
+        page, first = divmod(start + done, PAGE)
+        size = min(PAGE - first, count - done)
+        yield page, range(first, first + size), range(done, done + size)
+        done += size

@@ -1,0 +1,148 @@
+"""Finds, checks and opens the ONNX models. The only user of ONNX Runtime's sessions."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from lgbatch.errors import ModelError
+
+Kind = Literal["extractor", "matcher"]
+Array = NDArray[Any]
+
+FORMAT = "1"
+"""Part of a model's file name. Goes up when what models take or give changes, so that they are exported again."""
+
+INPUTS: dict[Kind, set[str]] = {
+    "extractor": {"image", "max_keypoints"},
+    "matcher": {f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)}
+    | {"threshold"},
+}
+OUTPUTS: dict[Kind, list[str]] = {
+    "extractor": ["keypoints", "scores", "descriptors", "counts"],
+    "matcher": ["matches0", "scores"],
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """An opened model: named arrays in, arrays out."""
+
+    session: ort.InferenceSession
+    path: Path
+    metadata: Mapping[str, str]
+    """What the export stored: weights hash, settings, parity figures."""
+
+    @property
+    def provider(self) -> str:
+        """Which ONNX Runtime provider runs it."""
+        return str(self.session.get_providers()[0])
+
+    @property
+    def weights(self) -> str:
+        """sha256 of the weights that it was made from."""
+        return self.metadata["lgbatch.weights_sha256"]
+
+    def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
+        """Outputs in the order of OUTPUTS; raises RuntimeError (of ONNX Runtime) when the run fails."""
+        outputs: Sequence[Array] = self.session.run(None, dict(feed))
+        return outputs
+
+
+def default_folder() -> Path:
+    """Where models and weights are kept when --models does not say: lgbatch/ in the user's cache folder."""
+    if "XDG_CACHE_HOME" in os.environ:
+        base = Path(os.environ["XDG_CACHE_HOME"])
+    elif sys.platform == "win32" and "LOCALAPPDATA" in os.environ:
+        base = Path(os.environ["LOCALAPPDATA"])
+    else:
+        base = Path.home() / ".cache"
+    return base / "lgbatch"
+
+
+def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
+    """Where the model of this extractor and kind lies."""
+    return folder / f"{extractor}-{kind}-v{FORMAT}.onnx"
+
+
+def open_model(folder: Path, extractor: str, kind: Kind, *, device: str, threads: int) -> Model:
+    """Open and check a model. Raises ModelError: missing, damaged, of another kind, or the device is not there."""
+    path = model_path(folder, extractor, kind)
+    again = f"run `lgbatch export {extractor}`"
+    if not path.is_file():
+        raise ModelError(f"no {extractor} {kind} in {folder}: {again}")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is said below, in one line
+    options.intra_op_num_threads = threads or available_cores()
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers(device))
+    except Exception as error:  # ONNX Runtime has one exception class for each status code
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ModelError(f"{path} cannot be opened ({reason}): delete it and {again}") from None
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    _check(session, metadata, path, extractor, kind, again)
+    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise ModelError("--device cuda: ONNX Runtime could not start on the GPU; see its CUDA and cuDNN versions")
+    return Model(session, path, metadata)
+
+
+def _check(
+    session: ort.InferenceSession,
+    metadata: dict[str, str],
+    path: Path,
+    extractor: str,
+    kind: Kind,
+    again: str,
+) -> None:
+    found = metadata.get("lgbatch.kind"), metadata.get("lgbatch.extractor")
+    if found[0] is None:
+        raise ModelError(f"{path} was not made by lgbatch: delete it and {again}")
+    if found != (kind, extractor):
+        raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {extractor} {kind}: delete it and {again}")
+    names = {i.name for i in session.get_inputs()}, [o.name for o in session.get_outputs()]
+    if names != (INPUTS[kind], OUTPUTS[kind]):
+        raise ModelError(f"{path} has other inputs or outputs than its metadata says: delete it and {again}")
+
+
+def providers(device: str) -> list[str]:
+    """ONNX Runtime providers for `auto`, `cpu` or `cuda`. One is asked for only where it can load.
+
+    Raises ModelError for `cuda` where there is no GPU, or no ONNX Runtime that could use it.
+    """
+    cpu = ["CPUExecutionProvider"]
+    if device == "cpu":
+        return cpu
+    built_in = "CUDAExecutionProvider" in ort.get_available_providers()
+    if built_in and gpu_count() > 0:
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+        return ["CUDAExecutionProvider", *cpu]
+    if device == "cuda":
+        lacking = "no NVIDIA GPU was found" if built_in else "this ONNX Runtime has no CUDA: install onnxruntime-gpu"
+        raise ModelError(f"--device cuda: {lacking}")
+    return cpu
+
+
+def gpu_count() -> int:
+    """How many NVIDIA GPUs the driver shows; 0 without a driver."""
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,152 @@
+"""What a run did: filled stage by stage, told in words or as JSON."""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lgbatch.config import Settings
+from lgbatch.errors import LgbatchError
+from lgbatch.extract import Extracted
+from lgbatch.match import Matched
+from lgbatch.reconstruct import Model, Reconstruction, advice, format_table
+from lgbatch.types import Failure
+
+_SHOWN_FAILURES = 10
+_PACKAGES = ("onnxruntime-gpu", "onnxruntime", "pycolmap", "numpy", "h5py", "opencv-python")
+
+
+@dataclass
+class Summary:
+    """The figures of a run. What no stage has filled is None, and left out of the JSON."""
+
+    settings: Settings
+    images: int | None = None
+    """Photos found, the failed ones among them."""
+    failed_images: int | None = None
+    keypoints: int | None = None
+    pairs: int | None = None
+    """Different pairs that were asked for."""
+    dropped_pairs: dict[str, int] | None = None
+    """Lines of the pairs file that were left out, by reason."""
+    failed_pairs: int | None = None
+    matched_pairs: int | None = None
+    """Pairs with at least one match."""
+    matches: int | None = None
+    verified_pairs: int | None = None
+    """Pairs with a two-view geometry."""
+    registered_images: int | None = None
+    """Images in the largest model."""
+    points3D: int | None = None
+    models: list[Model] | None = None
+    advice: str | None = None
+    """What to try when images could not be registered."""
+    accuracy: dict[str, Any] | None = None
+    """Against known cameras, where there are any."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage."""
+    failures: list[Failure] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time that a block takes to its stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+
+    def add_extracted(self, done: Extracted) -> None:
+        """Take over what extraction did."""
+        self.images, self.failed_images, self.keypoints = done.images, len(done.failures), done.keypoints
+        self.failures += done.failures
+
+    def add_matched(self, done: Matched) -> None:
+        """Take over what matching did."""
+        self.pairs, self.matched_pairs, self.matches = done.pairs, done.matched_pairs, done.matches
+        self.failed_pairs = len(done.failures)
+        self.dropped_pairs = {"duplicate": done.duplicates, "reversed": done.reversed, "self": done.self_pairs}
+        self.failures += done.failures
+
+    def add_reconstruction(self, done: Reconstruction) -> None:
+        """Take over what verification and mapping did."""
+        self.verified_pairs = done.verified_pairs
+        self.models = list(done.models)
+        self.registered_images = done.models[0].registered_images if done.models else 0
+        self.points3D = done.models[0].points3D if done.models else 0
+        self.advice = advice(done, self.settings.mapper) or None
+        self.seconds |= {"verify": round(done.seconds_verification, 3), "map": round(done.seconds_mapping, 3)}
+
+    @property
+    def exit_status(self) -> int:
+        """0 all done; 1 finished, but an item failed or no model came out."""
+        return int(bool(self.failures) or self.registered_images == 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        filled = {key: value for key, value in asdict(self).items() if value is not None}
+        return filled | {"peak_memory_mb": peak_memory_mb(), "versions": versions()}
+
+    def write(self, path: Path) -> None:
+        """Write the JSON file, under a temporary name first. Raises LgbatchError when it cannot be written."""
+        partial = path.with_name(f".{path.name}.new")
+        try:
+            partial.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise LgbatchError(f"cannot write {path}: {error.strerror}") from None
+
+    def in_words(self) -> str:
+        """A few lines for the terminal."""
+        lines = [f"failed: {f.name} ({f.stage}): {f.reason}" for f in self.failures[:_SHOWN_FAILURES]]
+        if len(self.failures) > _SHOWN_FAILURES:
+            lines.append(f"... and {len(self.failures) - _SHOWN_FAILURES} more failures, all in the JSON summary")
+        if self.images is not None:
+            lines.append(f"images      {self.images}, of which {self.failed_images} failed; {self.keypoints} keypoints")
+        if self.pairs is not None:
+            lines.append(f"pairs       {self.pairs}" + self._pair_details())
+        if self.verified_pairs is not None:
+            lines.append(f"verified    {self.verified_pairs} pairs")
+        if self.models:
+            lines.append(format_table(self.models))
+        elif self.models is not None:
+            lines.append("no model could be made")
+        if self.advice:
+            lines.append(self.advice)
+        if self.seconds:
+            lines.append("seconds     " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()))
+        return "\n".join(lines)
+
+    def _pair_details(self) -> str:
+        if self.matched_pairs is None:
+            return ""
+        dropped = ", ".join(f"{count} {why}" for why, count in (self.dropped_pairs or {}).items() if count)
+        text = f", {self.matched_pairs} with matches ({self.matches} matches)"
+        return text + (f"; dropped: {dropped}" if dropped else "")
+
+
+def peak_memory_mb() -> float | None:
+    """Most memory that this process had at once; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def versions() -> dict[str, str]:
+    """Versions of lgbatch, Python and what the result depends on."""
+    found = {"lgbatch": metadata.version("lgbatch"), "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,24 @@
+"""The whole tool on a scene that it makes itself, with cameras that are known."""
+
+from pathlib import Path
+
+from lgbatch.config import Settings
+from lgbatch.evaluate import evaluate
+from lgbatch.pipelines import scene, sfm
+from lgbatch.summary import Summary
+from lgbatch.types import Workspace
+
+
+def run(out: str | Path, *, models: str | Path | None = None, settings: Settings | None = None) -> Summary:
+    """Render the demo's photos into out/images, reconstruct them into `out`, and compare with the true cameras.
+
+    The comparison is the summary's `accuracy`. Raises LgbatchError as sfm.run, and InputError where scikit-image,
+    which carries the pictures in the scene, is not installed.
+    """
+    workspace = Workspace(Path(out))
+    truth = scene.render(workspace.root / "images")
+    summary = sfm.run(workspace.root / "images", workspace.root, models=models, settings=settings)
+    if summary.models:
+        summary.accuracy = evaluate(workspace.sparse / "0", truth).as_dict()
+        summary.write(workspace.summary)
+    return summary

@@ -1,0 +1,310 @@
+"""A small gallery with known cameras: the scene that `lgbatch demo` and the tests reconstruct.
+
+World units are metres; x to the right, y DOWN, z into the room; the origin is on the floor. In images and
+textures the centre of the top-left pixel is (0, 0). The pictures are those that scikit-image's wheel carries.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lgbatch.errors import InputError
+from lgbatch.evaluate import Array, KnownCamera
+from lgbatch.types import ByteArray, FloatArray
+
+SIZE = (1024, 768)
+"""(width, height) of a photo."""
+FOCAL = 1050.0
+CAMERAS = 12
+
+_FINE = 3  # Samples per pixel and axis: with the texture densities below, sampling hardly ever skips texels.
+_NOISE = 2.0  # Standard deviation of the sensor noise, in grey levels.
+_QUALITY = 92
+_WIDTH, _HEIGHT, _NEAR, _FAR = 7.0, 3.0, -1.0, 5.5  # The room; it is open behind the cameras.
+
+
+@dataclass(frozen=True, eq=False)
+class Quad:
+    """A textured rectangle, seen only from its front."""
+
+    corner: Array
+    """(3,) float64, world position of the top-left corner of the texture (of its first pixel's corner)."""
+    right: Array
+    """(3,) float64, from there to the top-right corner."""
+    down: Array
+    """(3,) float64, from there to the bottom-left corner."""
+    texture: ByteArray
+    """(H, W, 3) uint8, BGR."""
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """What a surface is made of."""
+
+    file: str
+    contrast: float
+    colour: tuple[int, int, int]  # BGR
+    density: float = 400  # Pixels of the texture per metre.
+    scale: float = 1  # Of the tiled file.
+
+
+@dataclass(frozen=True)
+class _Picture:
+    file: str
+    x: float  # Centre and width, in metres from the top-left corner of the surface.
+    y: float
+    width: float
+
+
+def render(folder: Path, *, seed: int = 0) -> dict[str, KnownCamera]:
+    """Write the photos view_00.jpg ... into `folder`, made if need be; return each one's camera by name.
+
+    The same seed gives the same files; it drives the sensor noise only. Raises InputError when scikit-image,
+    which carries the pictures, is not installed, or `folder` cannot be written.
+    """
+    quads, known = gallery(), cameras()
+    rng = np.random.default_rng(seed)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, camera in known.items():
+            image = view(camera, quads)
+            image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(_NOISE)
+            pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+            encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+            (folder / name).write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise InputError(f"cannot write photos to {folder}: {error.strerror}; choose another folder") from None
+    return known
+
+
+def cameras() -> dict[str, KnownCamera]:
+    """The cameras by photo name: a walk along an arc, looking at the middle of the room."""
+    calibration = np.array([[FOCAL, 0, (SIZE[0] - 1) / 2], [0, FOCAL, (SIZE[1] - 1) / 2], [0, 0, 1]])
+    known = {}
+    for i, angle in enumerate(np.radians(np.linspace(-38, 38, CAMERAS))):
+        # Height, distance and roll change as with a hand-held camera: a pure arc fixes the focal length badly.
+        distance = 4.4 + 0.35 * np.cos(2.1 * i)
+        eye = np.array([distance * np.sin(angle), -1.55 - 0.4 * np.sin(1.7 * i), 3.9 - distance * np.cos(angle)])
+        target = np.array([0.5 * np.sin(2.6 * i), -1.3 + 0.15 * np.cos(i), 3.9])
+        pose = _look_at(eye, target, roll=np.radians(3 * np.sin(2.3 * i)))
+        known[f"view_{i:02d}.jpg"] = KnownCamera(pose, calibration, SIZE)
+    return known
+
+
+def view(camera: KnownCamera, quads: Sequence[Quad]) -> FloatArray:
+    """What the camera sees, (H, W, 3) float32, BGR in 0..255, without noise; black where there is no quad.
+
+    Each quad is warped by its homography at several samples per pixel; a depth buffer says which is in front.
+    """
+    fine_size = camera.size[0] * _FINE, camera.size[1] * _FINE
+    image = np.zeros((*fine_size[::-1], 3), np.uint8)
+    nearness = np.zeros(fine_size[::-1], np.float32)
+    for quad in quads:
+        fine_from_texture = _fine_from_texture(camera, quad)
+        if np.linalg.det(fine_from_texture) <= 0:  # Seen from behind.
+            continue
+        x, y, width, height = _window(fine_from_texture, quad, fine_size)
+        if not width * height:
+            continue
+        part = np.s_[y : y + height, x : x + width]
+        texture_from_part = np.linalg.inv(fine_from_texture) @ np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
+        front = _claim(texture_from_part, quad, nearness[part])
+        warped = cv2.warpPerspective(
+            quad.texture,
+            texture_from_part,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        np.copyto(image[part], warped, where=front[..., None])
+    return cv2.resize(image.astype(np.float32), camera.size, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def gallery() -> list[Quad]:
+    """The room: three walls hung with pictures, floor, ceiling, and three plinths that carry pictures too.
+
+    Raises InputError when scikit-image, which carries the pictures, is not installed.
+    """
+    back = _row(("hubble_deep_field.jpg", 1.3, 1.5), ("astronaut.png", 3.25, 1.25), ("rocket.jpg", 5.4, 1.9))
+    left = _row(("retina.jpg", 3.6, 1.2), ("chelsea.png", 5.4, 1.5))
+    right = _row(("coffee.png", 1.1, 1.5), ("ihc.png", 2.9, 1.2))
+    across, into, tall = np.array([_WIDTH, 0, 0]), np.array([0, 0, _FAR - _NEAR]), np.array([0, _HEIGHT, 0])
+    origin = np.array([-_WIDTH / 2, -_HEIGHT, _NEAR])
+    floor = _quad(origin + into + tall, across, -into, _Finish("gravel.png", 0.17, (88, 110, 132), 220, 0.5))
+    plinths = [
+        _plinth(-1.35, 3.7, 0.85, 1.0, -62, "moon.png", "coins.png"),
+        _plinth(0.3, 3.1, 0.7, 0.75, -20, "color.png", "logo.png"),
+        _plinth(1.75, 4.1, 0.85, 1.25, -40, "motorcycle_left.png", "camera.png"),
+    ]
+    _shade(floor, [sides[-1] for sides in plinths])
+    return [
+        floor,
+        _quad(origin, across, into, _Finish("grass.png", 0.03, (192, 198, 200), 220)),
+        _quad(origin + into, across, tall, _Finish("gravel.png", 0.06, (104, 76, 46)), back),
+        _quad(origin, into, tall, _Finish("brick.png", 0.13, (112, 134, 168)), left),
+        _quad(origin + across + into, -into, tall, _Finish("grass.png", 0.05, (140, 172, 184)), right),
+        *(side for sides in plinths for side in sides),
+    ]
+
+
+def _row(*pictures: tuple[str, float, float]) -> list[_Picture]:
+    """Pictures at eye level: file, x of the centre, width."""
+    return [_Picture(file, x, 1.35, width) for file, x, width in pictures]
+
+
+def _plinth(x: float, z: float, side: float, height: float, degrees: float, *files: str) -> list[Quad]:
+    """A box on the floor, turned about the vertical, with pictures on two sides; the top comes last."""
+    c, s = np.cos(np.radians(degrees)) * side, np.sin(np.radians(degrees)) * side
+    right, back, tall = np.array([c, 0, s]), np.array([-s, 0, c]), np.array([0, height, 0])
+    corner = np.array([x, -height, z]) - (right + back) / 2
+    paint = _Finish("grass.png", 0.04, (158, 166, 172), 450)
+    middle = min(side, height) / 2
+    first, second = ([_Picture(file, side / 2, middle, 1.55 * middle)] for file in files)
+    return [
+        _quad(corner, right, tall, paint, first),
+        _quad(corner + right, back, tall, paint, second),
+        _quad(corner + right + back, -right, tall, paint),
+        _quad(corner + back, -back, tall, paint),
+        _quad(corner + back, right, -back, paint),
+    ]
+
+
+def _shade(floor: Quad, tops: Sequence[Quad]) -> None:
+    """Darken the floor around what stands on it."""
+    pixels_per_metre = floor.texture.shape[1] / _WIDTH
+    shadow = np.zeros(floor.texture.shape[:2], np.float32)
+    for top in tops:
+        ring = np.array([0 * top.right, top.right, top.right + top.down, top.down])
+        feet = (top.corner - floor.corner + ring)[:, [0, 2]] * (1, -1) * pixels_per_metre
+        cv2.fillConvexPoly(shadow, np.rint(feet).astype(np.int32), 0.9)
+    soft = cv2.GaussianBlur(shadow, (0, 0), 0.15 * pixels_per_metre)
+    floor.texture[:] = floor.texture * (1 - soft[..., None])
+
+
+def _quad(corner: Array, right: Array, down: Array, finish: _Finish, pictures: Sequence[_Picture] = ()) -> Quad:
+    width, height = (round(float(np.linalg.norm(edge)) * finish.density) for edge in (right, down))
+    # No two surfaces alike, and each the same every time.
+    rng = np.random.default_rng(zlib.crc32(np.concatenate([corner, right]).round(6).tobytes()))
+    file = _photo(finish.file)
+    file = np.asarray(cv2.resize(file, None, fx=finish.scale, fy=finish.scale, interpolation=cv2.INTER_AREA))
+    tile = np.ascontiguousarray(file.mean(axis=2, dtype=np.float32).T)  # So that the courses of brick lie level.
+    tile = (tile - tile.mean()) / tile.std()
+    rows, columns = max(0, height - tile.shape[0]), max(0, width - tile.shape[1])
+    detail = cv2.copyMakeBorder(tile, 0, rows, 0, columns, cv2.BORDER_REFLECT)[:height, :width]
+    shade = 1 + finish.contrast * detail + 0.035 * _mottle((width, height), rng)
+    canvas = shade[..., None] * np.array(finish.colour, np.float32)
+    for picture in pictures:
+        _hang(canvas, picture, finish.density)
+    return Quad(corner, right, down, np.clip(canvas, 0, 255).astype(np.uint8))
+
+
+def _mottle(size: tuple[int, int], rng: np.random.Generator) -> FloatArray:
+    """Smooth noise of several scales, which keeps the repeating tiles apart; (H, W) for a (width, height)."""
+    total = np.zeros(size[::-1], np.float32)
+    for cell in (16, 64, 256, 700):
+        grid = rng.standard_normal((size[1] // cell + 2, size[0] // cell + 2), dtype=np.float32)
+        np.add(total, cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC), out=total)
+    return total
+
+
+def _hang(canvas: FloatArray, picture: _Picture, density: float) -> None:
+    """Paint a lit picture with its frame, mat and shadow onto the canvas (H, W, 3), in place."""
+    photo = _photo(picture.file)
+    width = round(picture.width * density)
+    height = round(width * photo.shape[0] / photo.shape[1])
+    resized = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+    mat, frame = round(0.05 * width), round(0.025 * width)
+    framed = cv2.copyMakeBorder(resized, mat, mat, mat, mat, cv2.BORDER_CONSTANT, value=(226, 234, 238))
+    framed = cv2.copyMakeBorder(framed, frame, frame, frame, frame, cv2.BORDER_CONSTANT, value=(28, 36, 46))
+    height, width = framed.shape[:2]
+    x, y = round(picture.x * density - width / 2), round(picture.y * density - height / 2)
+    canvas *= _light(canvas.shape[:2], x + width / 2, y + height / 3, 0.8 * width)[..., None]
+    shadow = np.zeros(canvas.shape[:2], np.float32)
+    shadow[y + frame : y + height + 2 * frame, x : x + width + frame] = 0.55
+    canvas *= 1 - cv2.GaussianBlur(shadow, (0, 0), frame)[..., None]
+    canvas[y : y + height, x : x + width] = framed
+
+
+def _light(shape: tuple[int, int], x: float, y: float, spread: float) -> FloatArray:
+    """The pool of light of a lamp that points at a picture, as a factor."""
+    rows, columns = (np.arange(n, dtype=np.float32) for n in shape)
+    row, column = (np.exp(-(((v - m) / spread) ** 2) / 2) for v, m in ((rows, y), (columns, x)))
+    return (0.92 + 0.45 * row[:, None] * column).astype(np.float32)
+
+
+def _photo(file: str) -> ByteArray:
+    """A picture of scikit-image's, (H, W, 3) BGR, found without importing it (which may download)."""
+    package = util.find_spec("skimage")
+    path = Path(package.origin).parent / "data" / file if package and package.origin else None
+    if not path or not path.is_file():
+        raise InputError("the demo's pictures come with scikit-image: pip install 'lgbatch[demo]'")
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    return np.asarray(pixels, np.uint8)
+
+
+def _look_at(eye: Array, target: Array, *, roll: float) -> Array:
+    """Pose camera_from_world (3, 4) of a camera at `eye`, turned clockwise by `roll` radians."""
+    forward = (target - eye) / np.linalg.norm(target - eye)
+    right = np.cross([0.0, 1.0, 0.0], forward)
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    c, s = np.cos(roll), np.sin(roll)
+    rotation = np.stack([c * right + s * down, c * down - s * right, forward])
+    return np.column_stack([rotation, -rotation @ eye])
+
+
+def _fine_from_texture(camera: KnownCamera, quad: Quad) -> Array:
+    """Homography from texture pixels to samples; it turns (u, v, 1) into depth * (x, y, 1)."""
+    height, width = quad.texture.shape[:2]
+    world_from_texture = np.zeros((4, 3))
+    world_from_texture[:3] = np.column_stack([quad.right / width, quad.down / height, quad.corner])
+    world_from_texture[3, 2] = 1
+    # The corner is half a pixel from the first texel's centre; sample k is at pixel (k + 0.5) / _FINE - 0.5.
+    edge_from_centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    half = (_FINE - 1) / 2
+    fine_from_image = np.array([[_FINE, 0, half], [0, _FINE, half], [0, 0, 1]])
+    image_from_world = camera.calibration @ camera.camera_from_world
+    homography: Array = fine_from_image @ image_from_world @ world_from_texture @ edge_from_centre
+    return homography
+
+
+def _window(fine_from_texture: Array, quad: Quad, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """x, y, width, height of where the quad can be in the image: all of it if it reaches behind the camera."""
+    h, w = quad.texture.shape[:2]
+    corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]]) - np.array([0.5, 0.5, 0])
+    rays = corners @ fine_from_texture.T
+    if (rays[:, 2] <= 0).any():
+        return 0, 0, *size
+    xy = rays[:, :2] / rays[:, 2:]
+    low = np.clip(np.floor(xy.min(axis=0)), 0, size).astype(int)
+    high = np.clip(np.ceil(xy.max(axis=0)) + 1, low, size).astype(int)
+    return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+
+
+def _claim(texture_from_part: Array, quad: Quad, nearness: FloatArray) -> NDArray[np.bool_]:
+    """Where the quad is nearer than what was drawn so far; `nearness` (inverse depth) is updated there.
+
+    The homography gives (u, v, 1) / depth for each sample, so all tests are linear in its position.
+    """
+    h, w = quad.texture.shape[:2]
+    u, v, near = texture_from_part
+    tests = u + near / 2, v + near / 2, (w - 0.5) * near - u, (h - 0.5) * near - v
+    here = _linear(near, nearness.shape)
+    front = here > nearness
+    for test in tests:
+        front &= _linear(test, nearness.shape) >= 0
+    np.copyto(nearness, here, where=front)
+    return front
+
+
+def _linear(row: Array, shape: tuple[int, ...]) -> FloatArray:
+    """The product of row and (x, y, 1) at each sample (x, y)."""
+    y, x = (np.arange(n) for n in shape)
+    values: FloatArray = (row[0] * x).astype(np.float32) + (row[1] * y + row[2]).astype(np.float32)[:, None]
+    return values

@@ -1,0 +1,75 @@
+"""From a folder of photos to a COLMAP model: all stages, one after the other.
+
+Each stage leaves a file that the next one reads, and skips what that file already holds.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lgbatch.config import Settings
+from lgbatch.crawl import crawl
+from lgbatch.database import import_stores
+from lgbatch.errors import InputError
+from lgbatch.export import ensure_models
+from lgbatch.extract import extract
+from lgbatch.match import match
+from lgbatch.models import default_folder
+from lgbatch.pairs import make_pairs, write_pairs
+from lgbatch.reconstruct import reconstruct
+from lgbatch.store import FeatureStore
+from lgbatch.summary import Summary
+from lgbatch.types import Workspace
+
+
+def run(
+    images: str | Path,
+    out: str | Path,
+    *,
+    models: str | Path | None = None,
+    settings: Settings | None = None,
+    **changes: Any,
+) -> Summary:
+    """Reconstruct the photos below `images`; everything lands in `out`.
+
+    `changes` are settings by name, such as max_keypoints=1024; or give all of them as `settings`. `models` is the
+    folder of the ONNX models, which are made in it when they are missing. Leaves features.h5, pairs.txt,
+    matches.h5, database.db, sparse/0 and summary.json. Photos and pairs that could not be used are in the
+    result's `failures`. Raises LgbatchError when the run cannot start or go on.
+    """
+    if settings is None:
+        settings = Settings.load(**changes)
+    elif changes:
+        raise InputError("give either settings or single changes to the defaults")
+    images, workspace = Path(images), Workspace(Path(out))
+    models = Path(models) if models else default_folder()
+    summary = Summary(settings)
+    found = crawl(images)  # before the models, which may take a while to make: a wrong folder shows at once
+    with summary.timed("export"):
+        ensure_models(models, settings.extractor)
+    with summary.timed("extract"):
+        summary.add_extracted(extract(images, workspace.features, models=models, settings=settings, found=found))
+    with summary.timed("pairs"):
+        with FeatureStore(workspace.features) as features:
+            extracted = set(features.names())
+        # The store may hold photos that have left the folder since.
+        names = [ref.name for ref in found.images if ref.name in extracted]
+        write_pairs(workspace.pairs, make_pairs(names, settings))
+    with summary.timed("match"):
+        summary.add_matched(
+            match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=settings)
+        )
+    with summary.timed("import"):
+        import_stores(workspace, images, names, settings)
+    summary.add_reconstruction(
+        reconstruct(
+            workspace.database,
+            images,
+            workspace.sparse,
+            mapper=settings.mapper,
+            threads=settings.threads,
+            progress=sys.stderr.isatty(),
+        )
+    )
+    summary.write(workspace.summary)
+    return summary

@@ -1,0 +1,455 @@
+"""The COLMAP database: conventions, validation, idempotence, and what a failure leaves behind."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lgbatch.database import DatabaseCounts, import_database
+from lgbatch.errors import DatabaseError, InputError
+from lgbatch.types import FloatArray, IntArray, Pair
+
+NAMES = ("a.jpg", "b.jpg", "c.jpg")
+SIZE = (64, 48)
+
+
+@dataclass
+class Source:
+    """Features and matches in memory; both protocols of import_database."""
+
+    points: dict[str, FloatArray] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    found: dict[Pair, IntArray] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        return list(self.points)
+
+    def keypoints(self, name: str) -> FloatArray:
+        return self.points[name]
+
+    def image_size(self, name: str) -> tuple[int, int]:
+        return self.sizes[name]
+
+    def pairs(self) -> list[Pair]:
+        return list(self.found)
+
+    def indices(self, pair: Pair) -> IntArray:
+        return self.found[pair]
+
+
+def photo(folder: Path, name: str, size: tuple[int, int] = SIZE) -> None:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    done, data = cv2.imencode(file.suffix, np.full((size[1], size[0], 3), 128, np.uint8))
+    assert done
+    file.write_bytes(data.tobytes())
+
+
+def scene(folder: Path, names: tuple[str, ...] = NAMES, count: int = 20) -> Source:
+    """Blank photos with random keypoints; each pair of neighbours has 10 matches."""
+    rng = np.random.default_rng(0)
+    source = Source()
+    for name in names:
+        photo(folder, name)
+        source.points[name] = (rng.random((count, 2)) * SIZE).astype(np.float32)
+        source.sizes[name] = SIZE
+    for a, b in pairwise(names):
+        left, right = np.sort(rng.permutation(count)[:10]), rng.permutation(count)[:10]
+        source.found[Pair(a, b)] = np.stack([left, right], axis=1).astype(np.int32)
+    return source
+
+
+def run(path: Path, source: Source, mode: str = "image", model: str = "SIMPLE_RADIAL") -> DatabaseCounts:
+    folder = path.parent / "images"
+    return import_database(path, folder, source, source, camera_mode=mode, camera_model=model)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    return scene(tmp_path / "images")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "database.db"
+
+
+def content(path: Path) -> dict[str, object]:
+    """All rows, read through pycolmap."""
+    import pycolmap
+
+    with pycolmap.Database.open(path) as db:
+        images = {i.name: i for i in db.read_all_images()}
+        pair_ids, matches = db.read_all_matches()
+        verified_ids, geometries = db.read_two_view_geometries()
+        return {
+            "cameras": {c.camera_id: (c.model_name, c.width, c.height, *c.params) for c in db.read_all_cameras()},
+            "images": {n: (i.image_id, i.camera_id, i.frame_id) for n, i in images.items()},
+            "frames": {f.frame_id: f.rig_id for f in db.read_all_frames()},
+            "rigs": [r.rig_id for r in db.read_all_rigs()],
+            "keypoints": {n: db.read_keypoints(i.image_id).tolist() for n, i in images.items()},
+            "matches": {p: m.tolist() for p, m in zip(pair_ids, matches, strict=True)},
+            "verified": {p: g.inlier_matches.tolist() for p, g in zip(verified_ids, geometries, strict=True)},
+        }
+
+
+def sqlite(script: str, *args: object) -> str:
+    """What `script` prints in a process of its own: sqlite3 and pycolmap do not see each other's locks."""
+    command = [sys.executable, "-c", script, *map(str, args)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_keypoints_gain_half_a_pixel(database: Path, source: Source) -> None:
+    source.points["a.jpg"][:2] = [[0, 0], [62.25, 47]]
+    run(database, source)
+    stored = np.array(content(database)["keypoints"]["a.jpg"])
+    assert stored[:2].tolist() == [[0.5, 0.5], [62.75, 47.5]]
+    assert np.array_equal(stored, source.points["a.jpg"] + 0.5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_raw_rows_have_the_smaller_id_first(database: Path, source: Source, reverse: bool) -> None:
+    indices = np.array([[0, 7], [2, 5], [4, 9]], np.int32)
+    source.found = {Pair("b.jpg", "a.jpg") if reverse else Pair("a.jpg", "b.jpg"): indices}
+    run(database, source)
+    script = (
+        "import sqlite3, sys, json; import numpy as np; c = sqlite3.connect(sys.argv[1]);"
+        "ids = dict(c.execute('select name, image_id from images'));"
+        "row = c.execute('select pair_id, rows, cols, data from matches').fetchall();"
+        "print(json.dumps([ids, len(row), row[0][:3], np.frombuffer(row[0][3], np.uint32).tolist()]))"
+    )
+    ids, rows, row, data = json.loads(sqlite(script, database))
+    assert ids["a.jpg"] < ids["b.jpg"] and rows == 1
+    assert row == [2147483647 * ids["a.jpg"] + ids["b.jpg"], 3, 2]
+    expected = indices[:, ::-1] if reverse else indices
+    assert np.reshape(data, (3, 2)).tolist() == expected.tolist()
+
+
+def test_counts_and_every_image_has_a_frame(database: Path, source: Source) -> None:
+    assert run(database, source) == DatabaseCounts(images=3, cameras=3, keypoints=60, pairs=2, matches=20)
+    rows = content(database)
+    assert len(rows["rigs"]) == 3
+    assert {frame for _, _, frame in rows["images"].values()} == set(rows["frames"])
+    assert set(rows["frames"].values()) == set(rows["rigs"])
+
+
+def test_names_with_spaces_folders_and_accents(tmp_path: Path, database: Path) -> None:
+    names = ("my photo 1.JPG", "day 1/my photo 1.JPG", "day 1/café/é ü.png")
+    run(database, scene(tmp_path / "images", names))
+    assert set(content(database)["images"]) == set(names)
+
+
+def test_blank_images_and_empty_pairs(database: Path, source: Source) -> None:
+    source.points["c.jpg"] = np.zeros((0, 2), np.float32)
+    source.found[Pair("b.jpg", "c.jpg")] = np.zeros((0, 2), np.int32)
+    assert run(database, source) == DatabaseCounts(images=3, cameras=3, keypoints=40, pairs=1, matches=10)
+    assert content(database)["keypoints"]["c.jpg"] == []
+    assert run(database, source) == DatabaseCounts()
+
+
+def array(rows: list[list[float]], dtype: type = np.int32) -> np.ndarray:
+    return np.array(rows, dtype)
+
+
+BAD_POINTS = {
+    "nan": array([[1, np.nan]], np.float32),
+    "infinite": array([[np.inf, 1]], np.float32),
+    "columns": np.zeros((3, 3), np.float32),
+    "flat": np.zeros(4, np.float32),
+}
+BAD_INDICES = {
+    "negative": array([[-1, 0]]),
+    "beyond the first": array([[20, 0]]),
+    "beyond the second": array([[0, 20]]),
+    "first twice": array([[1, 2], [1, 3]]),
+    "second twice": array([[1, 2], [3, 2]]),
+    "columns": np.zeros((2, 3), np.int32),
+    "not integers": array([[0, 1]], np.float32),
+}
+
+
+@pytest.mark.parametrize("points", BAD_POINTS.values(), ids=BAD_POINTS)
+def test_bad_keypoints(database: Path, source: Source, points: FloatArray) -> None:
+    source.points["b.jpg"] = points
+    with pytest.raises(DatabaseError, match=r"image b\.jpg .*extract it again"):
+        run(database, source)
+    assert not list(database.parent.glob("database*"))
+
+
+@pytest.mark.parametrize("indices", BAD_INDICES.values(), ids=BAD_INDICES)
+def test_bad_matches(database: Path, source: Source, indices: IntArray) -> None:
+    source.found[Pair("b.jpg", "c.jpg")] = indices
+    with pytest.raises(DatabaseError, match=r"pair b\.jpg c\.jpg .*match it again"):
+        run(database, source)
+    assert not list(database.parent.glob("database*"))
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        (Pair("a.jpg", "a.jpg"), "with itself"),
+        (Pair("a.jpg", "none.jpg"), r"none\.jpg has no features"),
+        (Pair("b.jpg", "a.jpg"), "comes twice"),
+    ],
+)
+def test_bad_pairs(database: Path, source: Source, pair: Pair, reason: str) -> None:
+    source.found[pair] = array([[0, 1]])
+    with pytest.raises(DatabaseError, match=reason):
+        run(database, source)
+    assert not list(database.parent.glob("database*"))
+
+
+def test_unusable_photos(database: Path, source: Source) -> None:
+    file = database.parent / "images" / "b.jpg"
+    file.write_text("hello")
+    with pytest.raises(DatabaseError, match=r"cannot read image b\.jpg"):
+        run(database, source)
+    file.unlink()
+    with pytest.raises(DatabaseError, match=r"image b\.jpg has features but is not in"):
+        run(database, source)
+    photo(file.parent, file.name, (48, 64))
+    with pytest.raises(DatabaseError, match=r"b\.jpg is 48x64 to COLMAP but its features are of 64x48"):
+        run(database, source)
+    assert not list(database.parent.glob("database*"))
+
+
+def test_features_without_images_or_twice(database: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DatabaseError, match="no image has features"):
+        run(database, Source())
+    monkeypatch.setattr(source, "names", lambda: ["a.jpg", "b.jpg", "a.jpg"], raising=False)
+    with pytest.raises(DatabaseError, match=r"a\.jpg is twice"):
+        run(database, source)
+
+
+def test_unknown_camera_model(database: Path, source: Source) -> None:
+    with pytest.raises(InputError, match=r"PINHOLEY.*SIMPLE_RADIAL"):
+        run(database, source, model="PINHOLEY")
+
+
+def verify(path: Path) -> None:
+    """Give the pair of a.jpg and b.jpg a two-view geometry."""
+    import pycolmap
+
+    with pycolmap.Database.open(path) as db:
+        ids = [db.read_image_with_name(name).image_id for name in ("a.jpg", "b.jpg")]
+        geometry = pycolmap.TwoViewGeometry()
+        geometry.inlier_matches = np.array([[3, 4], [5, 6]], np.uint32)
+        db.write_two_view_geometry(*ids, geometry)
+
+
+def test_second_import_does_not_touch_the_file(database: Path, source: Source) -> None:
+    run(database, source)
+    verify(database)
+    before, changed = database.read_bytes(), database.stat().st_mtime_ns
+    assert run(database, source) == DatabaseCounts()
+    assert (database.read_bytes(), database.stat().st_mtime_ns) == (before, changed)
+    source.found = {Pair(b, a): indices[:, ::-1] for (a, b), indices in source.found.items()}
+    assert run(database, source) == DatabaseCounts()
+    assert [p.name for p in database.parent.glob("database*")] == ["database.db"]
+
+
+def test_append_keeps_what_is_there(tmp_path: Path, database: Path) -> None:
+    everything = scene(tmp_path / "images", ("a.jpg", "b.jpg", "c.jpg", "0.jpg"))
+    some = Source(
+        {name: everything.points[name] for name in ("a.jpg", "b.jpg")},
+        everything.sizes,
+        {Pair("a.jpg", "b.jpg"): everything.found[Pair("a.jpg", "b.jpg")]},
+    )
+    run(database, some)
+    verify(database)
+    before = content(database)
+    assert run(database, everything) == DatabaseCounts(images=2, cameras=2, keypoints=40, pairs=2, matches=20)
+    after = content(database)
+    for table in ("images", "keypoints", "matches", "verified", "cameras", "frames"):
+        assert before[table].items() <= after[table].items()
+    assert len(after["verified"]) == 1 and len(after["frames"]) == 4
+    assert run(database, some) == DatabaseCounts()
+
+
+def other_keypoints(source: Source) -> None:
+    source.points["a.jpg"] = source.points["a.jpg"] + np.float32(1)
+
+
+def more_keypoints(source: Source) -> None:
+    source.points["a.jpg"] = np.zeros((30, 2), np.float32)
+
+
+def other_matches(source: Source) -> None:
+    source.found[Pair("a.jpg", "b.jpg")] = source.found[Pair("a.jpg", "b.jpg")][:, ::-1]
+
+
+def fewer_matches(source: Source) -> None:
+    source.found[Pair("a.jpg", "b.jpg")] = source.found[Pair("a.jpg", "b.jpg")][1:]
+
+
+def no_matches(source: Source) -> None:
+    source.found[Pair("a.jpg", "b.jpg")] = np.zeros((0, 2), np.int32)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (other_keypoints, r"image a\.jpg has other keypoints"),
+        (more_keypoints, r"image a\.jpg has other keypoints"),
+        (other_matches, r"pair a\.jpg b\.jpg has other matches"),
+        (fewer_matches, r"pair a\.jpg b\.jpg has other matches"),
+        (no_matches, r"pair a\.jpg b\.jpg has other matches"),
+    ],
+)
+def test_a_database_of_other_input_is_left_as_it_was(
+    database: Path, source: Source, change: object, named: str
+) -> None:
+    run(database, source)
+    before = database.read_bytes()
+    change(source)
+    source.points["d.jpg"], source.sizes["d.jpg"] = source.points["b.jpg"], SIZE
+    photo(database.parent / "images", "d.jpg")
+    with pytest.raises(DatabaseError, match=named + ".*delete the database.*another workspace"):
+        run(database, source)
+    assert database.read_bytes() == before
+    assert [p.name for p in database.parent.glob("database*")] == ["database.db"]
+
+
+def test_a_source_that_fails_leaves_no_trace(database: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(pair: Pair) -> IntArray:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(source, "indices", fail, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(database, source)
+    assert not list(database.parent.glob("database*"))
+
+
+NESTED = ("x/1.jpg", "x/sub/1.jpg", "x/z.jpg", "y.jpg")
+
+
+@pytest.mark.parametrize(
+    ("mode", "shared"),
+    [
+        ("image", [["x/1.jpg"], ["x/sub/1.jpg"], ["x/z.jpg"], ["y.jpg"]]),
+        ("folder", [["x/1.jpg", "x/z.jpg"], ["x/sub/1.jpg"], ["y.jpg"]]),
+        ("single", [list(NESTED)]),
+    ],
+)
+def test_camera_modes_at_once_and_appended(tmp_path: Path, database: Path, mode: str, shared: list[list[str]]) -> None:
+    everything = scene(tmp_path / "images", NESTED)
+    first = Source({name: everything.points[name] for name in NESTED[:2]}, everything.sizes, {})
+    other = tmp_path / "appended.db"
+    run(database, everything, mode)
+    run(other, first, mode)
+    run(other, everything, mode)
+    for path in (database, other):
+        cameras: dict[int, list[str]] = {}
+        for name, (_, camera, _) in sorted(content(path)["images"].items()):
+            cameras.setdefault(camera, []).append(name)
+        assert sorted(cameras.values()) == sorted(shared)
+        assert len(content(path)["cameras"]) == len(content(path)["rigs"]) == len(shared)
+
+
+def test_photos_of_several_sizes_share_no_camera(tmp_path: Path, database: Path) -> None:
+    source = scene(tmp_path / "images", ("a.jpg", "b.jpg", "x/c.jpg"))
+    photo(tmp_path / "images", "x/c.jpg", (60, 40))
+    source.sizes["x/c.jpg"] = (60, 40)
+    with pytest.raises(DatabaseError, match=r"x/c\.jpg \(60x40\) cannot share .*--camera-mode image"):
+        run(database, source, "single")
+    run(database, source, "folder")
+    assert len(content(database)["cameras"]) == 2
+
+
+@pytest.mark.parametrize(("first", "second"), [("image", "single"), ("single", "image"), ("folder", "image")])
+def test_another_camera_mode_is_refused(database: Path, source: Source, first: str, second: str) -> None:
+    run(database, source, first)
+    with pytest.raises(DatabaseError, match="another --camera-mode"):
+        run(database, source, second)
+
+
+def test_another_camera_model_is_refused(database: Path, source: Source) -> None:
+    run(database, source)
+    with pytest.raises(DatabaseError, match="--camera-model SIMPLE_RADIAL"):
+        run(database, source, model="OPENCV")
+
+
+def test_exif_gives_the_focal_length(database: Path, source: Source) -> None:
+    import pycolmap
+
+    pil = pytest.importorskip("PIL.Image")
+    exif = pil.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 50  # FocalLengthIn35mmFilm
+    pil.new("RGB", SIZE).save(database.parent / "images" / "b.jpg", exif=exif)
+    run(database, source)
+    with pycolmap.Database.open(database) as db:
+        cameras = {i.name: db.read_camera(i.camera_id) for i in db.read_all_images()}
+    assert [cameras[name].has_prior_focal_length for name in NAMES] == [False, True, False]
+    assert cameras["b.jpg"].focal_length == pytest.approx(50 / np.hypot(36, 24) * np.hypot(*SIZE), rel=1e-3)
+    assert cameras["a.jpg"].focal_length == pytest.approx(1.2 * 64)
+
+
+def test_images_of_an_old_database_have_no_frames(database: Path, source: Source) -> None:
+    import pycolmap
+
+    with pycolmap.Database.open(database) as db:
+        camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_RADIAL", 76.8, *SIZE)
+        db.write_image(pycolmap.Image(name="old.jpg", camera_id=db.write_camera(camera)))
+    with pytest.raises(DatabaseError, match=r"old\.jpg of the database has no frame"):
+        run(database, source)
+
+
+def test_not_a_database(database: Path, source: Source) -> None:
+    database.write_text("hello" * 1000)
+    with pytest.raises(DatabaseError, match=r"database\.db is no COLMAP database"):
+        run(database, source)
+    assert [p.name for p in database.parent.glob("database*")] == ["database.db"]
+
+
+def test_the_log_of_a_killed_program_is_kept(database: Path, source: Source) -> None:
+    run(database, source)
+    script = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('pragma journal_mode=wal');"
+        "c.execute('update cameras set prior_focal_length = 1 where camera_id = 2'); c.commit(); os._exit(0)"
+    )
+    sqlite(script, database)
+    assert database.with_name("database.db-wal").stat().st_size > 0
+    source.found[Pair("a.jpg", "c.jpg")] = array([[0, 1]])
+    assert run(database, source) == DatabaseCounts(pairs=1, matches=1)
+    assert [p.name for p in database.parent.glob("database*")] == ["database.db"]
+    assert sqlite(
+        "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute("
+        "'select camera_id from cameras where prior_focal_length').fetchall())",
+        database,
+    ).startswith("[(2,)]")
+
+
+def test_a_log_without_its_database_is_not_mixed_in(database: Path, source: Source) -> None:
+    database.with_name("database.db-wal").write_bytes(b"left over")
+    assert run(database, source).images == 3
+    assert [p.name for p in database.parent.glob("database*")] == ["database.db"]
+
+
+def test_a_database_in_use_is_not_replaced(database: Path, source: Source) -> None:
+    run(database, source)
+    script = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('pragma journal_mode=wal'); c.execute('begin immediate');"
+        "c.execute('delete from matches'); print(flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script, database], stdin=pipe, stdout=pipe) as other:
+        other.stdout.readline()
+        with pytest.raises(DatabaseError, match="open in another program"):
+            run(database, source)
+    assert run(database, source) == DatabaseCounts()
+
+
+def test_nothing_is_printed(database: Path, source: Source, capfd: pytest.CaptureFixture[str]) -> None:
+    run(database, source)
+    (database.parent / "images" / "d.jpg").write_text("hello")
+    source.points["d.jpg"], source.sizes["d.jpg"] = source.points["b.jpg"], SIZE
+    with pytest.raises(DatabaseError):
+        run(database, source)
+    assert capfd.readouterr() == ("", "")

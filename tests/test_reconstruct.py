@@ -1,0 +1,258 @@
+"""Verification and mapping, on synthetic scenes that COLMAP makes without any model."""
+
+import itertools
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_database import Source, content, photo
+
+from lgbatch import reconstruct as module
+from lgbatch.database import import_database
+from lgbatch.errors import DatabaseError, ReconstructionError
+from lgbatch.reconstruct import Model, Reconstruction, advice, format_table, reconstruct
+from lgbatch.types import Pair
+
+SIZE = (512, 384)
+
+
+def synthetic(folder: Path, images: int, prefix: str = "", seed: int = 0) -> Source:
+    """Cameras around a cloud of points, half a pixel of noise; blank photos in `folder`/images."""
+    import pycolmap
+
+    pycolmap.set_random_seed(seed)
+    options = pycolmap.SyntheticDatasetOptions(
+        num_rigs=images,
+        num_frames_per_rig=1,
+        num_points3D=200,
+        camera_width=SIZE[0],
+        camera_height=SIZE[1],
+        camera_params=[640, SIZE[0] / 2, SIZE[1] / 2, 0.02],
+    )
+    source = Source()
+    with pycolmap.Database.open(folder / f"{prefix}synthetic.db") as db:
+        model = pycolmap.synthesize_dataset(options, db)
+        pycolmap.synthesize_noise(pycolmap.SyntheticNoiseOptions(point2D_stddev=0.5), model, db)
+        names = {i.image_id: f"{prefix}{i.image_id}.jpg" for i in db.read_all_images()}
+        for image_id, name in names.items():
+            photo(folder / "images", name, SIZE)
+            source.points[name] = db.read_keypoints(image_id)[:, :2] - np.float32(0.5)
+            source.sizes[name] = SIZE
+        for a, b in itertools.combinations(names, 2):
+            source.found[Pair(names[a], names[b])] = db.read_matches(a, b).astype(np.int32)
+    return source
+
+
+def fill(folder: Path, source: Source) -> Path:
+    path = folder / "database.db"
+    import_database(path, folder / "images", source, source, camera_mode="image", camera_model="SIMPLE_RADIAL")
+    return path
+
+
+def run(folder: Path, **options: object) -> Reconstruction:
+    return reconstruct(folder / "database.db", folder / "images", folder / "sparse", **options)
+
+
+def poses(folder: Path) -> dict[str, bytes]:
+    import pycolmap
+
+    model = pycolmap.Reconstruction(folder / "sparse" / "0")
+    return {i.name: i.cam_from_world().matrix().tobytes() for i in model.images.values()}
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_every_image_is_registered(tmp_path: Path, mapper: str, capfd: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, synthetic(tmp_path, 8))
+    result = run(tmp_path, mapper=mapper)
+    assert (result.images, result.images_with_keypoints) == (8, 8)
+    assert (result.matched_pairs, result.verified_pairs) == (28, 28)
+    (model,) = result.models
+    assert model.registered_images == 8 and model.points3D > 150
+    assert 0.2 < model.mean_reprojection_error < 1 and model.mean_track_length > 4
+    assert model.observations == round(model.mean_track_length * model.points3D)
+    assert advice(result, mapper) == ""
+    assert len(poses(tmp_path)) == 8
+    assert not (tmp_path / "sparse.partial").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_again_gives_the_same(tmp_path: Path) -> None:
+    database = fill(tmp_path, synthetic(tmp_path, 5))
+    run(tmp_path)
+    verified, first = content(database)["verified"], poses(tmp_path)
+    assert len(verified) == 10
+    run(tmp_path, threads=2)
+    assert content(database)["verified"] == verified
+    assert poses(tmp_path) == first
+
+
+def test_two_images_are_enough(tmp_path: Path) -> None:
+    fill(tmp_path, synthetic(tmp_path, 2))
+    result = run(tmp_path)
+    assert [m.registered_images for m in result.models] == [2]
+
+
+def test_largest_model_comes_first(tmp_path: Path) -> None:
+    small, large = synthetic(tmp_path, 4, "a"), synthetic(tmp_path, 6, "b", seed=1)
+    both = Source(small.points | large.points, small.sizes | large.sizes, small.found | large.found)
+    fill(tmp_path, both)
+    result = run(tmp_path)
+    assert [m.registered_images for m in result.models] == [6, 4]
+    assert {name[0] for name in poses(tmp_path)} == {"b"}
+    assert "6 of 10 images" in advice(result)
+    assert sorted(p.name for p in (tmp_path / "sparse").iterdir()) == ["0", "1"]
+
+
+def old_models(folder: Path) -> Path:
+    sparse = folder / "sparse"
+    for name in ("0", "7", "mine"):
+        (sparse / name).mkdir(parents=True)
+        (sparse / name / "notes.txt").write_text(name)
+    return sparse
+
+
+def test_new_models_replace_the_numbered_ones(tmp_path: Path) -> None:
+    fill(tmp_path, synthetic(tmp_path, 3))
+    sparse = old_models(tmp_path)
+    run(tmp_path)
+    assert sorted(p.name for p in sparse.iterdir()) == ["0", "mine"]
+    assert not (sparse / "0" / "notes.txt").exists() and (sparse / "0" / "points3D.bin").exists()
+
+
+def test_old_models_stay_when_nothing_registers(tmp_path: Path) -> None:
+    source = synthetic(tmp_path, 3)
+    source.found = {}
+    fill(tmp_path, source)
+    sparse = old_models(tmp_path)
+    result = run(tmp_path)
+    assert result.models == () and result.matched_pairs == result.verified_pairs == 0
+    assert "no two images match" in advice(result)
+    assert sorted(p.name for p in sparse.iterdir()) == ["0", "7", "mine"]
+    assert [p.name for p in tmp_path.glob("sparse*")] == ["sparse"]
+
+
+def test_a_failed_swap_is_undone(tmp_path: Path) -> None:
+    sparse = old_models(tmp_path)
+    (tmp_path / "new").mkdir()
+    with pytest.raises(OSError, match="missing"):
+        module._swap_in([tmp_path / "new", tmp_path / "missing"], sparse, tmp_path / "old")
+    assert (sparse / "0" / "notes.txt").read_text() == "0"
+    assert sorted(p.name for p in sparse.iterdir()) == ["0", "7", "mine"]
+
+
+def test_blank_images(tmp_path: Path) -> None:
+    source = synthetic(tmp_path, 3)
+    source.points = {name: points[:0] for name, points in source.points.items()}
+    source.found = {}
+    fill(tmp_path, source)
+    result = run(tmp_path)
+    assert (result.images, result.images_with_keypoints, result.models) == (3, 0, ())
+    assert "0 of 3 images have keypoints" in advice(result)
+
+
+def test_matches_without_geometry(tmp_path: Path) -> None:
+    source = synthetic(tmp_path, 3)
+    rng = np.random.default_rng(0)
+    for pair, indices in source.found.items():
+        source.found[pair] = np.stack([indices[:12, 0], rng.permutation(indices[:12, 1])], axis=1)
+    fill(tmp_path, source)
+    result = run(tmp_path)
+    assert (result.matched_pairs, result.verified_pairs, result.models) == (3, 0, ())
+    assert "3 pairs match, but none" in advice(result)
+
+
+NOTHING = Reconstruction(
+    images=9,
+    images_with_keypoints=9,
+    matched_pairs=30,
+    verified_pairs=20,
+    most_inliers=500,
+    models=(),
+    seconds_verification=1.0,
+    seconds_mapping=1.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mapper", "cause", "flag"),
+    [
+        ({"images_with_keypoints": 1}, "incremental", "1 of 9 images have keypoints", "--resize 0"),
+        ({"matched_pairs": 0, "verified_pairs": 0}, "incremental", "no two images match", "--pairing exhaustive"),
+        ({"verified_pairs": 0}, "incremental", "30 pairs match, but none", "--max-keypoints"),
+        ({"most_inliers": 40}, "incremental", "the best has 40 inlier matches", "--max-keypoints"),
+        ({}, "incremental", "hardly moved", "--camera-mode single"),
+        ({}, "global", "three images", "--mapper incremental"),
+    ],
+)
+def test_advice_names_cause_and_flag(changes: dict[str, int], mapper: str, cause: str, flag: str) -> None:
+    text = advice(replace(NOTHING, **changes), mapper)
+    assert cause in text and flag in text and "\n" not in text
+
+
+def test_table() -> None:
+    lines = format_table([Model(11, 2227, 9786, 0.491, 4.394), Model(3, 50, 120, 0.7, 2.4)]).splitlines()
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
+    assert lines[1].split() == ["0", "11", "2227", "9786", "0.49", "px", "4.39"]
+
+
+def test_databases_that_cannot_be_used(tmp_path: Path) -> None:
+    import pycolmap
+
+    database = tmp_path / "database.db"
+    with pytest.raises(ReconstructionError, match=r"no database .*lgbatch match"):
+        run(tmp_path)
+    assert not database.exists()
+    pycolmap.Database.open(database).close()
+    with pytest.raises(ReconstructionError, match=r"holds no images"):
+        run(tmp_path)
+    database.write_text("hello" * 1000)
+    with pytest.raises(DatabaseError, match=r"no COLMAP database"):
+        run(tmp_path)
+
+
+def test_matches_that_would_crash_colmap(tmp_path: Path) -> None:
+    import pycolmap
+
+    source = synthetic(tmp_path, 3)
+    removed = source.found.pop(Pair("1.jpg", "3.jpg"))
+    database = fill(tmp_path, source)
+    removed[0, 1] = 100_000
+    with pycolmap.Database.open(database) as db:
+        db.write_matches(1, 3, removed.astype(np.uint32))
+    with pytest.raises(ReconstructionError, match=r"images 1 and 3 point outside"):
+        run(tmp_path)
+
+
+def test_an_unwritable_place_for_models(tmp_path: Path) -> None:
+    fill(tmp_path, synthetic(tmp_path, 3))
+    (tmp_path / "sparse").write_text("a file")
+    with pytest.raises(ReconstructionError, match=r"cannot write .*sparse"):
+        run(tmp_path)
+    assert (tmp_path / "sparse").read_text() == "a file"
+
+
+def test_interrupt_waits_for_colmap_to_stop() -> None:
+    import pycolmap
+
+    token = pycolmap.CancellationToken()
+    ended = []
+
+    def work() -> None:
+        while not token.is_cancelled:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        ended.append(True)
+
+    threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt), module._bar("test", False) as bar:
+        module._run(work, bar, token)
+    assert ended
+
+
+def test_errors_of_the_thread_reach_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError), module._bar("test", False) as bar:
+        module._run(lambda: 1 / 0, bar)
