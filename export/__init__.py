@@ -6,8 +6,8 @@ Importing this package does not import torch; exporting needs `pip install 'lgba
 import importlib
 import importlib.util
 import json
-import logging
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from lgbatch.models import Kind, model_path
 EXTRACTORS = {"disk": {"extractor": "disk-depth-save.pth", "matcher": "disk_lightglue.pth"}}
 """The weights of each extractor and of its LightGlue. Its module here, and its reference, have its name."""
 
-KINDS: tuple[Kind, ...] = ("extractor", "matcher")
+KINDS: tuple[Kind, ...] = ("extractor", "stages", "matcher")
 PACKAGES = ("torch", "onnx", "onnxscript")
 
 
@@ -42,7 +42,7 @@ def ensure_models(
     folder: Path, extractor: str, kinds: Sequence[Kind] = KINDS, say: Callable[[str], None] = to_stderr
 ) -> None:
     """Export what is missing of an extractor's models. Raises ModelError when it cannot be done here."""
-    missing = [path for kind in kinds if not (path := model_path(folder, extractor, kind)).is_file()]
+    missing = [path for kind in kinds if not (path := model_path(folder, extractor, kind)).exists()]
     if not missing:
         return
     if any(importlib.util.find_spec(package) is None for package in PACKAGES):
@@ -75,34 +75,34 @@ def export(
 
 
 def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, say: Callable[[str], None]) -> Exported:
-    file = WEIGHTS[EXTRACTORS[extractor][kind]]
-    found = find_weights(file, path=weights, cache=folder / "weights")
+    file = WEIGHTS[EXTRACTORS[extractor]["extractor" if kind == "extractor" else "matcher"]]
+    state = load_state(find_weights(file, path=weights, cache=folder / "weights"))
     say(f"{extractor} {kind}: exporting {file.name} ({file.license})")
-    from lgbatch.export import graph, lightglue, parity, reference
+    from lgbatch.export.build import build, compare
+    from lgbatch.export.graph import save
 
-    state = load_state(found)
-    network = importlib.import_module(f"lgbatch.export.{extractor}")
-    model = graph.to_onnx(network.graph(state) if kind == "extractor" else lightglue.graph(state))
     metadata = {
         "lgbatch.version": __version__,
-        "lgbatch.kind": kind,
         "lgbatch.extractor": extractor,
         "lgbatch.weights": file.name,
         "lgbatch.weights_sha256": file.sha256,
-        "lgbatch.settings": json.dumps({"opset": model.opset_import[0].version, "precision": "fp32"}),
+        "lgbatch.settings": json.dumps({"precision": "fp32"}),
     }
     path = model_path(folder, extractor, kind)
-    draft = path.with_name(f".draft-{path.name}")
     try:
-        graph.save(model, draft, metadata)
-        if kind == "extractor":
-            expect = getattr(reference, extractor)
-            figures = parity.extractor(draft, lambda image, most: expect(state, image, most))
-        else:
-            figures = parity.matcher(draft, state)
-    finally:
-        draft.unlink(missing_ok=True)
-    graph.save(model, path, metadata | {"lgbatch.parity": json.dumps(figures)})
+        files = build(extractor, kind, state)
+    except KeyError as error:
+        raise ModelError(f"{file.name} has no entry {error}: it is not the weights of {extractor}") from None
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as drafts:
+        draft = Path(drafts) / path.name
+        for name, (graph, model) in files.items():
+            save(model, draft / name, metadata | {"lgbatch.kind": graph})
+        figures = compare(extractor, kind, draft, state)
+        for name, (graph, model) in files.items():
+            save(model, draft / name, metadata | {"lgbatch.kind": graph, "lgbatch.parity": json.dumps(figures)})
+        if path.is_dir():
+            path.replace(Path(drafts) / "old")
+        draft.replace(path)
     shown = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in figures.items())
-    say(f"{extractor} {kind}: {path} ({path.stat().st_size / 1e6:.1f} MB); against PyTorch: {shown}")
+    say(f"{extractor} {kind}: {path}; against PyTorch: {shown}")
     return Exported(path, figures)

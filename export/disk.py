@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lgbatch.export import reference
 from lgbatch.export.graph import Graph
-from lgbatch.models import OUTPUTS
+from lgbatch.models import INTERFACE
 
 DESCRIPTOR_DIM = 128
 KERNEL = 5
@@ -30,7 +30,7 @@ def graph(state: reference.State) -> Graph:
     unet.load(state)
     # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
     inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
-    return Graph(DiskExtractor(unet), inputs, {"image": (0, 2, 3)}, OUTPUTS["extractor"], opset=20)
+    return Graph(DiskExtractor(unet), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=20)
 
 
 class Gate(nn.Module):

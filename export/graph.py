@@ -1,6 +1,6 @@
 """A PyTorch module on its way into an ONNX file."""
 
-import os
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ class Graph:
 
 def to_onnx(graph: Graph) -> onnx.ModelProto:
     """Trace the module."""
+    # It warns at every call of torchvision, which nothing here needs.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     free = torch.export.Dim.DYNAMIC
     shapes = {name: dict.fromkeys(graph.dynamic.get(name, ()), free) for name in graph.inputs}
     with warnings.catch_warnings(), torch.no_grad():
@@ -44,12 +46,18 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
     return program.model_proto
 
 
+def with_weights(model: onnx.ModelProto, module: nn.Module) -> onnx.ModelProto:
+    """A copy of a traced model that has the weights of another module of the same kind."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    slots = {initializer.name: initializer for initializer in copy.graph.initializer}
+    for name, value in module.state_dict().items():
+        slots[name].CopyFrom(onnx.numpy_helper.from_array(value.numpy(), name))
+    return copy
+
+
 def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a model with its metadata, under a temporary name until all of it is there."""
+    """Write a model with its metadata, making the folder if need be."""
     onnx.helper.set_model_props(model, dict(metadata))
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        onnx.save_model(model, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    onnx.save_model(model, path)

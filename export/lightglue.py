@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from torch.onnx.ops import rotary_embedding, symbolic
 
 from lgbatch.export import reference
-from lgbatch.export.graph import Graph
-from lgbatch.models import OUTPUTS
 
 WIDTH = 256
 HEADS = 4
@@ -30,24 +28,6 @@ LAYERS = 9
 OPSET = 24
 FAR = -1e9
 """Stands for minus infinity, finite so that differences of it are."""
-
-
-def graph(state: reference.State) -> Graph:
-    """The single-graph matcher, ready to be written. Raises KeyError when the state dict is another network's."""
-    dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else WIDTH
-    inputs = {
-        "keypoints0": torch.rand(2, 30, 2),
-        "keypoints1": torch.rand(2, 40, 2),
-        "descriptors0": torch.rand(2, 30, dim),
-        "descriptors1": torch.rand(2, 40, dim),
-        "size0": torch.rand(2, 2),
-        "size1": torch.rand(2, 2),
-        "lengths0": torch.tensor([30, 20]),
-        "lengths1": torch.tensor([10, 40]),
-        "threshold": torch.tensor(0.1),
-    }
-    dynamic = {name: (0, 1) if value.dim() == 3 else (0,) for name, value in inputs.items() if value.dim()}
-    return Graph(Matcher(state), inputs, dynamic, OUTPUTS["matcher"], opset=OPSET)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
@@ -62,11 +42,16 @@ def attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Ten
     )
 
 
-def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A linear layer with these values."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
-    layer.weight, layer.bias = nn.Parameter(weight.contiguous()), nn.Parameter(bias.contiguous())
-    return layer
+class Dense(nn.Module):
+    """x W + b. The weight is kept as it is multiplied, (in, out), and so ends up in the ONNX file under its name."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight.T.contiguous()), nn.Parameter(bias.contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return x @ self.weight + self.bias
 
 
 class FeedForward(nn.Module):
@@ -77,11 +62,11 @@ class FeedForward(nn.Module):
         weight, bias = state[f"{block}.ffn.0.weight"], state[f"{block}.ffn.0.bias"]
         out, out_bias = state[f"{projection}.weight"], state[f"{projection}.bias"]
         message = weight[:, WIDTH:]
-        self.inside = linear(torch.cat([weight[:, :WIDTH], message @ out], 1), bias + message @ out_bias)
+        self.inside = Dense(torch.cat([weight[:, :WIDTH], message @ out], 1), bias + message @ out_bias)
         self.norm = nn.LayerNorm(2 * WIDTH)
         self.norm.weight = nn.Parameter(state[f"{block}.ffn.1.weight"])
         self.norm.bias = nn.Parameter(state[f"{block}.ffn.1.bias"])
-        self.outside = linear(state[f"{block}.ffn.3.weight"], state[f"{block}.ffn.3.bias"])
+        self.outside = Dense(state[f"{block}.ffn.3.weight"], state[f"{block}.ffn.3.bias"])
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, N, W) and (B, N, W) to (B, N, W)."""
@@ -98,9 +83,9 @@ class SelfBlock(nn.Module):
         weight = state[f"{block}.Wqkv.weight"].reshape(HEADS, HEAD_DIM, 3, WIDTH)
         bias = state[f"{block}.Wqkv.bias"].reshape(HEADS, HEAD_DIM, 3)
         halves = torch.cat([torch.arange(0, HEAD_DIM, 2), torch.arange(1, HEAD_DIM, 2)])
-        self.query = linear(weight[:, halves, 0].reshape(WIDTH, WIDTH), bias[:, halves, 0].flatten())
-        self.key = linear(weight[:, halves, 1].reshape(WIDTH, WIDTH), bias[:, halves, 1].flatten())
-        self.value = linear(weight[:, :, 2].reshape(WIDTH, WIDTH), bias[:, :, 2].flatten())
+        self.query = Dense(weight[:, halves, 0].reshape(WIDTH, WIDTH), bias[:, halves, 0].flatten())
+        self.key = Dense(weight[:, halves, 1].reshape(WIDTH, WIDTH), bias[:, halves, 1].flatten())
+        self.value = Dense(weight[:, :, 2].reshape(WIDTH, WIDTH), bias[:, :, 2].flatten())
         self.ffn = FeedForward(state, block, f"{block}.out_proj")
 
     def forward(self, x: Tensor, cosines: Tensor, sines: Tensor, lengths: Tensor) -> Tensor:
@@ -116,8 +101,8 @@ class CrossBlock(nn.Module):
     def __init__(self, state: reference.State, index: int) -> None:
         super().__init__()
         block = f"cross_attn.{index}"
-        self.query_key = linear(state[f"{block}.to_qk.weight"], state[f"{block}.to_qk.bias"])
-        self.value = linear(state[f"{block}.to_v.weight"], state[f"{block}.to_v.bias"])
+        self.query_key = Dense(state[f"{block}.to_qk.weight"], state[f"{block}.to_qk.bias"])
+        self.value = Dense(state[f"{block}.to_v.weight"], state[f"{block}.to_v.bias"])
         self.ffn = FeedForward(state, block, f"{block}.to_out")
 
     def forward(self, x0: Tensor, x1: Tensor, lengths0: Tensor, lengths1: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,21 +114,74 @@ class CrossBlock(nn.Module):
 
 
 class Stem(nn.Module):
-    """Descriptors and positions of one image, made ready for the layers."""
+    """What depends on one image alone: input projection, positional encoding and the first self-attention."""
 
     def __init__(self, state: reference.State) -> None:
         super().__init__()
         self.project: nn.Module = nn.Identity()
         if "input_proj.weight" in state:
-            self.project = linear(state["input_proj.weight"], state["input_proj.bias"])
+            self.project = Dense(state["input_proj.weight"], state["input_proj.bias"])
         self.frequencies = nn.Parameter(state["posenc.Wr.weight"].T.contiguous())
+        self.self_block = SelfBlock(state, 0)
 
-    def forward(self, keypoints: Tensor, descriptors: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keypoints (B, N, 2) in pixels, descriptors (B, N, D), size (B, 2) to x, cosines and sines."""
+    def forward(
+        self, keypoints: Tensor, descriptors: Tensor, size: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keypoints (B, N, 2) in pixels, descriptors (B, N, D), size (B, 2) to x (B, N, W), cosines and sines."""
         half = size / 2
         normalized = (keypoints - half[:, None]) / half.amax(-1)[:, None, None]
         phase = normalized @ self.frequencies
-        return self.project(descriptors), torch.cos(phase), torch.sin(phase)
+        cosines, sines = torch.cos(phase), torch.sin(phase)
+        return self.self_block(self.project(descriptors), cosines, sines, lengths), cosines, sines
+
+
+class Layer(nn.Module):
+    """One layer: self-attention of both images (the first layer's is in the stem), then cross-attention.
+
+    With `decide`, it also tells how sure each point is of its match, and how likely it has one.
+    """
+
+    def __init__(self, state: reference.State, index: int, *, decide: bool = False) -> None:
+        super().__init__()
+        self.self_block = SelfBlock(state, index) if index else None
+        self.cross_block = CrossBlock(state, index)
+        self.deciders = Deciders(state, index) if decide else None
+
+    def forward(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        lengths0: Tensor,
+        lengths1: Tensor,
+        cosines0: Tensor | None = None,
+        cosines1: Tensor | None = None,
+        sines0: Tensor | None = None,
+        sines1: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Each side's x (B, M or N, W); with `decide` also confidence and matchability (B, M or N) of each side.
+
+        Cosines and sines (B, M or N, HEAD_DIM / 2) are what the stem made; the first layer does without.
+        """
+        if self.self_block is not None:
+            x0 = self.self_block(x0, cosines0, sines0, lengths0)
+            x1 = self.self_block(x1, cosines1, sines1, lengths1)
+        x0, x1 = self.cross_block(x0, x1, lengths0, lengths1)
+        return (x0, x1) if self.deciders is None else (x0, x1, *self.deciders(x0), *self.deciders(x1))
+
+
+class Deciders(nn.Module):
+    """What early stopping and pruning look at."""
+
+    def __init__(self, state: reference.State, index: int) -> None:
+        super().__init__()
+        token, match = f"token_confidence.{index}.token.0", f"log_assignment.{index}.matchability"
+        weight = torch.cat([state[f"{name}.weight"] for name in (token, match)])
+        self.both = Dense(weight, torch.cat([state[f"{name}.bias"] for name in (token, match)]))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """X (B, N, W) to confidence (B, N) and matchability (B, N), both in 0..1."""
+        both = self.both(x).sigmoid()
+        return both[..., 0], both[..., 1]
 
 
 class Head(nn.Module):
@@ -154,8 +192,8 @@ class Head(nn.Module):
         block = f"log_assignment.{index}"
         scale = WIDTH**-0.25
         projection = state[f"{block}.final_proj.weight"] * scale
-        self.project = linear(projection, state[f"{block}.final_proj.bias"] * scale)
-        self.matchability = linear(state[f"{block}.matchability.weight"], state[f"{block}.matchability.bias"])
+        self.project = Dense(projection, state[f"{block}.final_proj.bias"] * scale)
+        self.matchability = Dense(state[f"{block}.matchability.weight"], state[f"{block}.matchability.bias"])
 
     def forward(
         self, x0: Tensor, x1: Tensor, lengths0: Tensor, lengths1: Tensor, threshold: Tensor
@@ -187,8 +225,7 @@ class Matcher(nn.Module):
     def __init__(self, state: reference.State) -> None:
         super().__init__()
         self.stem = Stem(state)
-        self.self_blocks = nn.ModuleList(SelfBlock(state, i) for i in range(LAYERS))
-        self.cross_blocks = nn.ModuleList(CrossBlock(state, i) for i in range(LAYERS))
+        self.layers = nn.ModuleList(Layer(state, i) for i in range(LAYERS))
         self.head = Head(state, LAYERS - 1)
 
     def forward(
@@ -209,10 +246,8 @@ class Matcher(nn.Module):
         N, D); lengths (B,) int64, the valid rows of each item; threshold () float32, the least probability.
         Returns matches0 (B, M) int64, -1 for none, and scores (B, M) float32, 0 for none.
         """
-        x0, cosines0, sines0 = self.stem(keypoints0, descriptors0, size0)
-        x1, cosines1, sines1 = self.stem(keypoints1, descriptors1, size1)
-        for self_block, cross_block in zip(self.self_blocks, self.cross_blocks, strict=True):
-            x0 = self_block(x0, cosines0, sines0, lengths0)
-            x1 = self_block(x1, cosines1, sines1, lengths1)
-            x0, x1 = cross_block(x0, x1, lengths0, lengths1)
+        x0, cosines0, sines0 = self.stem(keypoints0, descriptors0, size0, lengths0)
+        x1, cosines1, sines1 = self.stem(keypoints1, descriptors1, size1, lengths1)
+        for layer in self.layers:
+            x0, x1 = layer(x0, x1, lengths0, lengths1, cosines0, cosines1, sines0, sines1)
         return self.head(x0, x1, lengths0, lengths1, threshold)

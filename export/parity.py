@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from lgbatch.errors import ModelError
 from lgbatch.export import reference
+from lgbatch.models import LAYERS
 from lgbatch.types import FloatArray
 
 SIZES = ((256, 320), (250, 333), (64, 48))
 """(height, width) of the photos: a multiple of the network's stride, one that is not, and a tiny one."""
+
+THRESHOLD = np.array(0.1, np.float32)
 
 Figures = dict[str, float]
 Extract = Callable[[torch.Tensor, int], reference.Features]
@@ -48,35 +52,81 @@ def extractor(model: Path, expect: Extract) -> Figures:
 
 
 def matcher(model: Path, state: reference.State) -> Figures:
-    """Compare an exported matcher with the reference on a padded batch of unequal pairs; raises ModelError."""
+    """Compare the single-graph matcher with the reference on a padded batch of unequal pairs; raises ModelError."""
+    keypoints, descriptors, size, counts = _pairs(state)
+    feed = {f"keypoints{i}": keypoints[i] for i in (0, 1)} | {f"descriptors{i}": descriptors[i] for i in (0, 1)}
+    feed |= {"size0": size, "size1": size, "lengths0": counts[0], "lengths1": counts[1], "threshold": THRESHOLD}
+    matches, scores = _open(model).run(None, feed)
+    same, found, error = 0, 0, 0.0
+    for b, (m, n) in enumerate(counts.T):
+        x, y = _reference(state, keypoints[:, b], descriptors[:, b], size[b], m, n)[-1]
+        expected, probability = reference.mutual_matches(reference.assignment(state, x, y, 8), float(THRESHOLD))
+        same += int((expected.numpy() == matches[b, :m]).sum())
+        same -= int((matches[b, m:] != -1).sum())  # padding never matches
+        found += int((expected >= 0).sum())
+        error = max(error, _largest(probability.numpy() - scores[b, :m]))
+    points = int(counts[0].sum())
+    figures = {"points": points, "matches": found, "same_matches": same / points, "score_error": error}
+    return _judge(model, figures, found > 100 and figures["same_matches"] >= 0.995 and error < 1e-2)
+
+
+def stages(folder: Path, state: reference.State) -> Figures:
+    """Compare every stage with the reference, each fed with what the reference made before it; raises ModelError."""
+    keypoints, descriptors, size, counts = _pairs(state)
+    largest = {"layer_error": 0.0, "decision_error": 0.0, "score_error": 0.0}
+    layers, heads = ([_open(folder / f"{kind}{i}.onnx") for i in range(LAYERS)] for kind in ("layer", "head"))
+    stem = _open(folder / "stem.onnx")
+    for b, (m, n) in enumerate(counts.T):
+        expected = _reference(state, keypoints[:, b], descriptors[:, b], size[b], m, n)
+        lengths = {"lengths0": np.array([m]), "lengths1": np.array([n])}
+        feed: dict[str, NDArray[Any]] = {}
+        for side, count in enumerate((m, n)):
+            inputs = {
+                "keypoints": keypoints[side, b : b + 1, :count],
+                "descriptors": descriptors[side, b : b + 1, :count],
+            }
+            made = stem.run(None, inputs | {"size": size[b : b + 1], "lengths": np.array([count])})
+            feed |= {f"{name}{side}": value for name, value in zip(("x", "cosines", "sines"), made, strict=True)}
+        for i, (x, y) in enumerate(expected):
+            names = {slot.name for slot in layers[i].get_inputs()}
+            outputs = layers[i].run(None, {key: value for key, value in (feed | lengths).items() if key in names})
+            decisions = (
+                [f(state, z, i) for z in (x, y) for f in (reference.confidence, reference.matchability)]
+                if i < 8
+                else []
+            )
+            errors = [_largest(o[0] - e.numpy()) for o, e in zip(outputs, (x, y, *decisions), strict=True)]
+            feed |= {"x0": x[None].numpy(), "x1": y[None].numpy()}
+            pair = {key: feed[key] for key in ("x0", "x1")} | lengths | {"threshold": THRESHOLD}
+            scores = heads[i].run(None, pair)[1]
+            probability = reference.mutual_matches(reference.assignment(state, x, y, i), float(THRESHOLD))[1]
+            largest["layer_error"] = max(largest["layer_error"], *errors[:2])
+            largest["decision_error"] = max(largest["decision_error"], *errors[2:], 0.0)
+            largest["score_error"] = max(largest["score_error"], _largest(probability.numpy() - scores[0]))
+    return _judge(folder, {"stages": 1 + 2 * LAYERS, **largest}, max(largest.values()) < 1e-2)
+
+
+def _pairs(state: reference.State) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
+    """Three made-up pairs: keypoints (2, 3, 200, 2), descriptors (2, 3, 200, D), size (3, 2), counts (2, 3)."""
     random = np.random.default_rng(0)
-    dim = state["input_proj.weight"].shape[1]
-    counts0, counts1 = np.array([200, 150, 1]), np.array([180, 200, 40])
     keypoints = random.uniform(0, 640, (2, 3, 200, 2)).astype(np.float32)
-    descriptors = random.normal(size=(2, 3, 200, dim)).astype(np.float32)
+    descriptors = random.normal(size=(2, 3, 200, state["input_proj.weight"].shape[1])).astype(np.float32)
     descriptors[1] = descriptors[0] + 0.5 * descriptors[1]  # the same points, seen a little differently
     keypoints[1] = keypoints[0] + random.normal(scale=3, size=keypoints[0].shape)
     descriptors /= np.linalg.norm(descriptors, axis=-1, keepdims=True)
     size = np.full((3, 2), [640, 480], np.float32)
-    feed = {f"keypoints{i}": keypoints[i] for i in (0, 1)} | {f"descriptors{i}": descriptors[i] for i in (0, 1)}
-    feed |= {"size0": size, "size1": size, "lengths0": counts0, "lengths1": counts1}
-    matches, scores = _open(model).run(None, feed | {"threshold": np.array(0.1, np.float32)})
-    same, found, error = 0, 0, 0.0
-    for b, (m, n) in enumerate(zip(counts0, counts1, strict=True)):
-        one = [(torch.from_numpy(a[0, b, :m]), torch.from_numpy(a[1, b, :n])) for a in (keypoints, descriptors)]
-        sizes = torch.from_numpy(size[b]), torch.from_numpy(size[b])
-        expected, probability = reference.mutual_matches(reference.lightglue(state, one[0], one[1], sizes), 0.1)
-        same += int((expected.numpy() == matches[b, :m]).sum())
-        found += int((expected >= 0).sum())
-        error = max(error, _largest(probability.numpy() - scores[b, :m]))
-        same -= int((matches[b, m:] != -1).sum())  # padding never matches
-    figures = {
-        "points": int(counts0.sum()),
-        "matches": found,
-        "same_matches": same / counts0.sum(),
-        "score_error": error,
-    }
-    return _judge(model, figures, found > 100 and figures["same_matches"] >= 0.995 and error < 1e-2)
+    return keypoints, descriptors, size, np.array([[200, 150, 1], [180, 200, 40]])
+
+
+def _reference(
+    state: reference.State, keypoints: FloatArray, descriptors: FloatArray, size: FloatArray, m: int, n: int
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    first, second = (
+        (torch.from_numpy(keypoints[side, :count]), torch.from_numpy(descriptors[side, :count]))
+        for side, count in enumerate((m, n))
+    )
+    sizes = torch.from_numpy(size), torch.from_numpy(size)
+    return reference.lightglue(state, (first[0], second[0]), (first[1], second[1]), sizes)
 
 
 def _judge(model: Path, figures: Figures, good: bool) -> Figures:

@@ -43,21 +43,22 @@ def disk(state: State, image: Tensor, max_keypoints: int) -> Features:
     return torch.stack([xs, ys], 1).float(), heat[ys, xs], F.normalize(descriptors[:, ys, xs].T, dim=1)
 
 
-def lightglue(
-    state: State,
-    keypoints: tuple[Tensor, Tensor],
-    descriptors: tuple[Tensor, Tensor],
-    sizes: tuple[Tensor, Tensor],
-) -> Tensor:
-    """Return the assignment probabilities (M, N) of one pair: keypoints (N, 2), descriptors (N, D), sizes (2,)."""
+def _dense(state: State, name: str, x: Tensor) -> Tensor:
+    return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
-    def dense(x: Tensor, name: str) -> Tensor:
-        return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+def lightglue(
+    state: State, keypoints: tuple[Tensor, Tensor], descriptors: tuple[Tensor, Tensor], sizes: tuple[Tensor, Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return what each of the nine layers makes of one pair: x (M, 256) and y (N, 256).
+
+    keypoints (N, 2), descriptors (N, D) and sizes (2,), (width, height), of both images.
+    """
 
     def feed_forward(x: Tensor, message: Tensor, block: str) -> Tensor:
-        hidden = dense(torch.cat([x, message], 1), f"{block}.ffn.0")
+        hidden = _dense(state, f"{block}.ffn.0", torch.cat([x, message], 1))
         hidden = F.layer_norm(hidden, hidden.shape[1:], state[f"{block}.ffn.1.weight"], state[f"{block}.ffn.1.bias"])
-        return x + dense(F.gelu(hidden), f"{block}.ffn.3")
+        return x + _dense(state, f"{block}.ffn.3", F.gelu(hidden))
 
     def heads(x: Tensor) -> Tensor:
         return x.unflatten(1, (4, -1)).transpose(0, 1)
@@ -71,24 +72,41 @@ def lightglue(
         return torch.view_as_real(turned).flatten(2)
 
     def self_attention(x: Tensor, phase: Tensor, block: str) -> Tensor:
-        query, key, value = dense(x, f"{block}.Wqkv").unflatten(1, (4, -1, 3)).permute(3, 1, 0, 2)
+        query, key, value = _dense(state, f"{block}.Wqkv", x).unflatten(1, (4, -1, 3)).permute(3, 1, 0, 2)
         message = attend(rotate(query, phase), rotate(key, phase), value)
-        return feed_forward(x, dense(message, f"{block}.out_proj"), block)
+        return feed_forward(x, _dense(state, f"{block}.out_proj", message), block)
 
     def cross_attention(x: Tensor, y: Tensor, block: str) -> Tensor:
-        query, key = heads(dense(x, f"{block}.to_qk")), heads(dense(y, f"{block}.to_qk"))
-        message = attend(query, key, heads(dense(y, f"{block}.to_v")))
-        return feed_forward(x, dense(message, f"{block}.to_out"), block)
+        query, key = heads(_dense(state, f"{block}.to_qk", x)), heads(_dense(state, f"{block}.to_qk", y))
+        message = attend(query, key, heads(_dense(state, f"{block}.to_v", y)))
+        return feed_forward(x, _dense(state, f"{block}.to_out", message), block)
 
     phases = [(k - s / 2) / (s.max() / 2) @ state["posenc.Wr.weight"].T for k, s in zip(keypoints, sizes, strict=True)]
-    x, y = (dense(d, "input_proj") for d in descriptors)
+    x, y = (_dense(state, "input_proj", d) for d in descriptors)
+    made = []
     for i in range(9):
         x, y = self_attention(x, phases[0], f"self_attn.{i}"), self_attention(y, phases[1], f"self_attn.{i}")
         x, y = cross_attention(x, y, f"cross_attn.{i}"), cross_attention(y, x, f"cross_attn.{i}")
-    block = "log_assignment.8"
-    similarity = dense(x, f"{block}.final_proj") @ dense(y, f"{block}.final_proj").T / x.shape[1] ** 0.5
+        made.append((x, y))
+    return made
+
+
+def confidence(state: State, x: Tensor, layer: int) -> Tensor:
+    """Return how sure each point of x (N, 256) is of its match after a layer but the last: (N,) in 0..1."""
+    return _dense(state, f"token_confidence.{layer}.token.0", x)[:, 0].sigmoid()
+
+
+def matchability(state: State, x: Tensor, layer: int) -> Tensor:
+    """Return how likely each point of x (N, 256) has a match, after a layer: (N,) in 0..1."""
+    return _dense(state, f"log_assignment.{layer}.matchability", x)[:, 0].sigmoid()
+
+
+def assignment(state: State, x: Tensor, y: Tensor, layer: int) -> Tensor:
+    """Return the assignment probabilities (M, N) of x (M, 256) and y (N, 256) after a layer."""
+    name = f"log_assignment.{layer}.final_proj"
+    similarity = _dense(state, name, x) @ _dense(state, name, y).T / x.shape[1] ** 0.5
     both = similarity.softmax(1) * similarity.softmax(0)
-    return both * dense(x, f"{block}.matchability").sigmoid() * dense(y, f"{block}.matchability").sigmoid().T
+    return both * matchability(state, x, layer)[:, None] * matchability(state, y, layer)
 
 
 def mutual_matches(assignment: Tensor, threshold: float) -> tuple[Tensor, Tensor]:

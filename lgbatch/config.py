@@ -30,9 +30,17 @@ class Settings:
         "exhaustive", "Which images to pair: all with all, or neighbours in name order."
     )
     window: int = _setting(10, "Sequential pairing: how many following images each one meets.", low=1)
+    depth_confidence: float = _setting(
+        0.95, "Share of points that must be sure of their match for a pair to be done early; -1 never.", low=-1, high=1
+    )
+    width_confidence: float = _setting(
+        0.99, "How unlikely a match must be for a point to be dropped on the way; -1 never drops.", low=-1, high=1
+    )
     filter_threshold: float = _setting(0.1, "Least assignment probability of a match.", low=0.0, high=1.0)
-    camera_mode: Literal["image", "folder", "single"] = _setting(
-        "image", "Who shares a camera: nobody, photos of one folder, or all photos."
+    camera_mode: Literal["auto", "image", "folder", "single"] = _setting(
+        "auto",
+        "Who shares a camera: photos with the same EXIF camera, focal length and size, or without EXIF those of a "
+        "folder if all have one size (auto); nobody (image); photos of one folder (folder); all photos (single).",
     )
     camera_model: str = _setting("SIMPLE_RADIAL", "COLMAP camera model.")
     mapper: Literal["incremental", "global"] = _setting("incremental", "COLMAP mapper.")

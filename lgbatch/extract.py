@@ -13,7 +13,7 @@ from lgbatch.config import Settings
 from lgbatch.crawl import Crawl, crawl
 from lgbatch.decode import decode, to_original
 from lgbatch.errors import ItemError, StoreError
-from lgbatch.models import Model, available_cores, open_model
+from lgbatch.models import Model, available_cores, open_extractor
 from lgbatch.store import FeatureStore, Provenance
 from lgbatch.types import Failure, Features, ImageRef, Photo
 
@@ -42,10 +42,8 @@ class Extractor:
     """A batch of photos of one shape in, features out."""
 
     def __init__(self, models: Path, settings: Settings) -> None:
-        """Open the extractor's model. Raises ModelError as models.open_model."""
-        self.model: Model = open_model(
-            models, settings.extractor, "extractor", device=settings.device, threads=settings.threads
-        )
+        """Open the extractor's model. Raises ModelError as models.open_extractor."""
+        self.model: Model = open_extractor(models, settings.extractor, device=settings.device, threads=settings.threads)
         self.batch = BATCH[self.model.provider]
         self._max_keypoints = np.array(settings.max_keypoints)
         self.provenance: Provenance = {

@@ -9,29 +9,43 @@ This file object stands between h5py (driver `fileobj`) and the disk:
 - a journal that is found when the file is opened was complete (it is replayed) or was not (it is dropped).
 
 So the file is one ordinary HDF5 file at all times, bulk data is written once, and a commit costs what changed.
+One process at a time changes a file: it is locked while it is open here, in the way that HDF5 locks its own.
 """
 
 import contextlib
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+if sys.platform != "win32":
+    import fcntl
+
 PAGE = 4096
 _HEADER = struct.Struct("<8sQQ")
 _MAGIC = b"LGBJRNL1"
+_ENDS = struct.Struct("<QQ")  # of the file before and after the commit; then come pages, each after its number
 
 
 class JournaledFile:
     """A binary file for h5py.File(..., driver="fileobj"); an existing file, opened for reading and writing."""
 
     def __init__(self, path: Path) -> None:
-        """Replay or drop a journal that a killed process left, then open. Raises OSError."""
+        """Open; a journal that a killed process left is replayed or dropped.
+
+        Raises OSError; it is BlockingIOError while another process has the file open.
+        """
         self._journal = journal_path(path)
-        recover(path)
-        self._file: BinaryIO = path.open("r+b", buffering=0)
+        self._file = _open_locked(path)
+        try:
+            _settle(self._file, self._journal)
+        except OSError:
+            self._file.close()
+            raise
+        self._dropped = False
         self._committed = self._end = os.fstat(self._file.fileno()).st_size
         self._pages: dict[int, bytearray] = {}
         self._position = 0
@@ -75,35 +89,48 @@ class JournaledFile:
         changed = max(0, min(len(view), self._committed - start))
         for page, inside, outside in _split(start, changed):
             self._page(page)[inside.start : inside.stop] = view[outside.start : outside.stop]
+        self._position += len(view)
         if changed < len(view):
             self._write_at(start + changed, view[changed:])
-        self._position += len(view)
-        self._end = max(self._end, self._position)
+            self._end = max(self._end, self._position)
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         """HDF5 calls this with the end of its data; what is committed is never cut off."""
         self._end = max(self._position if size is None else size, self._committed)
-        os.ftruncate(self._file.fileno(), self._end)
+        with self._failing_unless_dropped():
+            os.ftruncate(self._file.fileno(), self._end)
         return self._end
 
     def flush(self) -> None:
         """Nothing: only `commit` makes changes last, and HDF5 flushes when it likes."""
 
     def commit(self) -> None:
-        """Make everything written so far last. Raises OSError (disk full, say), and then the file is as before."""
+        """Make everything written so far last.
+
+        Raises OSError (disk full, say). The file is to be closed then, and is as before: or, if the journal was
+        whole already, as it should have become, once it has been opened again.
+        """
         os.fsync(self._file.fileno())
+        body = b""
         if self._pages:
             pages = (struct.pack("<Q", page) + bytes(self._pages[page]) for page in sorted(self._pages))
-            body = struct.pack("<Q", self._committed) + b"".join(pages)
+            body = _ENDS.pack(self._committed, self._end) + b"".join(pages)
             write_synced(self._journal, _HEADER.pack(_MAGIC, len(body), zlib.crc32(body)) + body)
+        self._committed = self._end
+        if body:
             _apply(self._file, body)
             self._journal.unlink()
         self._pages.clear()
-        self._committed = self._end
+
+    def drop(self) -> None:
+        """Let no write fail from now on: HDF5 writes once more when it closes, and that is to be lost anyway."""
+        self._dropped = True
 
     def close(self) -> None:
         """Close the file. What was not committed is dropped."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed already
+            os.ftruncate(self._file.fileno(), self._committed)
         self._file.close()
 
     def _page(self, page: int) -> bytearray:
@@ -124,9 +151,18 @@ class JournaledFile:
             view = view[count:]
 
     def _write_at(self, offset: int, view: memoryview) -> None:
-        self._file.seek(offset)
-        while view:
-            view = view[self._file.write(view) :]
+        with self._failing_unless_dropped():
+            self._file.seek(offset)
+            while view:
+                view = view[self._file.write(view) :]
+
+    @contextlib.contextmanager
+    def _failing_unless_dropped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            if not self._dropped:
+                raise
 
 
 def journal_path(path: Path) -> Path:
@@ -135,16 +171,9 @@ def journal_path(path: Path) -> Path:
 
 
 def recover(path: Path) -> None:
-    """Finish the commit that a killed process had begun, if there is one. Raises OSError."""
-    journal = journal_path(path)
-    if not journal.is_file():
-        return
-    raw = journal.read_bytes()
-    body = raw[_HEADER.size :]
-    if len(raw) >= _HEADER.size and _HEADER.unpack_from(raw) == (_MAGIC, len(body), zlib.crc32(body)):
-        with path.open("r+b", buffering=0) as file:
-            _apply(file, body)
-    journal.unlink()
+    """Finish the commit that a killed process had begun, if there is one. Raises OSError as JournaledFile."""
+    with _open_locked(path) as file:
+        _settle(file, journal_path(path))
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -171,9 +200,35 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def _open_locked(path: Path) -> BinaryIO:
+    file = path.open("r+b", buffering=0)
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError:
+            pass  # a file system without locks
+    return file
+
+
+def _settle(file: BinaryIO, journal: Path) -> None:
+    """Replay the journal if it and what it points to are whole, and remove it."""
+    if not journal.is_file():
+        return
+    raw = journal.read_bytes()
+    body = raw[_HEADER.size :]
+    if len(raw) >= _HEADER.size and _HEADER.unpack_from(raw) == (_MAGIC, len(body), zlib.crc32(body)):
+        _, end = _ENDS.unpack_from(body)
+        if os.fstat(file.fileno()).st_size >= end:
+            _apply(file, body)
+    journal.unlink()
+
+
 def _apply(file: BinaryIO, body: bytes) -> None:
-    (end,) = struct.unpack_from("<Q", body)  # the last page may reach beyond what was committed
-    for start in range(8, len(body), 8 + PAGE):
+    end, _ = _ENDS.unpack_from(body)  # the last page may reach beyond what was committed
+    for start in range(_ENDS.size, len(body), 8 + PAGE):
         (page,) = struct.unpack_from("<Q", body, start)
         content = memoryview(body)[start + 8 : start + 8 + PAGE]
         file.seek(page * PAGE)

@@ -1,8 +1,10 @@
 """Pairs file + features store -> matches store: schedule, read ahead, match, write."""
 
+import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +14,22 @@ from tqdm import tqdm
 from lgbatch.ahead import ahead
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
-from lgbatch.matcher import Matcher, PaddedSide, pad
+from lgbatch.matcher import Matcher, Stem, no_matches
+from lgbatch.models import available_cores
 from lgbatch.pairs import PairsFile, read_pairs
 from lgbatch.schedule import Batch, plan
 from lgbatch.store import FeatureStore, MatchStore
-from lgbatch.types import Failure, Features, Matches, Pair
+from lgbatch.types import Failure, Matches, Pair
 
-FEATURE_BYTES = 512 << 20
-"""Memory for cached features."""
+STEM_BYTES = 512 << 20
+"""Memory for what is kept of images between their pairs."""
+BYTES_PER_POINT = 4 * (256 + 64)
 TOKENS = {"CPUExecutionProvider": 4096, "CUDAExecutionProvider": 131072}
 """Padded keypoints, of both sides together, in one batch."""
 COMMIT_SECONDS = 2.0
 """Most work that a killed run loses."""
+
+Outcome = tuple[Pair, Matches | Failure]
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,12 @@ def match(pairs_path: Path, features_path: Path, store_path: Path, *, models: Pa
     """
     listed = read_pairs(pairs_path)
     with FeatureStore(features_path) as features:
-        matcher = Matcher(
-            models,
-            settings.extractor,
-            threshold=settings.filter_threshold,
-            device=settings.device,
-            threads=settings.threads,
-        )
+        matcher = Matcher(models, settings)
         provenance = {
             "matcher": f"{settings.extractor} lightglue",
-            "weights": matcher.model.weights,
+            "weights": matcher.weights,
+            "depth_confidence": settings.depth_confidence,
+            "width_confidence": settings.width_confidence,
             "filter_threshold": settings.filter_threshold,
             "features": features.provenance,
         }
@@ -68,18 +70,19 @@ def match(pairs_path: Path, features_path: Path, store_path: Path, *, models: Pa
             counts = {name: features.count(name) for name in features.names()}
             usable, failures = _usable(listed, counts)
             missing = [pair for pair in usable if pair not in store]
-            run = _Run(features, store, matcher, counts)
-            failures += run.match_all(missing)
+            workers = settings.threads or available_cores()
+            outcomes = _outcomes(missing, counts, features, matcher, workers)
+            unread = _write(outcomes, store, counts, len(missing))
             totals = [len(store.read(pair).indices) for pair in usable if pair in store]
     return Matched(
         pairs=len(listed.pairs),
-        new=run.written,
+        new=len(missing) - len(unread),
         matched_pairs=int(np.count_nonzero(totals)),
         matches=sum(totals),
         duplicates=listed.duplicates,
         reversed=listed.reversed,
         self_pairs=listed.self_pairs,
-        failures=(*listed.failures, *failures),
+        failures=(*listed.failures, *failures, *unread),
     )
 
 
@@ -100,79 +103,75 @@ def _usable(listed: PairsFile, counts: dict[str, int]) -> tuple[list[Pair], list
     return usable, failures
 
 
-class _Run:
-    """The loop over the batches of one run."""
+def _write(outcomes: Iterator[Outcome], store: MatchStore, counts: dict[str, int], total: int) -> list[Failure]:
+    failures = []
+    committed = time.monotonic()
+    for pair, outcome in tqdm(outcomes, total=total, desc="match", unit="pair", disable=None):
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+        else:
+            store.write(pair, outcome, counts[pair.a])
+        if time.monotonic() - committed > COMMIT_SECONDS:
+            store.commit()
+            committed = time.monotonic()
+    return failures
 
-    def __init__(self, features: FeatureStore, store: MatchStore, matcher: Matcher, counts: dict[str, int]) -> None:
-        self._features, self._store, self._matcher, self._counts = features, store, matcher, counts
-        self._cache: OrderedDict[str, Features] = OrderedDict()
-        largest = max(counts.values(), default=0)
-        self._capacity = max(2, FEATURE_BYTES // max(1, largest * 4 * (128 + 3)))
-        self._committed = time.monotonic()
-        self.written = 0
 
-    def match_all(self, pairs: Sequence[Pair]) -> list[Failure]:
-        """Match and store the pairs; the ones whose features cannot be read are returned."""
-        failures: list[Failure] = []
-        full = []
-        with tqdm(total=len(pairs), desc="match", unit="pair", disable=None) as bar:
-            for pair in pairs:
-                if self._counts[pair.a] and self._counts[pair.b]:
-                    full.append(pair)
-                else:  # nothing to match, and nothing to compute
-                    self._write(pair, Matches(np.zeros((0, 2), np.int32), np.zeros(0, np.float32)))
-                    bar.update()
-            for loaded in self._loaded(full):
-                if isinstance(loaded, Failure):
-                    failures.append(loaded)
-                    bar.update()
-                    continue
-                batch, first, second = loaded
-                for pair, matches in zip(batch, self._matcher.match(first, second), strict=True):
-                    self._write(pair, matches)
-                bar.update(len(batch))
-        return failures
+def _outcomes(
+    pairs: Sequence[Pair], counts: dict[str, int], features: FeatureStore, matcher: Matcher, workers: int
+) -> Iterator[Outcome]:
+    """Match the pairs, in an order that keeps few images in memory, on `workers` threads ahead of the caller."""
+    full = [pair for pair in pairs if counts[pair.a] and counts[pair.b]]
+    yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
+    largest = max((counts[name] for pair in full for name in pair), default=1)
+    capacity = max(2 * workers + 2, STEM_BYTES // (largest * BYTES_PER_POINT))
+    tokens = TOKENS[matcher.provider]
+    stems = StemCache(lambda name: matcher.stem(features.read(name)), capacity)
 
-    def _loaded(self, pairs: Sequence[Pair]) -> Iterator[tuple[list[Pair], PaddedSide, PaddedSide] | Failure]:
-        names = sorted({name for pair in pairs for name in pair})
-        ids = {name: i for i, name in enumerate(names)}
-        batches = plan(
-            [self._counts[name] for name in names],
-            [(ids[a], ids[b]) for a, b in pairs],
-            images=self._capacity,
-            tokens=TOKENS[self._matcher.model.provider],
-        )
+    def work(batch: Batch) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        kept, ready = [], []
+        for pair in (full[i] for i in batch.pairs):
+            try:
+                ready.append((stems.get(pair.a), stems.get(pair.b)))
+                kept.append(pair)
+            except ItemError as error:
+                outcomes.append((pair, Failure("match", " ".join(pair), str(error))))
+        return outcomes + list(zip(kept, matcher.match(ready, tokens), strict=True))
 
-        def load(batch: Batch) -> tuple[list[Failure], list[Pair], PaddedSide | None, PaddedSide | None]:
-            """One thread calls this, so that the cache needs no lock."""
-            failed, kept, sides = [], [], []
-            for position in batch.pairs:
-                try:
-                    sides.append([self._read(name) for name in pairs[position]])
-                    kept.append(pairs[position])
-                except ItemError as error:
-                    failed.append(Failure("match", " ".join(pairs[position]), str(error)))
-            if not kept:
-                return failed, kept, None, None
-            first, second = (pad([side[i] for side in sides], batch.lengths[i]) for i in (0, 1))
-            return failed, kept, first, second
+    names = sorted({name for pair in full for name in pair})
+    ids = {name: i for i, name in enumerate(names)}
+    batches = plan(
+        [counts[name] for name in names], [(ids[a], ids[b]) for a, b in full], images=capacity, tokens=tokens
+    )
+    for done in ahead(work, batches, threads=workers, depth=2 * workers):
+        yield from done
 
-        for failed, kept, first, second in ahead(load, batches, threads=1, depth=3):
-            yield from failed
-            if first is not None and second is not None:
-                yield kept, first, second
 
-    def _read(self, name: str) -> Features:
-        if name not in self._cache:
-            while len(self._cache) >= self._capacity:
-                self._cache.popitem(last=False)
-            self._cache[name] = self._features.read(name)
-        self._cache.move_to_end(name)
-        return self._cache[name]
+class StemCache:
+    """What images need for all of their pairs, computed once while it is in memory, by whichever thread asks first."""
 
-    def _write(self, pair: Pair, matches: Matches) -> None:
-        self._store.write(pair, matches, self._counts[pair.a])
-        self.written += 1
-        if time.monotonic() - self._committed > COMMIT_SECONDS:
-            self._store.commit()
-            self._committed = time.monotonic()
+    def __init__(self, make: Callable[[str], Stem], capacity: int) -> None:
+        """Keep the `capacity` images that were used last."""
+        self._make, self._capacity = make, capacity
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Future[Stem]] = OrderedDict()
+        self.made = 0
+
+    def get(self, name: str) -> Stem:
+        """Return an image's stem; raises what making it raised."""
+        with self._lock:
+            future = self._kept.get(name)
+            mine = future is None
+            if future is None:
+                future = self._kept[name] = Future()
+                self.made += 1
+                while len(self._kept) > self._capacity:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(name)
+        if mine:
+            try:
+                future.set_result(self._make(name))
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()

@@ -1,63 +1,198 @@
-"""A padded batch of pairs in, matches out: LightGlue on ONNX Runtime."""
+"""LightGlue in stages: padded batches of pairs, with adaptive depth and width for each pair by itself.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+After each layer the host looks at every pair: is it done (enough points are sure of their match), and which points
+can leave (they are sure that they have none)? Pairs that are done go to that layer's head; what is left is packed
+again and goes on. The rules and thresholds are the reference's (Lindenberger et al., ICCV 2023, section 3.3), so
+the matches are those it finds for one pair at a time.
+
+What depends on one image alone, its Stem, is computed once per image by the caller's grace, not once per pair.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lgbatch.models import Array, Model, open_model
-from lgbatch.types import Features, FloatArray, Matches
+from lgbatch.config import Settings
+from lgbatch.models import LAYERS, Array, Model, open_stages
+from lgbatch.schedule import pack
+from lgbatch.types import Features, FloatArray, IntArray, Matches
+
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class PaddedSide:
-    """The first, or the second, images of a batch of B pairs, padded to N rows. Padding may hold anything."""
+class Stem:
+    """One image, made ready for the layers."""
 
-    keypoints: FloatArray
-    """(B, N, 2) float32, as in Features."""
-    descriptors: FloatArray
-    """(B, N, D) float32."""
-    sizes: FloatArray
-    """(B, 2) float32, (width, height)."""
-    lengths: NDArray[np.int64]
-    """(B,) int64: the valid rows of each item."""
+    x: FloatArray
+    """(N, W) float32."""
+    cosines: FloatArray
+    sines: FloatArray
+    """(N, W / 8) float32: the rotary positions."""
 
 
-def pad(features: Sequence[Features], length: int) -> PaddedSide:
-    """Stack features of unequal counts, none above `length`, with zeros behind them."""
-    lengths = np.array([len(f.keypoints) for f in features], dtype=np.int64)
-    keypoints = np.zeros((len(features), length, 2), dtype=np.float32)
-    descriptors = np.zeros((len(features), length, features[0].descriptors.shape[1]), dtype=np.float32)
-    for row, f in enumerate(features):
-        keypoints[row, : lengths[row]] = f.keypoints
-        descriptors[row, : lengths[row]] = f.descriptors
-    return PaddedSide(keypoints, descriptors, np.array([f.image_size for f in features], dtype=np.float32), lengths)
+@dataclass
+class _Side:
+    """One image of a pair on its way: the points that are still in, and which ones of the image they are."""
+
+    x: FloatArray
+    cosines: FloatArray
+    sines: FloatArray
+    index: IntArray
+
+    def keep(self, mask: Bools) -> None:
+        self.x, self.index = self.x[mask], self.index[mask]
+        self.cosines, self.sines = self.cosines[mask], self.sines[mask]
+
+
+@dataclass
+class _Pair:
+    """A pair on its way."""
+
+    sides: tuple[_Side, _Side]
+    points: int
+    """Of both images, before any left."""
+    matches: Matches = field(default_factory=lambda: no_matches())
+    stop: int = LAYERS
+    """Layers that it went through."""
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        return len(self.sides[0].x), len(self.sides[1].x)
 
 
 class Matcher:
-    """LightGlue at fixed depth, all pairs of a batch at once."""
+    """Stems of image pairs in, matches out. Safe to be called from several threads at once."""
 
-    def __init__(self, models: Path, extractor: str, *, threshold: float, device: str, threads: int) -> None:
-        """Open the matcher of an extractor. Raises ModelError as models.open_model."""
-        self.model: Model = open_model(models, extractor, "matcher", device=device, threads=threads)
-        self._threshold = np.array(threshold, dtype=np.float32)
+    def __init__(self, models: Path, settings: Settings) -> None:
+        """Open the stages of an extractor's LightGlue. Raises ModelError as models.open_stages."""
+        self._stages: Mapping[str, Model] = open_stages(models, settings.extractor, device=settings.device)
+        self._depth = np.float32(settings.depth_confidence)
+        self._width = settings.width_confidence
+        self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
 
-    def match(self, first: PaddedSide, second: PaddedSide) -> list[Matches]:
-        """Match row b of `first` with row b of `second`; a row without keypoints has no matches."""
-        feed: dict[str, Array] = {"threshold": self._threshold}
-        for number, side in enumerate((first, second)):
-            feed |= {
-                f"keypoints{number}": side.keypoints,
-                f"descriptors{number}": side.descriptors,
-                f"size{number}": side.sizes,
-                f"lengths{number}": side.lengths,
+    @property
+    def provider(self) -> str:
+        """Which ONNX Runtime provider runs it."""
+        return self._stages["stem"].provider
+
+    @property
+    def weights(self) -> str:
+        """sha256 of the weights that it was made from."""
+        return self._stages["stem"].weights
+
+    def stem(self, features: Features) -> Stem:
+        """What depends on one image alone; it has at least one keypoint."""
+        x, cosines, sines = self._stages["stem"].run(
+            {
+                "keypoints": features.keypoints[None],
+                "descriptors": features.descriptors[None],
+                "size": np.array([features.image_size], dtype=np.float32),
+                "lengths": np.array([len(features.keypoints)]),
             }
-        matches0, scores = self.model.run(feed)
-        return [_matches(row, score) for row, score in zip(matches0, scores, strict=True)]
+        )
+        return Stem(x[0], cosines[0], sines[0])
+
+    def match(self, pairs: Sequence[tuple[Stem, Stem]], tokens: int) -> list[Matches]:
+        """Match pairs, in batches of up to `tokens` padded points."""
+        return [matches for matches, _ in self.match_and_stop(pairs, tokens)]
+
+    def match_and_stop(self, pairs: Sequence[tuple[Stem, Stem]], tokens: int) -> list[tuple[Matches, int]]:
+        """As `match`, and after how many layers each pair was done."""
+        every = [_Pair((_side(first), _side(second)), len(first.x) + len(second.x)) for first, second in pairs]
+        active = every
+        for layer in range(LAYERS):
+            done = []
+            for batch in _batches(active, tokens):
+                done += self._advance(batch, layer)
+            for batch in _batches(done, tokens):
+                self._finish(batch, layer)
+            finished = {id(pair) for pair in done}
+            active = [pair for pair in active if id(pair) not in finished and min(pair.lengths) > 0]
+        return [(pair.matches, pair.stop) for pair in every]
+
+    def _advance(self, batch: Sequence[_Pair], layer: int) -> list[_Pair]:
+        """Send a batch through a layer, drop points, and return the pairs that are done."""
+        feed = _feed(batch, ("x", "cosines", "sines") if layer else ("x",))
+        outputs = self._stages[f"layer{layer}"].run(feed)
+        done = []
+        for row, pair in enumerate(batch):
+            for side, x in zip(pair.sides, outputs[:2], strict=True):
+                side.x = x[row, : len(side.x)]
+            pair.stop = layer + 1
+            if layer == LAYERS - 1:
+                done.append(pair)
+                continue
+            decisions = [output[row] for output in outputs[2:]]
+            if self._is_done(pair, decisions, layer):
+                done.append(pair)
+            elif self._width >= 0:
+                self._prune(pair, decisions, layer)
+        return done
+
+    def _is_done(self, pair: _Pair, decisions: Sequence[FloatArray], layer: int) -> bool:
+        if self._depth < 0:
+            return False
+        m, n = pair.lengths
+        limit = confidence_threshold(layer)
+        unsure = np.count_nonzero(decisions[0][:m] < limit) + np.count_nonzero(decisions[2][:n] < limit)
+        return bool(np.float32(1) - np.float32(unsure) / np.float32(pair.points) > self._depth)
+
+    def _prune(self, pair: _Pair, decisions: Sequence[FloatArray], layer: int) -> None:
+        for side, confidence, matchability in zip(pair.sides, decisions[::2], decisions[1::2], strict=True):
+            count = len(side.x)
+            keep = matchability[:count] > np.float32(1 - self._width)
+            if self._depth >= 0:  # a point that is not sure yet is never dropped
+                keep |= confidence[:count] <= confidence_threshold(layer)
+            if not keep.all():
+                side.keep(keep)
+
+    def _finish(self, batch: Sequence[_Pair], layer: int) -> None:
+        feed = _feed(batch, ("x",)) | {"threshold": self._threshold}
+        matches0, scores = self._stages[f"head{layer}"].run(feed)
+        for pair, row, score in zip(batch, matches0, scores, strict=True):
+            found = np.flatnonzero(row >= 0)
+            first, second = pair.sides
+            indices = np.stack([first.index[found], second.index[row[found]]], axis=1)
+            pair.matches = Matches(indices, score[found])
 
 
-def _matches(matches0: NDArray[np.int64], scores: FloatArray) -> Matches:
-    found = np.flatnonzero(matches0 >= 0)
-    return Matches(np.stack([found, matches0[found]], axis=1).astype(np.int32), scores[found])
+def confidence_threshold(layer: int) -> np.float32:
+    """How sure a point must be of its match after a layer, counted from 0: it falls from 0.9 towards 0.8."""
+    return np.float32(0.8 + 0.1 * np.exp(-4.0 * layer / LAYERS))
+
+
+def no_matches() -> Matches:
+    """The matches of a pair that has none."""
+    return Matches(np.zeros((0, 2), dtype=np.int32), np.zeros(0, dtype=np.float32))
+
+
+def _side(stem: Stem) -> _Side:
+    return _Side(stem.x, stem.cosines, stem.sines, np.arange(len(stem.x), dtype=np.int32))
+
+
+def _batches(pairs: Sequence[_Pair], tokens: int) -> list[list[_Pair]]:
+    return [[pairs[i] for i in group] for group in pack([pair.lengths for pair in pairs], tokens)]
+
+
+def _feed(batch: Sequence[_Pair], names: Sequence[str]) -> dict[str, Array]:
+    """Pad each side of a batch to its longest item. A single pair needs no copy."""
+    feed: dict[str, Array] = {}
+    for number in (0, 1):
+        sides = [pair.sides[number] for pair in batch]
+        lengths = np.array([len(side.x) for side in sides], dtype=np.int64)
+        feed[f"lengths{number}"] = lengths
+        for name in names:
+            values = [getattr(side, name) for side in sides]
+            feed[f"{name}{number}"] = values[0][None] if len(values) == 1 else _padded(values, int(lengths.max()))
+    return feed
+
+
+def _padded(values: Sequence[FloatArray], length: int) -> FloatArray:
+    padded = np.zeros((len(values), length, values[0].shape[1]), dtype=np.float32)
+    for row, value in enumerate(values):
+        padded[row, : len(value)] = value
+    return padded

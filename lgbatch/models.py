@@ -13,21 +13,27 @@ from numpy.typing import NDArray
 
 from lgbatch.errors import ModelError
 
-Kind = Literal["extractor", "matcher"]
+Kind = Literal["extractor", "matcher", "stages"]
 Array = NDArray[Any]
 
 FORMAT = "1"
 """Part of a model's file name. Goes up when what models take or give changes, so that they are exported again."""
 
-INPUTS: dict[Kind, set[str]] = {
-    "extractor": {"image", "max_keypoints"},
-    "matcher": {f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)}
-    | {"threshold"},
+LAYERS = 9
+_SIDES = [f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)]
+_PAIR = ["x0", "x1", "lengths0", "lengths1"]
+_MATCHES = ["matches0", "scores"]
+_DECISIONS = ["confidence0", "matchability0", "confidence1", "matchability1"]
+INTERFACE: dict[str, tuple[list[str], list[str]]] = {
+    "extractor": (["image", "max_keypoints"], ["keypoints", "scores", "descriptors", "counts"]),
+    "matcher": ([*_SIDES, "threshold"], _MATCHES),
+    "stem": (["keypoints", "descriptors", "size", "lengths"], ["x", "cosines", "sines"]),
+    "first layer": (_PAIR, ["y0", "y1", *_DECISIONS]),
+    "layer": ([*_PAIR, "cosines0", "cosines1", "sines0", "sines1"], ["y0", "y1", *_DECISIONS]),
+    "last layer": ([*_PAIR, "cosines0", "cosines1", "sines0", "sines1"], ["y0", "y1"]),
+    "head": ([*_PAIR, "threshold"], _MATCHES),
 }
-OUTPUTS: dict[Kind, list[str]] = {
-    "extractor": ["keypoints", "scores", "descriptors", "counts"],
-    "matcher": ["matches0", "scores"],
-}
+"""Inputs and outputs, by name and in order, of every graph; their shapes are told where the graphs are made."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Model:
         return self.metadata["lgbatch.weights_sha256"]
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
-        """Outputs in the order of OUTPUTS; raises RuntimeError (of ONNX Runtime) when the run fails."""
+        """Outputs in the order of INTERFACE; raises RuntimeError (of ONNX Runtime) when the run fails."""
         outputs: Sequence[Array] = self.session.run(None, dict(feed))
         return outputs
 
@@ -66,48 +72,61 @@ def default_folder() -> Path:
     return base / "lgbatch"
 
 
+def stage_names() -> dict[str, str]:
+    """The stages of the staged matcher, in order, and which of INTERFACE each is."""
+    layers = {f"layer{i}": "layer" for i in range(LAYERS)}
+    layers |= {"layer0": "first layer", f"layer{LAYERS - 1}": "last layer"}
+    return {"stem": "stem", **layers, **{f"head{i}": "head" for i in range(LAYERS)}}
+
+
 def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
-    """Where the model of this extractor and kind lies."""
-    return folder / f"{extractor}-{kind}-v{FORMAT}.onnx"
+    """Where the model of this extractor and kind lies; the stages are a folder of models."""
+    return folder / (f"{extractor}-{kind}-v{FORMAT}" + ("" if kind == "stages" else ".onnx"))
 
 
-def open_model(folder: Path, extractor: str, kind: Kind, *, device: str, threads: int) -> Model:
-    """Open and check a model. Raises ModelError: missing, damaged, of another kind, or the device is not there."""
-    path = model_path(folder, extractor, kind)
+def open_extractor(folder: Path, extractor: str, *, device: str, threads: int) -> Model:
+    """Open and check an extractor. Raises ModelError: missing, damaged, another's, or the device is not there."""
+    path = model_path(folder, extractor, "extractor")
+    return _open(path, extractor, "extractor", device=device, threads=threads or available_cores())
+
+
+def open_stages(folder: Path, extractor: str, *, device: str) -> dict[str, Model]:
+    """Open and check the staged matcher of an extractor, by stage_names(). Raises ModelError as open_extractor.
+
+    On CPU each stage runs in the thread that calls it: many small sessions with thread pools of their own fight for
+    the cores, while one worker per core does not (measured).
+    """
+    path = model_path(folder, extractor, "stages")
+    return {
+        stage: _open(path / f"{stage}.onnx", extractor, kind, device=device, threads=1)
+        for stage, kind in stage_names().items()
+    }
+
+
+def _open(path: Path, extractor: str, kind: str, *, device: str, threads: int) -> Model:
     again = f"run `lgbatch export {extractor}`"
     if not path.is_file():
-        raise ModelError(f"no {extractor} {kind} in {folder}: {again}")
+        raise ModelError(f"no {path.name} in {path.parent}: {again}")
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is said below, in one line
-    options.intra_op_num_threads = threads or available_cores()
+    options.intra_op_num_threads = threads
     try:
         session = ort.InferenceSession(str(path), options, providers=providers(device))
     except Exception as error:  # ONNX Runtime has one exception class for each status code
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{path} cannot be opened ({reason}): delete it and {again}") from None
     metadata = dict(session.get_modelmeta().custom_metadata_map)
-    _check(session, metadata, path, extractor, kind, again)
-    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise ModelError("--device cuda: ONNX Runtime could not start on the GPU; see its CUDA and cuDNN versions")
-    return Model(session, path, metadata)
-
-
-def _check(
-    session: ort.InferenceSession,
-    metadata: dict[str, str],
-    path: Path,
-    extractor: str,
-    kind: Kind,
-    again: str,
-) -> None:
     found = metadata.get("lgbatch.kind"), metadata.get("lgbatch.extractor")
     if found[0] is None:
         raise ModelError(f"{path} was not made by lgbatch: delete it and {again}")
     if found != (kind, extractor):
         raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {extractor} {kind}: delete it and {again}")
-    names = {i.name for i in session.get_inputs()}, [o.name for o in session.get_outputs()]
-    if names != (INPUTS[kind], OUTPUTS[kind]):
+    names = sorted(i.name for i in session.get_inputs()), [o.name for o in session.get_outputs()]
+    if names != (sorted(INTERFACE[kind][0]), INTERFACE[kind][1]):
         raise ModelError(f"{path} has other inputs or outputs than its metadata says: delete it and {again}")
+    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise ModelError("--device cuda: ONNX Runtime could not start on the GPU; see its CUDA and cuDNN versions")
+    return Model(session, path, metadata)
 
 
 def providers(device: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import Field, fields
@@ -27,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSO
 _CONFIG = Annotated[
     str | None, typer.Option("--config", help="Preset, or TOML file, with other defaults for the settings.")
 ]
-_DEBUG = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
+_DEBUG = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error, and COLMAP's log.")]
 
 
 def command(app: typer.Typer, *settings: str) -> Callable[[Callable[..., int]], Callable[..., None]]:
@@ -47,6 +48,9 @@ def command(app: typer.Typer, *settings: str) -> Callable[[Callable[..., int]], 
         def wrapper(**given: Any) -> None:
             debug, config = given.pop("debug"), given.pop("config")
             changes = {name: given.pop(name) for name in settings}
+            if debug:
+                logging.basicConfig()
+                logging.getLogger("lgbatch").setLevel(logging.DEBUG)
 
             def call() -> int:
                 loaded = Settings.load(preset(config) if config else None, **changes)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tqdm import tqdm
 
-from lgbatch.database import colmap_log_off, open_database, settle
+from lgbatch.colmap import colmap_log_off, open_database, settle
 from lgbatch.errors import ReconstructionError
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Reconstruction:
     """Inlier matches of the best verified pair."""
     models: tuple[Model, ...]
     """Largest first; number i lies in sparse/i."""
+    older_models: bool = False
+    """No model was made, and `sparse` still holds those of an earlier run."""
     seconds_verification: float
     seconds_mapping: float
 
@@ -103,6 +105,7 @@ def reconstruct(
         verified_pairs=len(inliers),
         most_inliers=max(inliers, default=0),
         models=models,
+        older_models=not models and any(_numbered(sparse)),
         seconds_verification=verified - start,
         seconds_mapping=time.perf_counter() - verified,
     )
@@ -121,6 +124,12 @@ def format_table(models: Sequence[Model]) -> str:
 
 def advice(result: Reconstruction, mapper: str = "incremental") -> str:
     """What to try, in one line, when an image could not be registered; empty when all are."""
+    if not result.older_models:
+        return _what_to_try(result, mapper)
+    return f"{_what_to_try(result, mapper)}; the models in sparse/ are of an earlier run"
+
+
+def _what_to_try(result: Reconstruction, mapper: str) -> str:
     more = "--max-keypoints 4096, --resize 1600"
     if result.models:
         registered = result.models[0].registered_images
@@ -283,6 +292,10 @@ def _map(run: "Callable[[Path], dict[int, pycolmap.Reconstruction]]", sparse: Pa
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _numbered(sparse: Path) -> list[Path]:
+    return [folder for folder in sparse.iterdir() if folder.name.isdecimal()] if sparse.is_dir() else []
+
+
 def _describe(model: "pycolmap.Reconstruction") -> Model:
     return Model(
         registered_images=model.num_reg_images(),
@@ -297,7 +310,7 @@ def _swap_in(models: list[Path], sparse: Path, old: Path) -> None:
     """Put `models` in the place of sparse/0, sparse/1, ...; what else lies there is the user's and stays."""
     sparse.mkdir(parents=True, exist_ok=True)
     old.mkdir()
-    moves = [(folder, old / folder.name) for folder in sparse.iterdir() if folder.name.isdecimal()]
+    moves = [(folder, old / folder.name) for folder in _numbered(sparse)]
     moves += [(folder, sparse / str(number)) for number, folder in enumerate(models)]
     done: list[tuple[Path, Path]] = []
     try:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
+PADDING = 0.05
+"""Most of a batch that may be padding."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -67,3 +70,23 @@ def _order(ids: Ints, lengths: Ints, tile: int) -> Ints:
 def _differ(shapes: Ints, blocks: Ints, first: int, second: int) -> bool:
     same_block = sorted(blocks[first].tolist()) == sorted(blocks[second].tolist())
     return not same_block or bool((shapes[first] != shapes[second]).any())
+
+
+def pack(lengths: Sequence[tuple[int, int]], tokens: int) -> list[list[int]]:
+    """Group pairs, given the lengths of their sides, into batches of up to `tokens` points when padded.
+
+    Like goes with like: no more than PADDING of a batch is padding. Returns positions in `lengths`, each once.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    groups: list[list[int]] = []
+    longest, real = (0, 0), 0
+    for i in order:
+        m, n = lengths[i]
+        padded = max(longest[0], m), max(longest[1], n)
+        size = (len(groups[-1]) + 1) * sum(padded) if groups else 0
+        if not groups or size > tokens or real + m + n < (1 - PADDING) * size:
+            groups.append([])
+            padded, real = (m, n), 0
+        groups[-1].append(i)
+        longest, real = padded, real + m + n
+    return groups

@@ -9,8 +9,10 @@ Files written by hloc are read as well (its keypoint_scores, its half precision,
 The root attribute `lgbatch` tells as JSON what made the file; another setting never mixes with what is there.
 """
 
+import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +21,7 @@ import h5py
 import numpy as np
 
 from lgbatch.errors import ItemError, StoreError
-from lgbatch.journal import JournaledFile, journal_path, recover
+from lgbatch.journal import JournaledFile, journal_path, recover, write_synced
 from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair
 
 Provenance = dict[str, Any]
@@ -45,17 +47,23 @@ class Store:
                     _create(path, append)
                 self._journaled = JournaledFile(path)
                 self._file = h5py.File(self._journaled, "r+", libver=_FORMAT)
+        except BlockingIOError:
+            self._drop()
+            raise StoreError(f"{path} is in use by another program: wait for it, or use another --workspace") from None
         except OSError as error:
             self._drop()
-            raise StoreError(f"cannot open {path}: {_reason(error)}") from None
+            raise StoreError(
+                f"cannot open {path}: {_reason(error)}; move it away, or use another --workspace"
+            ) from None
         if append is not None:
             self._refuse_others(append)
 
     @property
     def provenance(self) -> Provenance | None:
-        """What made the file; None when it was not lgbatch."""
-        text = self._file.attrs.get(_MADE_BY)
-        return json.loads(text) if text else None
+        """What made the file; None when it was not lgbatch. Raises StoreError when the file is damaged."""
+        with self._undamaged():
+            text = self._file.attrs.get(_MADE_BY)
+            return json.loads(text) if text else None
 
     def commit(self) -> None:
         """Make what was written so far last. Raises StoreError, and then the file is as at the last commit."""
@@ -68,6 +76,8 @@ class Store:
 
     def close(self) -> None:
         """Close; what was written after the last commit is dropped."""
+        if self._journaled is not None:
+            self._journaled.drop()
         self._file.close()
         self._drop()
 
@@ -96,9 +106,18 @@ class Store:
         self.close()
         if found is None:
             raise StoreError(f"{self.path} was not made by lgbatch: use another --workspace, or move it away")
-        differing = [key for key in wanted.keys() | found.keys() if found.get(key) != wanted.get(key)]
-        changes = ", ".join(f"{key} {found.get(key)}, now {wanted.get(key)}" for key in sorted(differing))
+        old, new = _leaves(found), _leaves(wanted)
+        differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        changes = ", ".join(f"{key} {old.get(key)} (now {new.get(key)})" for key in differing)
         raise StoreError(f"{self.path} was made with {changes}: use another --workspace, or delete it")
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            reason = f"{self.path} is damaged ({_reason(error)})"
+            raise StoreError(f"{reason}: move it away, and run the step that makes it again") from None
 
     def _write(self, group: str, arrays: dict[str, Any]) -> h5py.Group:
         node = self._file.create_group(group)
@@ -111,14 +130,15 @@ class FeatureStore(Store):
     """Local features by image name."""
 
     def names(self) -> list[str]:
-        """All images in it, sorted."""
+        """All images in it, sorted. Raises StoreError when the file is damaged."""
         found: list[str] = []
 
         def visit(name: str, node: h5py.HLObject) -> None:
             if name.endswith("/keypoints") and isinstance(node, h5py.Dataset):
                 found.append(name.removesuffix("/keypoints"))
 
-        self._file.visititems(visit)
+        with self._undamaged():
+            self._file.visititems(visit)
         return sorted(found)
 
     def count(self, name: str) -> int:
@@ -240,10 +260,21 @@ def _open_to_read(path: Path) -> h5py.File:
 
 
 def _create(path: Path, provenance: Provenance) -> None:
-    partial = path.with_name(f".{path.name}.new")
-    with h5py.File(partial, "w", libver=_FORMAT) as file:
+    journal_path(path).unlink(missing_ok=True)  # of a file that was deleted: it must never meet this one
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=_FORMAT) as file:
         file.attrs[_MADE_BY] = json.dumps(provenance)
+    partial = path.with_name(f".{path.name}.new")
+    write_synced(partial, image.getvalue())
     partial.replace(path)
+
+
+def _leaves(provenance: Provenance, prefix: str = "") -> Provenance:
+    """Nested settings as one level, called `outer.inner`."""
+    flattened: Provenance = {}
+    for key, value in provenance.items():
+        flattened |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flattened
 
 
 def _reason(error: Exception) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from lgbatch.config import Settings
 from lgbatch.evaluate import evaluate
 from lgbatch.pipelines import scene, sfm
+from lgbatch.pipelines.picture import draw_model
 from lgbatch.summary import Summary
 from lgbatch.types import Workspace
 
@@ -12,8 +13,8 @@ from lgbatch.types import Workspace
 def run(out: str | Path, *, models: str | Path | None = None, settings: Settings | None = None) -> Summary:
     """Render the demo's photos into out/images, reconstruct them into `out`, and compare with the true cameras.
 
-    The comparison is the summary's `accuracy`. Raises LgbatchError as sfm.run, and InputError where scikit-image,
-    which carries the pictures in the scene, is not installed.
+    The comparison is the summary's `accuracy`, and out/model.png is a picture of the model. Raises LgbatchError as
+    sfm.run, and InputError where scikit-image, which carries the pictures in the scene, is not installed.
     """
     workspace = Workspace(Path(out))
     truth = scene.render(workspace.root / "images")
@@ -21,4 +22,5 @@ def run(out: str | Path, *, models: str | Path | None = None, settings: Settings
     if summary.models:
         summary.accuracy = evaluate(workspace.sparse / "0", truth).as_dict()
         summary.write(workspace.summary)
+        draw_model(workspace.sparse / "0", workspace.root / "model.png")
     return summary

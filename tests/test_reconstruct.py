@@ -1,6 +1,5 @@
 """Verification and mapping, on synthetic scenes that COLMAP makes without any model."""
 
-import itertools
 import signal
 import threading
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_database import Source, content, photo
+from synthetic import Source, content, synthetic
 
 from lgbatch import reconstruct as module
 from lgbatch.database import import_database
@@ -17,39 +16,10 @@ from lgbatch.errors import DatabaseError, ReconstructionError
 from lgbatch.reconstruct import Model, Reconstruction, advice, format_table, reconstruct
 from lgbatch.types import Pair
 
-SIZE = (512, 384)
-
-
-def synthetic(folder: Path, images: int, prefix: str = "", seed: int = 0) -> Source:
-    """Cameras around a cloud of points, half a pixel of noise; blank photos in `folder`/images."""
-    import pycolmap
-
-    pycolmap.set_random_seed(seed)
-    options = pycolmap.SyntheticDatasetOptions(
-        num_rigs=images,
-        num_frames_per_rig=1,
-        num_points3D=200,
-        camera_width=SIZE[0],
-        camera_height=SIZE[1],
-        camera_params=[640, SIZE[0] / 2, SIZE[1] / 2, 0.02],
-    )
-    source = Source()
-    with pycolmap.Database.open(folder / f"{prefix}synthetic.db") as db:
-        model = pycolmap.synthesize_dataset(options, db)
-        pycolmap.synthesize_noise(pycolmap.SyntheticNoiseOptions(point2D_stddev=0.5), model, db)
-        names = {i.image_id: f"{prefix}{i.image_id}.jpg" for i in db.read_all_images()}
-        for image_id, name in names.items():
-            photo(folder / "images", name, SIZE)
-            source.points[name] = db.read_keypoints(image_id)[:, :2] - np.float32(0.5)
-            source.sizes[name] = SIZE
-        for a, b in itertools.combinations(names, 2):
-            source.found[Pair(names[a], names[b])] = db.read_matches(a, b).astype(np.int32)
-    return source
-
 
 def fill(folder: Path, source: Source) -> Path:
     path = folder / "database.db"
-    import_database(path, folder / "images", source, source, camera_mode="image", camera_model="SIMPLE_RADIAL")
+    import_database(path, folder / "images", source, source, camera_mode="auto", camera_model="SIMPLE_RADIAL")
     return path
 
 
@@ -96,6 +66,13 @@ def test_two_images_are_enough(tmp_path: Path) -> None:
     assert [m.registered_images for m in result.models] == [2]
 
 
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("suffix", [".webp", ".jp2"])
+def test_photos_that_colmap_cannot_read(tmp_path: Path, mapper: str, suffix: str) -> None:
+    fill(tmp_path, synthetic(tmp_path, 4, suffix=suffix))
+    assert [m.registered_images for m in run(tmp_path, mapper=mapper).models] == [4]
+
+
 def test_largest_model_comes_first(tmp_path: Path) -> None:
     small, large = synthetic(tmp_path, 4, "a"), synthetic(tmp_path, 6, "b", seed=1)
     both = Source(small.points | large.points, small.sizes | large.sizes, small.found | large.found)
@@ -131,6 +108,7 @@ def test_old_models_stay_when_nothing_registers(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert result.models == () and result.matched_pairs == result.verified_pairs == 0
     assert "no two images match" in advice(result)
+    assert result.older_models and "models in sparse/ are of an earlier run" in advice(result)
     assert sorted(p.name for p in sparse.iterdir()) == ["0", "7", "mine"]
     assert [p.name for p in tmp_path.glob("sparse*")] == ["sparse"]
 
@@ -151,7 +129,7 @@ def test_blank_images(tmp_path: Path) -> None:
     fill(tmp_path, source)
     result = run(tmp_path)
     assert (result.images, result.images_with_keypoints, result.models) == (3, 0, ())
-    assert "0 of 3 images have keypoints" in advice(result)
+    assert "0 of 3 images have keypoints" in advice(result) and "earlier" not in advice(result)
 
 
 def test_matches_without_geometry(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""LightGlue's graphs as they are written: in stages for the engine, and as a single one for other programs."""
+
+from collections.abc import Iterator
+
+import onnx
+import torch
+from torch import nn
+
+from lgbatch.export import reference
+from lgbatch.export.graph import Graph, to_onnx, with_weights
+from lgbatch.export.lightglue import HEAD_DIM, LAYERS, OPSET, WIDTH, Head, Layer, Matcher, Stem
+from lgbatch.models import INTERFACE, stage_names
+
+
+def single(state: reference.State) -> onnx.ModelProto:
+    """The single-graph matcher. Raises KeyError when the state dict is another network's."""
+    return to_onnx(_graph(Matcher(state), "matcher", state))
+
+
+def stages(state: reference.State) -> Iterator[tuple[str, str, onnx.ModelProto]]:
+    """The same network in stages: name, kind and model of each. Stages of a kind are traced once."""
+    traced: dict[str, onnx.ModelProto] = {}
+    for stage, kind in stage_names().items():
+        module = _stage(state, stage)
+        if kind not in traced:
+            traced[kind] = to_onnx(_graph(module, kind, state))
+        yield stage, kind, with_weights(traced[kind], module)
+
+
+def _stage(state: reference.State, stage: str) -> nn.Module:
+    if stage == "stem":
+        return Stem(state)
+    index = int(stage[-1])
+    return Head(state, index) if stage.startswith("head") else Layer(state, index, decide=index < LAYERS - 1)
+
+
+def _graph(module: nn.Module, kind: str, state: reference.State) -> Graph:
+    names, outputs = INTERFACE[kind]
+    dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else WIDTH
+    per_point = {"keypoints": 2, "descriptors": dim, "x": WIDTH, "cosines": HEAD_DIM // 2, "sines": HEAD_DIM // 2}
+    inputs, free = {}, {}
+    for name in names:
+        what, points = name.rstrip("01"), 40 if name.endswith("1") else 30  # unequal: neither is taken for the other
+        if what in per_point:
+            inputs[name], free[name] = torch.rand(2, points, per_point[what]), (0, 1)
+        elif what == "size":
+            inputs[name], free[name] = torch.rand(2, 2), (0,)
+        elif what == "lengths":
+            inputs[name], free[name] = torch.tensor([points, 20]), (0,)
+        else:
+            inputs[name] = torch.tensor(0.1)
+    return Graph(module, inputs, free, outputs, opset=OPSET)

@@ -1,0 +1,171 @@
+"""COLMAP's library and its files: its log, its databases on disk, photos as it reads them, images as it stores them.
+
+pycolmap is imported inside the functions: where it comes before zlib or numpy, its own symbols shadow theirs.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lgbatch.errors import DatabaseError
+
+if TYPE_CHECKING:
+    import pycolmap
+
+WAY_OUT = "delete the database to have it built anew, or use another workspace"
+
+_SIDE_FILES = ("-wal", "-shm", "-journal")
+_FOCAL_FACTOR = 1.2  # COLMAP's guess of a focal length in image widths (the longer side), where EXIF gives none
+
+
+@contextmanager
+def colmap_log_off() -> Iterator[None]:
+    """Keep COLMAP's own lines off standard error, unless the logger `lgbatch` is set to DEBUG."""
+    import pycolmap
+
+    before = pycolmap.logging.minloglevel
+    if not logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG):
+        pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = before
+
+
+def open_database(path: Path) -> "pycolmap.Database":
+    """Open or make a database, to be used as a context manager. Raises DatabaseError where that fails."""
+    import pycolmap
+
+    try:
+        return pycolmap.Database.open(path)
+    except (RuntimeError, ValueError):
+        raise DatabaseError(
+            f"{path} is no COLMAP database, or in use: close other programs that use it, or {WAY_OUT}"
+        ) from None
+
+
+def settle(path: Path) -> None:
+    """Fold into the database the log that a killed program left. Raises DatabaseError while it is in use."""
+    if not _side_files(path):
+        return
+    if not path.exists():  # a log without its database would be replayed into the next one
+        _remove(path)
+        return
+    with suppress(DatabaseError):
+        open_database(path).close()
+    if _side_files(path):
+        raise DatabaseError(f"{path} is open in another program (COLMAP?): close it there and run again")
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """A copy of the database, or a new one, beside it; gone afterwards unless `replace` moved it away."""
+    draft = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove(draft)
+    settle(path)
+    try:
+        if path.exists():
+            shutil.copyfile(path, draft)
+        try:
+            open_database(draft).close()
+        except DatabaseError:
+            raise DatabaseError(f"{path} is no COLMAP database: {WAY_OUT}") from None
+        yield draft
+    finally:
+        _remove(draft)
+
+
+def replace(draft: Path, path: Path) -> None:
+    """Put a closed draft in the database's place, durably. Raises DatabaseError while another program has it open."""
+    with draft.open("rb+") as file:  # COLMAP writes with SQLite's synchronous=off
+        os.fsync(file.fileno())
+    settle(path)
+    draft.replace(path)
+
+
+def _side_files(path: Path) -> list[Path]:
+    return [side for end in _SIDE_FILES if (side := path.with_name(path.name + end)).exists()]
+
+
+def _remove(path: Path) -> None:
+    for file in (path, *_side_files(path)):
+        file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Exif:
+    """What COLMAP reads in a photo besides its pixels; None for what the photo does not tell."""
+
+    size: tuple[int, int] | None = None
+    """(width, height) of the file's pixels."""
+    camera: str | None = None
+    """Make, model, focal length and size in one string: photos that agree in it share a camera."""
+    focal: float | None = None
+    """Focal length in pixels."""
+    position: tuple[float, float, float] | None = None
+    """GPS latitude and longitude in degrees, altitude in metres."""
+
+
+def read_exif(photo: Path) -> Exif:
+    """What COLMAP reads in `photo`; all None where it cannot, as with pycolmap 4.2.1 and WebP or JPEG 2000.
+
+    Decodes the photo, about 80 ms for 6 megapixels: pycolmap gives no other way to its EXIF. It holds the
+    interpreter's lock all the while, so that threads do not help.
+    """
+    import pycolmap
+
+    bitmap = pycolmap.Bitmap.read(photo, as_rgb=False)
+    if bitmap is None:
+        return Exif()
+    place = (bitmap.exif_latitude(), bitmap.exif_longitude(), bitmap.exif_altitude())
+    latitude, longitude, altitude = place
+    known = latitude is not None and longitude is not None and altitude is not None
+    return Exif(
+        (bitmap.width, bitmap.height),
+        bitmap.exif_camera_model(),
+        bitmap.exif_focal_length(),
+        (latitude, longitude, altitude) if known else None,
+    )
+
+
+def add_camera(db: "pycolmap.Database", model: str, size: tuple[int, int], focal: float | None) -> int:
+    """Write a camera of `size` (width, height) and its rig, as COLMAP's import_images does; the camera's id.
+
+    `focal` is in pixels; without it COLMAP's guess is taken, 1.2 times the longer side.
+    """
+    import pycolmap
+
+    camera = pycolmap.Camera.create_from_model_name(0, model, focal or _FOCAL_FACTOR * max(size), *size)
+    camera.has_prior_focal_length = focal is not None
+    camera.camera_id = db.write_camera(camera)
+    rig = pycolmap.Rig()
+    rig.add_ref_sensor(camera.sensor_id)
+    db.write_rig(rig)
+    return camera.camera_id
+
+
+def add_image(db: "pycolmap.Database", name: str, camera_id: int, position: tuple[float, float, float] | None) -> None:
+    """Write an image, its frame and, where the photo has a GPS `position`, its pose prior, as import_images does."""
+    import pycolmap
+
+    image = pycolmap.Image(name=name, camera_id=camera_id)
+    image.image_id = db.write_image(image)
+    rig = db.read_rig_with_sensor(db.read_camera(camera_id).sensor_id)
+    frame = pycolmap.Frame(rig_id=rig.rig_id)
+    frame.add_data_id(image.data_id)
+    db.write_frame(frame)
+    if position:
+        prior = pycolmap.PosePrior(
+            corr_data_id=image.data_id,
+            position=np.array(position),
+            coordinate_system=pycolmap.PosePriorCoordinateSystem.WGS84,
+        )
+        db.write_pose_prior(prior)
