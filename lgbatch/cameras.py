@@ -51,31 +51,40 @@ def add_images(
     """
     import pycolmap
 
-    camera_of = {}
+    cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
+    camera_of, everything = {}, dict(sizes)
     for image in db.read_all_images():
         if not image.has_frame_id():
             raise DatabaseError(f"image {image.name} of the database has no frame, as in old COLMAP: {WAY_OUT}")
         camera_of[image.name] = image.camera_id
-    exif = _read_photos(image_folder, sizes, camera_of, mode, progress)
-    groups = _camera_groups(sizes, exif, mode)
+        camera = cameras[image.camera_id]
+        everything.setdefault(image.name, (camera.width, camera.height))
+    exif = _read_photos(image_folder, everything, camera_of, mode, progress)
+    groups = _camera_groups(everything, exif, mode)
+    camera_for: dict[str, int] = {}
     with pycolmap.DatabaseTransaction(db):
         for names in groups:
             camera_id = next((camera_of[name] for name in names if name in camera_of), None)
             if camera_id is None:
-                camera_id = add_camera(db, camera_model, sizes[names[0]], exif[names[0]].focal)
-            for name in names:
-                if name not in camera_of:
-                    add_image(db, name, camera_id, exif[name].position)
-    return _check_images(db, sizes, groups, mode, camera_model)
+                camera_id = add_camera(db, camera_model, everything[names[0]], exif[names[0]].focal)
+            camera_for |= dict.fromkeys(names, camera_id)
+        for name in sizes:
+            if name not in camera_of:
+                add_image(db, name, camera_for[name], exif[name].position)
+    ids = _check_images(db, everything, groups, mode, camera_model)
+    return {name: ids[name] for name in sizes}
 
 
 def _read_photos(
     image_folder: Path, sizes: Sizes, camera_of: dict[str, int], mode: CameraMode, progress: bool
 ) -> dict[str, Exif]:
-    """EXIF of the images that the database lacks and, to share by it, of one image of each camera that it has."""
+    """EXIF of the images that the database lacks and, to share by it, of one image of each camera that it has.
+
+    An image of the database is taken for one without EXIF when no photo of its camera is there any more.
+    """
     first_of: dict[int, str] = {}
     for name in sizes:
-        if name in camera_of:
+        if name in camera_of and (image_folder / name).is_file():
             first_of.setdefault(camera_of[name], name)
     wanted = [name for name in sizes if name not in camera_of]
     if mode == "auto":
@@ -85,7 +94,8 @@ def _read_photos(
         exif[name] = read_exif(image_folder / name)
         _check_size(name, exif[name].size or sizes[name], sizes[name])
     if mode == "auto":
-        exif |= {name: exif[first_of[camera_of[name]]] for name in sizes if name in camera_of}
+        read = {camera: exif[name] for camera, name in first_of.items()}
+        exif |= {name: read.get(camera, Exif()) for name, camera in camera_of.items()}
     return exif
 
 

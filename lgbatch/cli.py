@@ -9,6 +9,7 @@ import typer
 
 from lgbatch import __version__
 from lgbatch.config import Settings
+from lgbatch.crawl import crawl
 from lgbatch.database import import_stores
 from lgbatch.errors import InputError
 from lgbatch.export import EXTRACTORS, ensure_models
@@ -17,7 +18,7 @@ from lgbatch.extract import extract as extract_features
 from lgbatch.match import match as match_pairs
 from lgbatch.models import default_folder
 from lgbatch.options import Json, Models, WorkspaceFolder, command
-from lgbatch.pairs import make_pairs, write_pairs
+from lgbatch.pairs import make_pairs, read_pairs, write_pairs
 from lgbatch.pipelines import demo as demo_pipeline
 from lgbatch.pipelines import sfm
 from lgbatch.reconstruct import reconstruct as reconstruct_database
@@ -44,7 +45,7 @@ Images = Annotated[
     Path | None,
     typer.Option("--images", help="Folder of the photos.", show_default="where they were when they were extracted"),
 ]
-Here = Path(".")
+Here = Path()
 
 
 def _version(wanted: bool) -> None:
@@ -102,10 +103,11 @@ def extract(
     settings: Settings,
 ) -> int:
     """Extract local features of every photo into features.h5."""
-    summary, models = Summary(settings), models or default_folder()
+    summary, store, models = Summary(settings), Workspace(workspace).features, models or default_folder()
+    found = crawl(images)  # before the models, which may take a while to make: a wrong folder shows at once
     ensure_models(models, settings.extractor, ["extractor"])
     with summary.timed("extract"):
-        done = extract_features(images, Workspace(workspace).features, models=models, settings=settings)
+        done = extract_features(images, store, models=models, settings=settings, found=found)
     summary.add_extracted(done)
     return _tell(summary, as_json)
 
@@ -137,9 +139,11 @@ def match(
     with FeatureStore(files.features) as features:
         names = features.names()
         folder = _image_folder(images, features)
+    pairs_file = pairs_file or files.pairs
+    read_pairs(pairs_file)  # before the models too
     ensure_models(models, settings.extractor, ["matcher"])
     with summary.timed("match"):
-        done = match_pairs(pairs_file or files.pairs, files.features, files.matches, models=models, settings=settings)
+        done = match_pairs(pairs_file, files.features, files.matches, models=models, settings=settings)
     summary.add_matched(done)
     with summary.timed("import"):
         import_stores(files, folder, names, settings)

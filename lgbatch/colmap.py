@@ -125,15 +125,11 @@ def read_exif(photo: Path) -> Exif:
     bitmap = pycolmap.Bitmap.read(photo, as_rgb=False)
     if bitmap is None:
         return Exif()
-    place = (bitmap.exif_latitude(), bitmap.exif_longitude(), bitmap.exif_altitude())
-    latitude, longitude, altitude = place
-    known = latitude is not None and longitude is not None and altitude is not None
-    return Exif(
-        (bitmap.width, bitmap.height),
-        bitmap.exif_camera_model(),
-        bitmap.exif_focal_length(),
-        (latitude, longitude, altitude) if known else None,
-    )
+    position = None
+    latitude, longitude, altitude = bitmap.exif_latitude(), bitmap.exif_longitude(), bitmap.exif_altitude()
+    if latitude is not None and longitude is not None and altitude is not None:
+        position = (latitude, longitude, altitude)
+    return Exif((bitmap.width, bitmap.height), bitmap.exif_camera_model(), bitmap.exif_focal_length(), position)
 
 
 def add_camera(db: "pycolmap.Database", model: str, size: tuple[int, int], focal: float | None) -> int:
@@ -159,6 +155,8 @@ def add_image(db: "pycolmap.Database", name: str, camera_id: int, position: tupl
     image = pycolmap.Image(name=name, camera_id=camera_id)
     image.image_id = db.write_image(image)
     rig = db.read_rig_with_sensor(db.read_camera(camera_id).sensor_id)
+    if rig is None:
+        raise DatabaseError(f"camera {camera_id} of the database has no rig, as in old COLMAP: {WAY_OUT}")
     frame = pycolmap.Frame(rig_id=rig.rig_id)
     frame.add_data_id(image.data_id)
     db.write_frame(frame)

@@ -61,7 +61,7 @@ class Settings:
         values = _read_toml(path) if path else {}
         values |= {key: value for key, value in changes.items() if value is not None}
         known = {f.name for f in fields(cls)}
-        for key in values.keys() - known:
+        for key in sorted(values.keys() - known):
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(sorted(known))}"
             raise InputError(f"unknown setting '{key}'{hint}")
@@ -103,6 +103,6 @@ def _check(f: "dataclasses.Field[Any]", value: Any) -> None:
     if isinstance(value, bool) or not (isinstance(value, str) if f.type is str else number):
         raise InputError(f"{f.name} must be {f.type.__name__}, not {value!r}")  # type: ignore[union-attr]
     low, high = f.metadata["low"], f.metadata["high"]
-    if (low is not None and value < low) or (high is not None and value > high):
+    if not ((low is None or low <= value) and (high is None or value <= high)):  # so that NaN is refused as well
         span = f"at least {low}" if high is None else f"in {low}..{high}"
         raise InputError(f"{f.name} must be {span}, not {value}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lgbatch.config import Settings
 from lgbatch.models import LAYERS, Array, Model, open_stages
-from lgbatch.schedule import pack
+from lgbatch.schedule import PADDING
 from lgbatch.types import Features, FloatArray, IntArray, Matches
 
 Bools = NDArray[np.bool_]
@@ -172,6 +172,26 @@ def no_matches() -> Matches:
 
 def _side(stem: Stem) -> _Side:
     return _Side(stem.x, stem.cosines, stem.sines, np.arange(len(stem.x), dtype=np.int32))
+
+
+def pack(lengths: Sequence[tuple[int, int]], tokens: int) -> list[list[int]]:
+    """Group pairs, given the lengths of their sides, into batches of up to `tokens` points when padded.
+
+    Like goes with like: no more than PADDING of a batch is padding. Returns positions in `lengths`, each once.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    groups: list[list[int]] = []
+    longest, real = (0, 0), 0
+    for i in order:
+        m, n = lengths[i]
+        padded = max(longest[0], m), max(longest[1], n)
+        size = (len(groups[-1]) + 1) * sum(padded) if groups else 0
+        if not groups or size > tokens or real + m + n < (1 - PADDING) * size:
+            groups.append([])
+            padded, real = (m, n), 0
+        groups[-1].append(i)
+        longest, real = padded, real + m + n
+    return groups
 
 
 def _batches(pairs: Sequence[_Pair], tokens: int) -> list[list[_Pair]]:

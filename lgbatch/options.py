@@ -4,10 +4,11 @@ import functools
 import inspect
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -35,7 +36,7 @@ def command(app: typer.Typer, *settings: str) -> Callable[[Callable[..., int]], 
     """Register a function as a command of its own name, with an option for each named setting.
 
     The function takes the resulting Settings as `settings` and returns the exit status. What it raises is told in
-    one line: exit status 2 for what the user can mend, and the traceback only with --debug.
+    one line, with exit status 2; the traceback comes before that line, and only with --debug.
     """
     known = {f.name: f for f in fields(Settings)}
 
@@ -56,8 +57,7 @@ def command(app: typer.Typer, *settings: str) -> Callable[[Callable[..., int]], 
                 loaded = Settings.load(preset(config) if config else None, **changes)
                 return function(**given, settings=loaded)
 
-            status = call() if debug else _told_in_one_line(call)
-            raise typer.Exit(status)
+            raise typer.Exit(_told_in_one_line(call, debug))
 
         parameters = [*own, *extra]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -68,30 +68,38 @@ def command(app: typer.Typer, *settings: str) -> Callable[[Callable[..., int]], 
     return register
 
 
-def _told_in_one_line(call: Callable[[], int]) -> int:
+def _told_in_one_line(call: Callable[[], int], debug: bool) -> int:
     try:
         return call()
-    except LgbatchError as error:
-        print(f"lgbatch: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("lgbatch: interrupted; the same command goes on from what is finished", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         return FAILED
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        print(
-            f"lgbatch: {type(error).__name__}: {reason}; this is a bug in lgbatch, please report what --debug shows",
-            file=sys.stderr,
-        )
-        return FAILED
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"lgbatch: {_in_one_line(error)}", file=sys.stderr)
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, LgbatchError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command goes on from what is finished"
+    reason = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {reason}; this is a bug in lgbatch, please report what --debug shows"
 
 
 def _annotation(f: "Field[Any]") -> Any:
+    """The option of a setting. A choice is taken as plain text: Settings refuses a wrong one, in one line."""
+    choices = get_args(f.type) if get_origin(f.type) is Literal else ()
     return Annotated[
-        f.type | None,  # type: ignore[operator]
-        typer.Option(f"--{f.name.replace('_', '-')}", help=f.metadata["help"], show_default=str(f.default)),
+        (str if choices else f.type) | None,  # type: ignore[operator]
+        typer.Option(
+            f"--{f.name.replace('_', '-')}",
+            help=f.metadata["help"],
+            metavar="|".join(choices) or None,
+            show_default=str(f.default),
+        ),
     ]
 
 

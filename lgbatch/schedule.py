@@ -1,8 +1,8 @@
 """In which order, and in which batches, pairs are matched. Pure: counts and ids in, groups out.
 
-Two things are arranged. Pairs follow each other so that few images have to be in memory at a time: the images, in
-name order, are cut into tiles, and the pairs of one tile with another come together. And within such a block, pairs
-of about the same lengths share a batch, so that little of it is padding.
+Two things are arranged. Pairs follow each other so that each image is read seldom though few are in memory: the
+images, in name order, are cut into tiles; a tile stays while the images that follow it pass by in narrow strips.
+And within such a block, pairs of about the same lengths share a batch, so that little of it is padding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 PADDING = 0.05
-"""Most of a batch that may be padding."""
+"""Most of a batch that may be padding, where pairs of unlike lengths share it."""
 
 
 @dataclass(frozen=True)
@@ -37,56 +37,44 @@ def plan(counts: Sequence[int], pairs: Sequence[tuple[int, int]], *, images: int
     """Order pairs into batches.
 
     counts: keypoints of each image, by id; pairs: ids, no image with 0 keypoints among them. `images` is how many
-    images' features may be in memory at once, `tokens` how many padded keypoints a batch may hold (a single pair
-    that exceeds it is a batch of its own). Every pair is in exactly one batch; equal input gives equal output.
+    images' features may be in memory at once, the least recently used leaving first; `tokens` how many padded
+    keypoints a batch may hold (a single pair that exceeds it is a batch of its own). Every pair is in exactly one
+    batch; equal input gives equal output.
     """
     if not pairs:
         return
     ids = np.asarray(pairs, dtype=np.int64)
     lengths = np.array([padded_length(count) for count in counts], dtype=np.int64)[ids]
-    order = _order(ids, lengths, max(1, images // 2))
-    shapes = lengths[order]
-    blocks = (ids // max(1, images // 2))[order]
-    start = 0
-    for stop in range(1, len(order) + 1):
-        full = (stop - start + 1) * int(shapes[start].sum()) > tokens
-        if full or stop == len(order) or _differ(shapes, blocks, start, stop):
-            m, n = shapes[start].tolist()
-            yield Batch(tuple(order[start:stop].tolist()), (m, n))
-            start = stop
+    keypoints = np.asarray(counts, dtype=np.int64)[ids].sum(axis=1)
+    blocks = _blocks(ids, images)
+    order = np.lexsort((ids.max(axis=1), ids.min(axis=1), lengths[:, 1], lengths[:, 0], blocks))
+    columns = (order, *(values[order] for values in (lengths[:, 0], lengths[:, 1], keypoints, blocks)))
+    batch: list[int] = []
+    shape, filled, current = (0, 0), 0, 0
+    for position, m, n, count, block in zip(*(values.tolist() for values in columns), strict=True):
+        longest = max(shape[0], m), max(shape[1], n)
+        size = (len(batch) + 1) * sum(longest)
+        alike = shape == (m, n) or size - filled - count <= PADDING * size
+        if batch and not (alike and size <= tokens and block == current):
+            yield Batch(tuple(batch), shape)
+            batch, longest, filled = [], (m, n), 0
+        batch.append(position)
+        shape, filled, current = longest, filled + count, block
+    yield Batch(tuple(batch), shape)
 
 
-def _order(ids: Ints, lengths: Ints, tile: int) -> Ints:
-    """Positions of the pairs: by tile of the lower and of the higher image, then by padded lengths, then by images.
+def _blocks(ids: Ints, images: int) -> Ints:
+    """A number for each pair: equal in a block, ascending in the order in which blocks are matched.
 
-    Every second row of tiles is walked backwards, so that the last tile of one row is the first of the next.
+    What fits into the memory is one block. Else a tile takes three quarters of it; its own pairs come first, then
+    those with each strip after it. A strip takes an eighth, so that what leaves for the next is of the one before.
     """
-    low, high = ids.min(1), ids.max(1)
-    row, column = low // tile, high // tile
-    column = np.where(row % 2 == 0, column, -column)
-    return np.lexsort((high, low, lengths[:, 1], lengths[:, 0], column, row))
-
-
-def _differ(shapes: Ints, blocks: Ints, first: int, second: int) -> bool:
-    same_block = sorted(blocks[first].tolist()) == sorted(blocks[second].tolist())
-    return not same_block or bool((shapes[first] != shapes[second]).any())
-
-
-def pack(lengths: Sequence[tuple[int, int]], tokens: int) -> list[list[int]]:
-    """Group pairs, given the lengths of their sides, into batches of up to `tokens` points when padded.
-
-    Like goes with like: no more than PADDING of a batch is padding. Returns positions in `lengths`, each once.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
-    groups: list[list[int]] = []
-    longest, real = (0, 0), 0
-    for i in order:
-        m, n = lengths[i]
-        padded = max(longest[0], m), max(longest[1], n)
-        size = (len(groups[-1]) + 1) * sum(padded) if groups else 0
-        if not groups or size > tokens or real + m + n < (1 - PADDING) * size:
-            groups.append([])
-            padded, real = (m, n), 0
-        groups[-1].append(i)
-        longest, real = padded, real + m + n
-    return groups
+    tile, strip = max(1, images * 3 // 4), max(1, images // 8)
+    low, high = ids.min(axis=1), ids.max(axis=1)
+    if high.max() < images:
+        return np.zeros_like(low)
+    row = low // tile
+    beyond = high - (row + 1) * tile
+    column = np.where(beyond < 0, 0, 1 + beyond // strip)
+    blocks: Ints = row * (column.max() + 1) + column
+    return blocks

@@ -8,8 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from lgbatch.database import DatabaseCounts, import_database
 from lgbatch.types import FloatArray, IntArray, Pair
 
+NAMES = ("a.jpg", "b.jpg", "c.jpg")
+SIZE = (64, 48)
 SYNTHETIC_SIZE = (512, 384)
 
 
@@ -44,6 +47,29 @@ def photo(folder: Path, name: str, size: tuple[int, int]) -> None:
     done, data = cv2.imencode(file.suffix, np.full((size[1], size[0], 3), 128, np.uint8))
     assert done
     file.write_bytes(data.tobytes())
+
+
+def scene(folder: Path, names: tuple[str, ...] = NAMES, count: int = 20) -> Source:
+    """Blank photos with random keypoints; each pair of neighbours has 10 matches."""
+    rng = np.random.default_rng(0)
+    source = Source()
+    for name in names:
+        photo(folder, name, SIZE)
+        source.points[name] = (rng.random((count, 2)) * SIZE).astype(np.float32)
+        source.sizes[name] = SIZE
+    for a, b in itertools.pairwise(names):
+        left, right = np.sort(rng.permutation(count)[:10]), rng.permutation(count)[:10]
+        source.found[Pair(a, b)] = np.stack([left, right], axis=1).astype(np.int32)
+    return source
+
+
+def import_source(path: Path, source: Source, mode: str = "image", model: str = "SIMPLE_RADIAL") -> DatabaseCounts:
+    folder = path.parent / "images"
+    return import_database(path, folder, source, source, camera_mode=mode, camera_model=model)
+
+
+def part(source: Source, names: list[str]) -> Source:
+    return Source({name: source.points[name] for name in names}, source.sizes)
 
 
 def exif_photo(

@@ -70,7 +70,7 @@ STEPS = st.lists(
 
 
 @given(start=st.binary(max_size=60), steps=STEPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_use_equals_a_plain_file(
     tmp_path_factory: pytest.TempPathFactory, start: bytes, steps: list[tuple[str, int, int | bytes]]
 ) -> None:

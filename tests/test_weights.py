@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lgbatch.export import weights as module
-from lgbatch.export.weights import WEIGHTS, Weights, find_weights, load_state
 
 from lgbatch.errors import ModelError
+from lgbatch.export import weights as module
+from lgbatch.export.weights import WEIGHTS, Weights, find_weights, load_state
 
 CONTENT = b"the right bytes " * 1000
 NEIGHBOUR = b"the other file " * 1000

@@ -1,0 +1,108 @@
+"""The staged engine against the published LightGlue, and batches against one pair at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import upstream
+
+from lgbatch.config import Settings
+from lgbatch.matcher import Matcher, confidence_threshold
+from lgbatch.models import model_path
+from lgbatch.types import Features, Matches
+
+pytestmark = pytest.mark.weights
+TOKENS = 10_000
+
+
+def cut(features: Features, count: int) -> Features:
+    """The best `count` keypoints."""
+    rows = slice(0, count)
+    return Features(features.keypoints[rows], features.scores[rows], features.descriptors[rows], features.image_size)
+
+
+def rows(matches: Matches) -> set[tuple[int, int]]:
+    return {(int(a), int(b)) for a, b in matches.indices}
+
+
+@pytest.fixture(scope="module")
+def matcher(models: Path) -> Matcher:
+    return Matcher(models, Settings())
+
+
+def test_default_thresholds_are_the_references() -> None:
+    network = upstream.lightglue()
+    ours = [confidence_threshold(layer) for layer in range(9)]
+    np.testing.assert_array_equal(ours, network.confidence_thresholds.numpy())
+
+
+def test_adaptive_matches_and_depth_are_the_references(matcher: Matcher, demo_features: Sequence[Features]) -> None:
+    network = upstream.lightglue()
+    same = total = 0
+    for first, second in [(0, 1), (0, 3), (2, 6), (0, 8), (1, 11)]:
+        pair = cut(demo_features[first], 600), cut(demo_features[second], 500)
+        expected, stop = upstream.match(network, *pair)
+        ((matches, depth),) = matcher.match_and_stop([(matcher.stem(pair[0]), matcher.stem(pair[1]))], TOKENS)
+        assert depth == stop
+        same += len(expected & rows(matches))
+        total += len(expected | rows(matches))
+    assert total > 300
+    assert same >= 0.998 * total
+
+
+def test_fixed_depth_is_the_single_graph(models: Path, demo_features: Sequence[Features]) -> None:
+    matcher = Matcher(models, Settings(depth_confidence=-1, width_confidence=-1))
+    session = ort.InferenceSession(str(model_path(models, "disk", "matcher")), providers=["CPUExecutionProvider"])
+    pair = cut(demo_features[0], 400), cut(demo_features[4], 350)
+    feed = {"threshold": np.array(0.1, np.float32)}
+    for side, features in enumerate(pair):
+        feed |= {
+            f"keypoints{side}": features.keypoints[None],
+            f"descriptors{side}": features.descriptors[None],
+            f"size{side}": np.array([features.image_size], np.float32),
+            f"lengths{side}": np.array([len(features.keypoints)]),
+        }
+    matches0, scores = session.run(None, feed)
+    ((matches, depth),) = matcher.match_and_stop([(matcher.stem(pair[0]), matcher.stem(pair[1]))], TOKENS)
+    assert depth == 9
+    found = np.flatnonzero(matches0[0] >= 0)
+    assert len(found) > 20
+    np.testing.assert_array_equal(matches.indices, np.stack([found, matches0[0][found]], axis=1))
+    np.testing.assert_allclose(matches.scores, scores[0][found], atol=1e-4)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_ragged_batches_give_what_each_pair_gives_alone(
+    models: Path, demo_features: Sequence[Features], fixed: bool
+) -> None:
+    matcher = Matcher(models, Settings(depth_confidence=-1, width_confidence=-1) if fixed else Settings())
+    counts = [(1000, 900), (1, 1), (5, 1000), (1000, 1), (300, 310), (310, 300), (64, 700), (305, 305)]
+    stems = [
+        (matcher.stem(cut(demo_features[i], m)), matcher.stem(cut(demo_features[i + 1], n)))
+        for i, (m, n) in enumerate(counts)
+    ]
+    together = matcher.match_and_stop(stems, TOKENS)
+    same = total = 0
+    for pair, (matches, depth) in zip(stems, together, strict=True):
+        ((alone, alone_depth),) = matcher.match_and_stop([pair], TOKENS)
+        assert depth == alone_depth
+        same += len(rows(alone) & rows(matches))
+        total += len(rows(alone) | rows(matches))
+        np.testing.assert_array_equal(np.diff(matches.indices[:, 0]) > 0, True)
+    assert total > 300
+    assert same >= 0.999 * total
+
+
+def test_all_points_may_leave(models: Path, demo_features: Sequence[Features]) -> None:
+    # Nothing can be more likely than certain: with a width confidence of 0, every point that is sure leaves.
+    matcher = Matcher(models, Settings(depth_confidence=1, width_confidence=0))
+    stems = [matcher.stem(cut(demo_features[i], 200)) for i in (0, 11)]
+    ((matches, depth),) = matcher.match_and_stop([(stems[0], stems[1])], TOKENS)
+    assert depth <= 9
+    assert matches.indices.shape[1] == 2
+
+
+def test_no_pairs_are_no_work(matcher: Matcher) -> None:
+    assert matcher.match([], TOKENS) == []
