@@ -70,7 +70,6 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"cannot write models to {folder} ({error.strerror}): choose another with --models") from None
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which nothing here needs
     return [_export_one(folder, extractor, kind, weights, say) for kind in KINDS]
 
 

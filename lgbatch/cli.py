@@ -36,7 +36,16 @@ app = typer.Typer(
 
 EXTRACT = ("extractor", "max_keypoints", "resize", "device", "threads")
 PAIRS = ("pairing", "window")
-MATCH = ("extractor", "filter_threshold", "camera_mode", "camera_model", "device", "threads")
+MATCH = (
+    "extractor",
+    "depth_confidence",
+    "width_confidence",
+    "filter_threshold",
+    "camera_mode",
+    "camera_model",
+    "device",
+    "threads",
+)
 RECONSTRUCT = ("mapper", "threads")
 RUN = tuple(dict.fromkeys(EXTRACT + PAIRS + MATCH + RECONSTRUCT))
 

@@ -119,6 +119,8 @@ class Summary:
             lines.append("no model could be made")
         if self.advice:
             lines.append(self.advice)
+        if self.accuracy:
+            lines.append(_accuracy_in_words(self.accuracy))
         if self.seconds:
             lines.append("seconds     " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()))
         return "\n".join(lines)
@@ -129,6 +131,17 @@ class Summary:
         dropped = ", ".join(f"{count} {why}" for why, count in (self.dropped_pairs or {}).items() if count)
         text = f", {self.matched_pairs} with matches ({self.matches} matches)"
         return text + (f"; dropped: {dropped}" if dropped else "")
+
+
+def _accuracy_in_words(accuracy: dict[str, Any]) -> str:
+    text = f"accuracy    {accuracy['registered_cameras']} of {accuracy['known_cameras']} known cameras found"
+    if accuracy["position_error_median"] is None:
+        return text
+    errors = [
+        f"{what} {accuracy[f'{key}_median']:.2g}{unit} in the median, {accuracy[f'{key}_max']:.2g}{unit} at most"
+        for what, key, unit in (("rotation", "rotation_error_deg", " degrees"), ("position", "position_error", ""))
+    ]
+    return f"{text}; off by: {'; '.join(errors)} (in units of the known positions)"
 
 
 def peak_memory_mb() -> float | None:

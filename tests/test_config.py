@@ -1,0 +1,108 @@
+import dataclasses
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lgbatch.config import Settings, preset
+from lgbatch.errors import InputError
+
+PRESETS = sorted(p.name for p in resources.files("lgbatch.configs").iterdir() if p.name.endswith(".toml"))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "settings.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_then_file_then_changes(tmp_path: Path) -> None:
+    path = written(tmp_path, "max_keypoints = 512\nresize = 0\nfilter_threshold = 0\n")
+    settings = Settings.load(path, resize=640, extractor=None)
+    assert (settings.max_keypoints, settings.resize, settings.filter_threshold) == (512, 640, 0)
+    assert settings == Settings(max_keypoints=512, resize=640, filter_threshold=0)
+    assert Settings.load() == Settings()
+    assert Settings(**settings.as_dict()) == settings
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().resize = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("max_keypoint", "did you mean 'max_keypoints'?"),
+        ("max-keypoints", "did you mean 'max_keypoints'?"),
+        ("Resize", "did you mean 'resize'?"),
+        ("zzz", "known are camera_mode, "),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(tmp_path: Path, key: str, hint: str) -> None:
+    for load in lambda: Settings.load(**{key: 5}), lambda: Settings.load(written(tmp_path, f"{key} = 5")):
+        with pytest.raises(InputError) as error:
+            load()
+        assert str(error.value).startswith(f"unknown setting '{key}'; {hint}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"max_keypoints": 0}, "max_keypoints must be in 1..65536, not 0"),
+        ({"max_keypoints": 65537}, "max_keypoints must be in 1..65536, not 65537"),
+        ({"max_keypoints": 5.0}, "max_keypoints must be int, not 5.0"),
+        ({"max_keypoints": True}, "max_keypoints must be int, not True"),
+        ({"window": 0}, "window must be at least 1, not 0"),
+        ({"filter_threshold": 1.5}, "filter_threshold must be in 0.0..1.0, not 1.5"),
+        ({"filter_threshold": float("nan")}, "filter_threshold must be in 0.0..1.0, not nan"),
+        ({"filter_threshold": "0.1"}, "filter_threshold must be float, not '0.1'"),
+        ({"camera_model": 5}, "camera_model must be str, not 5"),
+        ({"device": "gpu"}, "device must be one of auto, cpu, cuda, not 'gpu'"),
+        ({"device": ["cpu"]}, "device must be one of auto, cpu, cuda, not ['cpu']"),
+    ],
+)
+def test_a_bad_value_says_what_is_good(changes: dict[str, Any], reason: str) -> None:
+    for make in Settings, Settings.load:
+        with pytest.raises(InputError) as error:
+            make(**changes)
+        assert str(error.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"resize = ", "is not valid TOML"),
+        (b"resize = '\xff'", "cannot read settings"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    path = tmp_path / "settings.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        Settings.load(path)
+    assert reason in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_there_are_presets() -> None:
+    assert {"fast.toml", "detailed.toml"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_loads_and_changes_what_it_names(name: str) -> None:
+    path = preset(name.removesuffix(".toml"))
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    values, loaded, defaults = tomllib.loads(text), Settings.load(path).as_dict(), Settings().as_dict()
+    assert values
+    assert {key: value for key, value in loaded.items() if value != defaults[key]} == values
+
+
+def test_a_preset_is_a_name_or_a_file(tmp_path: Path) -> None:
+    assert preset("my/own.toml") == Path("my/own.toml")
+    with pytest.raises(InputError, match=r"no preset 'quick': give a \.toml file or one of detailed, fast"):
+        preset("quick")
