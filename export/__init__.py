@@ -21,6 +21,8 @@ EXTRACTORS = {"disk": {"extractor": "disk-depth-save.pth", "matcher": "disk_ligh
 """The weights of each extractor and of its LightGlue. Its module here, and its reference, have its name."""
 
 KINDS: tuple[Kind, ...] = ("extractor", "stages", "matcher")
+NEEDED: tuple[Kind, ...] = ("extractor", "stages")
+"""What lgbatch itself runs; the single-graph matcher is for other programs."""
 PACKAGES = ("torch", "onnx", "onnxscript")
 
 
@@ -39,7 +41,7 @@ class Exported:
 
 
 def ensure_models(
-    folder: Path, extractor: str, kinds: Sequence[Kind] = KINDS, say: Callable[[str], None] = to_stderr
+    folder: Path, extractor: str, kinds: Sequence[Kind] = NEEDED, say: Callable[[str], None] = to_stderr
 ) -> None:
     """Export what is missing of an extractor's models. Raises ModelError when it cannot be done here."""
     missing = [path for kind in kinds if not (path := model_path(folder, extractor, kind)).exists()]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lgbatch import __version__
+from lgbatch import __version__, bench_cli
 from lgbatch.config import Settings
 from lgbatch.crawl import crawl
 from lgbatch.database import import_stores
@@ -150,7 +150,7 @@ def match(
         folder = _image_folder(images, features)
     pairs_file = pairs_file or files.pairs
     read_pairs(pairs_file)  # before the models too
-    ensure_models(models, settings.extractor, ["matcher"])
+    ensure_models(models, settings.extractor, ["stages"])
     with summary.timed("match"):
         done = match_pairs(pairs_file, files.features, files.matches, models=models, settings=settings)
     summary.add_matched(done)
@@ -191,6 +191,9 @@ def demo(
 ) -> int:
     """Make a small scene with known cameras, run everything on it, and say how far off the result is."""
     return _tell(demo_pipeline.run(output, models=models, settings=settings), as_json)
+
+
+app.add_typer(bench_cli.app, name="bench")
 
 
 def _image_folder(images: Path | None, features: FeatureStore) -> Path:

@@ -45,7 +45,8 @@ class JournaledFile:
         except OSError:
             self._file.close()
             raise
-        self._dropped = False
+        self.failure: OSError | None = None
+        """What the first write met that failed. Only the commit raises it: an exception amid HDF5's work wrecks it."""
         self._committed = self._end = os.fstat(self._file.fileno()).st_size
         self._pages: dict[int, bytearray] = {}
         self._position = 0
@@ -98,7 +99,7 @@ class JournaledFile:
     def truncate(self, size: int | None = None) -> int:
         """HDF5 calls this with the end of its data; what is committed is never cut off."""
         self._end = max(self._position if size is None else size, self._committed)
-        with self._failing_unless_dropped():
+        with self._remembering():
             os.ftruncate(self._file.fileno(), self._end)
         return self._end
 
@@ -108,9 +109,11 @@ class JournaledFile:
     def commit(self) -> None:
         """Make everything written so far last.
 
-        Raises OSError (disk full, say). The file is to be closed then, and is as before: or, if the journal was
-        whole already, as it should have become, once it has been opened again.
+        Raises OSError (disk full, say), also of writes before. The file is to be closed then, and is as before: or,
+        if the journal was whole already, as it should have become, once it has been opened again.
         """
+        if self.failure:
+            raise self.failure
         os.fsync(self._file.fileno())
         body = b""
         if self._pages:
@@ -122,10 +125,6 @@ class JournaledFile:
             _apply(self._file, body)
             self._journal.unlink()
         self._pages.clear()
-
-    def drop(self) -> None:
-        """Let no write fail from now on: HDF5 writes once more when it closes, and that is to be lost anyway."""
-        self._dropped = True
 
     def close(self) -> None:
         """Close the file. What was not committed is dropped."""
@@ -151,18 +150,17 @@ class JournaledFile:
             view = view[count:]
 
     def _write_at(self, offset: int, view: memoryview) -> None:
-        with self._failing_unless_dropped():
+        with self._remembering():
             self._file.seek(offset)
             while view:
                 view = view[self._file.write(view) :]
 
     @contextlib.contextmanager
-    def _failing_unless_dropped(self) -> Iterator[None]:
+    def _remembering(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
-            if not self._dropped:
-                raise
+        except OSError as error:
+            self.failure = self.failure or error
 
 
 def journal_path(path: Path) -> Path:

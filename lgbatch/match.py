@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from lgbatch.models import available_cores
 from lgbatch.pairs import PairsFile, read_pairs
 from lgbatch.schedule import Batch, plan
 from lgbatch.store import FeatureStore, MatchStore
-from lgbatch.types import Failure, Matches, Pair
+from lgbatch.types import Failure, Features, Matches, Pair
 
 STEM_BYTES = 512 << 20
 """Memory for what is kept of images between their pairs."""
@@ -71,8 +71,8 @@ def match(pairs_path: Path, features_path: Path, store_path: Path, *, models: Pa
             usable, failures = _usable(listed, counts)
             missing = [pair for pair in usable if pair not in store]
             workers = settings.threads or available_cores()
-            outcomes = _outcomes(missing, counts, features, matcher, workers)
-            unread = _write(outcomes, store, counts, len(missing))
+            matched = outcomes(missing, counts, features.read, matcher, workers)
+            unread = _write(matched, store, counts, len(missing))
             totals = [len(store.read(pair).indices) for pair in usable if pair in store]
     return Matched(
         pairs=len(listed.pairs),
@@ -117,27 +117,31 @@ def _write(outcomes: Iterator[Outcome], store: MatchStore, counts: dict[str, int
     return failures
 
 
-def _outcomes(
-    pairs: Sequence[Pair], counts: dict[str, int], features: FeatureStore, matcher: Matcher, workers: int
+def outcomes(
+    pairs: Sequence[Pair], counts: Mapping[str, int], read: Callable[[str], Features], matcher: Matcher, workers: int
 ) -> Iterator[Outcome]:
-    """Match the pairs, in an order that keeps few images in memory, on `workers` threads ahead of the caller."""
+    """Match the pairs, in an order that keeps few images in memory, on `workers` threads ahead of the caller.
+
+    `counts` has the keypoints of every image, and `read` gives its features; a pair of what it raises ItemError for
+    is a Failure.
+    """
     full = [pair for pair in pairs if counts[pair.a] and counts[pair.b]]
     yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
     largest = max((counts[name] for pair in full for name in pair), default=1)
     capacity = max(2 * workers + 2, STEM_BYTES // (largest * BYTES_PER_POINT))
     tokens = TOKENS[matcher.provider]
-    stems = StemCache(lambda name: matcher.stem(features.read(name)), capacity)
+    stems = StemCache(lambda name: matcher.stem(read(name)), capacity)
 
     def work(batch: Batch) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+        failed: list[Outcome] = []
         kept, ready = [], []
-        for pair in (full[i] for i in batch.pairs):
+        for pair in (full[i] for i in batch):
             try:
                 ready.append((stems.get(pair.a), stems.get(pair.b)))
                 kept.append(pair)
             except ItemError as error:
-                outcomes.append((pair, Failure("match", " ".join(pair), str(error))))
-        return outcomes + list(zip(kept, matcher.match(ready, tokens), strict=True))
+                failed.append((pair, Failure("match", " ".join(pair), str(error))))
+        return failed + list(zip(kept, matcher.match(ready, tokens), strict=True))
 
     names = sorted({name for pair in full for name in pair})
     ids = {name: i for i, name in enumerate(names)}

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from lgbatch.config import Settings
 from lgbatch.models import LAYERS, Array, Model, open_stages
-from lgbatch.schedule import PADDING
+from lgbatch.schedule import pack
 from lgbatch.types import Features, FloatArray, IntArray, Matches
 
 Bools = NDArray[np.bool_]
+Trace = list[tuple[str, tuple[Array, ...]]]
+"""Which stages ran, in order, and the lengths (B,) of their batches: of both sides, or for the stem of the image."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Matcher:
         self._depth = np.float32(settings.depth_confidence)
         self._width = settings.width_confidence
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
+        self.trace: Trace | None = None  # where there is a list, it is added to
 
     @property
     def provider(self) -> str:
@@ -86,13 +89,14 @@ class Matcher:
 
     def stem(self, features: Features) -> Stem:
         """What depends on one image alone; it has at least one keypoint."""
-        x, cosines, sines = self._stages["stem"].run(
+        x, cosines, sines = self._run(
+            "stem",
             {
                 "keypoints": features.keypoints[None],
                 "descriptors": features.descriptors[None],
                 "size": np.array([features.image_size], dtype=np.float32),
                 "lengths": np.array([len(features.keypoints)]),
-            }
+            },
         )
         return Stem(x[0], cosines[0], sines[0])
 
@@ -117,7 +121,7 @@ class Matcher:
     def _advance(self, batch: Sequence[_Pair], layer: int) -> list[_Pair]:
         """Send a batch through a layer, drop points, and return the pairs that are done."""
         feed = _feed(batch, ("x", "cosines", "sines") if layer else ("x",))
-        outputs = self._stages[f"layer{layer}"].run(feed)
+        outputs = self._run(f"layer{layer}", feed)
         done = []
         for row, pair in enumerate(batch):
             for side, x in zip(pair.sides, outputs[:2], strict=True):
@@ -132,6 +136,11 @@ class Matcher:
             elif self._width >= 0:
                 self._prune(pair, decisions, layer)
         return done
+
+    def _run(self, stage: str, feed: Mapping[str, Array]) -> Sequence[Array]:
+        if self.trace is not None:
+            self.trace.append((stage, tuple(feed[name] for name in sorted(feed) if name.startswith("lengths"))))
+        return self._stages[stage].run(feed)
 
     def _is_done(self, pair: _Pair, decisions: Sequence[FloatArray], layer: int) -> bool:
         if self._depth < 0:
@@ -152,7 +161,7 @@ class Matcher:
 
     def _finish(self, batch: Sequence[_Pair], layer: int) -> None:
         feed = _feed(batch, ("x",)) | {"threshold": self._threshold}
-        matches0, scores = self._stages[f"head{layer}"].run(feed)
+        matches0, scores = self._run(f"head{layer}", feed)
         for pair, row, score in zip(batch, matches0, scores, strict=True):
             found = np.flatnonzero(row >= 0)
             first, second = pair.sides
@@ -172,26 +181,6 @@ def no_matches() -> Matches:
 
 def _side(stem: Stem) -> _Side:
     return _Side(stem.x, stem.cosines, stem.sines, np.arange(len(stem.x), dtype=np.int32))
-
-
-def pack(lengths: Sequence[tuple[int, int]], tokens: int) -> list[list[int]]:
-    """Group pairs, given the lengths of their sides, into batches of up to `tokens` points when padded.
-
-    Like goes with like: no more than PADDING of a batch is padding. Returns positions in `lengths`, each once.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
-    groups: list[list[int]] = []
-    longest, real = (0, 0), 0
-    for i in order:
-        m, n = lengths[i]
-        padded = max(longest[0], m), max(longest[1], n)
-        size = (len(groups[-1]) + 1) * sum(padded) if groups else 0
-        if not groups or size > tokens or real + m + n < (1 - PADDING) * size:
-            groups.append([])
-            padded, real = (m, n), 0
-        groups[-1].append(i)
-        longest, real = padded, real + m + n
-    return groups
 
 
 def _batches(pairs: Sequence[_Pair], tokens: int) -> list[list[_Pair]]:

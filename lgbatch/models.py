@@ -90,6 +90,12 @@ def open_extractor(folder: Path, extractor: str, *, device: str, threads: int) -
     return _open(path, extractor, "extractor", device=device, threads=threads or available_cores())
 
 
+def open_matcher(folder: Path, extractor: str, *, device: str, threads: int) -> Model:
+    """Open and check the single-graph matcher of an extractor. Raises ModelError as open_extractor."""
+    path = model_path(folder, extractor, "matcher")
+    return _open(path, extractor, "matcher", device=device, threads=threads or available_cores())
+
+
 def open_stages(folder: Path, extractor: str, *, device: str) -> dict[str, Model]:
     """Open and check the staged matcher of an extractor, by stage_names(). Raises ModelError as open_extractor.
 

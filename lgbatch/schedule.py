@@ -6,61 +6,65 @@ And within such a block, pairs of about the same lengths share a batch, so that 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Batch = tuple[int, ...]
+"""Pairs to be matched together: positions in the list of pairs that was scheduled."""
 
 PADDING = 0.05
-"""Most of a batch that may be padding, where pairs of unlike lengths share it."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Pairs to be matched together."""
-
-    pairs: tuple[int, ...]
-    """Positions in the list of pairs that was scheduled."""
-    lengths: tuple[int, int]
-    """Rows to which the first and the second images' keypoints are padded."""
-
-
-def padded_length(count: int) -> int:
-    """The length in use that holds `count` keypoints: multiples of 32, above 1024 of 64."""
-    step = 32 if count <= 1024 else 64
-    return -(-count // step) * step
+"""Most of a batch that may be padding."""
+STEP = 64
+"""Pairs are ordered by lengths in steps of this, so that of many that are about as long on one side, those that are
+about as long on the other come together."""
 
 
 def plan(counts: Sequence[int], pairs: Sequence[tuple[int, int]], *, images: int, tokens: int) -> Iterator[Batch]:
     """Order pairs into batches.
 
     counts: keypoints of each image, by id; pairs: ids, no image with 0 keypoints among them. `images` is how many
-    images' features may be in memory at once, the least recently used leaving first; `tokens` how many padded
-    keypoints a batch may hold (a single pair that exceeds it is a batch of its own). Every pair is in exactly one
-    batch; equal input gives equal output.
+    images' features may be in memory at once, the least recently used leaving first; `tokens` how many keypoints a
+    batch may hold when it is padded to its longest (a single pair that exceeds it is a batch of its own). Every pair
+    is in exactly one batch; equal input gives equal output.
     """
     if not pairs:
         return
     ids = np.asarray(pairs, dtype=np.int64)
-    lengths = np.array([padded_length(count) for count in counts], dtype=np.int64)[ids]
-    keypoints = np.asarray(counts, dtype=np.int64)[ids].sum(axis=1)
+    lengths = np.asarray(counts, dtype=np.int64)[ids]
     blocks = _blocks(ids, images)
-    order = np.lexsort((ids.max(axis=1), ids.min(axis=1), lengths[:, 1], lengths[:, 0], blocks))
-    columns = (order, *(values[order] for values in (lengths[:, 0], lengths[:, 1], keypoints, blocks)))
+    coarse = lengths // STEP
+    order = np.lexsort((ids.max(axis=1), ids.min(axis=1), coarse[:, 1], coarse[:, 0], blocks))
+    edges = np.flatnonzero(np.diff(blocks[order])) + 1
+    for block in np.split(order, edges):
+        for batch in _alike(lengths[block].tolist(), tokens):
+            yield tuple(block[batch].tolist())
+
+
+def pack(lengths: Sequence[tuple[int, int]], tokens: int) -> list[Batch]:
+    """Group pairs, given the lengths of their sides, into batches of up to `tokens` points when padded.
+
+    Like goes with like: no more than PADDING of a batch is padding. Returns positions in `lengths`, each once.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i][0] // STEP, lengths[i][1]))
+    return [tuple(order[i] for i in batch) for batch in _alike([lengths[i] for i in order], tokens)]
+
+
+def _alike(lengths: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    """Cut a row of pairs into batches of neighbours that waste little when padded to their longest."""
     batch: list[int] = []
-    shape, filled, current = (0, 0), 0, 0
-    for position, m, n, count, block in zip(*(values.tolist() for values in columns), strict=True):
-        longest = max(shape[0], m), max(shape[1], n)
-        size = (len(batch) + 1) * sum(longest)
-        alike = shape == (m, n) or size - filled - count <= PADDING * size
-        if batch and not (alike and size <= tokens and block == current):
-            yield Batch(tuple(batch), shape)
-            batch, longest, filled = [], (m, n), 0
+    longest, real = (0, 0), 0
+    for position, (m, n) in enumerate(lengths):
+        padded = max(longest[0], m), max(longest[1], n)
+        size = (len(batch) + 1) * sum(padded)
+        if batch and (size > tokens or size - real - m - n > PADDING * size):
+            yield batch
+            batch, padded, real = [], (m, n), 0
         batch.append(position)
-        shape, filled, current = longest, filled + count, block
-    yield Batch(tuple(batch), shape)
+        longest, real = padded, real + m + n
+    if batch:
+        yield batch
 
 
 def _blocks(ids: Ints, images: int) -> Ints:

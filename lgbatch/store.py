@@ -56,7 +56,11 @@ class Store:
                 f"cannot open {path}: {_reason(error)}; move it away, or use another --workspace"
             ) from None
         if append is not None:
-            self._refuse_others(append)
+            try:
+                self._refuse_others(append)
+            except StoreError:
+                self.close()
+                raise
 
     @property
     def provenance(self) -> Provenance | None:
@@ -71,13 +75,11 @@ class Store:
         try:
             self._file.flush()
             self._journaled.commit()
-        except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {_reason(error)}; what was finished is kept") from None
+        except (OSError, RuntimeError) as error:
+            raise StoreError(self._unwritten(str(self.path), error)) from None
 
     def close(self) -> None:
         """Close; what was written after the last commit is dropped."""
-        if self._journaled is not None:
-            self._journaled.drop()
         self._file.close()
         self._drop()
 
@@ -103,7 +105,6 @@ class Store:
         found = self.provenance
         if found == wanted:
             return
-        self.close()
         if found is None:
             raise StoreError(f"{self.path} was not made by lgbatch: use another --workspace, or move it away")
         old, new = _leaves(found), _leaves(wanted)
@@ -119,11 +120,22 @@ class Store:
             reason = f"{self.path} is damaged ({_reason(error)})"
             raise StoreError(f"{reason}: move it away, and run the step that makes it again") from None
 
-    def _write(self, group: str, arrays: dict[str, Any]) -> h5py.Group:
-        node = self._file.create_group(group)
-        for name, array in arrays.items():
-            node.create_dataset(name, data=array)
+    def _write(self, item: str, group: str, arrays: dict[str, Any]) -> h5py.Group:
+        assert self._journaled is not None, "opened for reading"
+        try:
+            node = self._file.create_group(group)
+            for name, array in arrays.items():
+                node.create_dataset(name, data=array)
+            if self._journaled.failure:
+                raise self._journaled.failure
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StoreError(self._unwritten(f"{item} to {self.path}", error)) from None
         return node
+
+    def _unwritten(self, what: str, error: Exception) -> str:
+        assert self._journaled is not None
+        reason = _reason(self._journaled.failure or error)  # what HDF5 says then is only what follows from it
+        return f"cannot write {what}: {reason}; what was finished is kept"
 
 
 class FeatureStore(Store):
@@ -191,11 +203,8 @@ class FeatureStore(Store):
             "descriptors": features.descriptors.T.astype(np.float16),
             "image_size": np.array(features.image_size, dtype=np.int64),
         }
-        try:
-            node = self._write(name, arrays)
-            node["keypoints"].attrs["uncertainty"] = 1.0  # hloc's: detection noise in pixels
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StoreError(f"cannot write {name} to {self.path}: {_reason(error)}") from None
+        node = self._write(name, name, arrays)
+        node["keypoints"].attrs["uncertainty"] = 1.0  # hloc's: detection noise in pixels
 
 
 class MatchStore(Store):
@@ -240,10 +249,8 @@ class MatchStore(Store):
         scores = np.zeros(count, dtype=np.float32)
         matches0[matches.indices[:, 0]] = matches.indices[:, 1]
         scores[matches.indices[:, 0]] = matches.scores
-        try:
-            self._write("/".join(flat(pair)), {"matches0": matches0, "matching_scores0": scores})
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StoreError(f"cannot write {pair.a} {pair.b} to {self.path}: {_reason(error)}") from None
+        arrays = {"matches0": matches0, "matching_scores0": scores}
+        self._write(" ".join(pair), "/".join(flat(pair)), arrays)
 
 
 def flat(pair: Pair) -> tuple[str, str]:

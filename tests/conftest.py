@@ -9,7 +9,7 @@ import synthetic
 from lgbatch.config import Settings
 from lgbatch.crawl import crawl
 from lgbatch.decode import decode
-from lgbatch.export import ensure_models
+from lgbatch.export import KINDS, ensure_models
 from lgbatch.extract import Extractor
 from lgbatch.models import default_folder
 from lgbatch.pipelines import scene
@@ -20,7 +20,7 @@ from lgbatch.types import Features
 def models() -> Path:
     """The real models, where the tool keeps them; made from the real weights when they are not there yet."""
     folder = default_folder()
-    ensure_models(folder, "disk")
+    ensure_models(folder, "disk", KINDS)
     return folder
 
 

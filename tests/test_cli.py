@@ -50,6 +50,10 @@ def call(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+def module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "lgbatch", *arguments], capture_output=True, text=True)
+
+
 def one_line(*arguments: str) -> str:
     """The line that a command which could not start leaves on standard error."""
     status, told, line = call(*arguments)
@@ -162,11 +166,11 @@ def test_a_command_line_that_cannot_be_read_has_status_2(arguments: list[str]) -
 
 
 def test_debug_adds_the_traceback() -> None:
-    status, told, explained = call("pairs", "--debug")
-    assert (status, told) == (2, "")
-    assert explained.startswith("Traceback (most recent call last)")
-    assert "StoreError: no features.h5" in explained
-    assert explained.splitlines()[-1].startswith("lgbatch: no features.h5")
+    done = module("pairs", "--debug")  # which turns the log on, for the whole process
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Traceback (most recent call last)")
+    assert "StoreError: no features.h5" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("lgbatch: no features.h5")
 
 
 def test_what_nobody_foresaw_is_one_line_too(extracted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +194,5 @@ def test_an_interrupted_command_has_its_own_status(extracted: list[str], monkeyp
 
 
 def test_it_runs_as_a_module() -> None:
-    command = [sys.executable, "-m", "lgbatch", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == (f"{__version__}\n", "")
+    done = module("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")

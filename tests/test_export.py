@@ -13,7 +13,7 @@ import upstream
 from numpy.typing import NDArray
 
 from lgbatch import errors
-from lgbatch.export import ensure_models, export, reference
+from lgbatch.export import KINDS, ensure_models, export, reference
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
 from lgbatch.models import model_path, open_extractor, open_stages, stage_names
 
@@ -189,7 +189,7 @@ def test_a_model_that_is_not_the_network_is_not_kept(models: Path, tmp_path: Pat
 
 
 def test_what_is_there_is_not_exported_again(models: Path) -> None:
-    ensure_models(models, "disk", say=lambda line: pytest.fail(line))
+    ensure_models(models, "disk", KINDS, say=lambda line: pytest.fail(line))
 
 
 def test_an_unwritable_models_folder_is_one_line(tmp_path: Path) -> None:

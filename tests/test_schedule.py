@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgbatch.schedule import Batch, padded_length, plan
+from lgbatch.schedule import Batch, pack, plan
 
 Pairs = list[tuple[int, int]]
 
@@ -26,9 +26,14 @@ def neighbours(images: int, window: int) -> Pairs:
     return [(i, j) for i in range(images) for j in range(i + 1, min(images, i + 1 + window))]
 
 
+def padded(counts: list[int], pairs: Pairs, batch: Batch) -> int:
+    """Tokens of a batch, each side padded to its longest."""
+    return len(batch) * sum(max(counts[pairs[position][side]] for position in batch) for side in (0, 1))
+
+
 def padding(counts: list[int], pairs: Pairs, batches: list[Batch]) -> float:
     """Share of the tokens of all batches that hold no keypoint."""
-    tokens = sum(len(batch.pairs) * sum(batch.lengths) for batch in batches)
+    tokens = sum(padded(counts, pairs, batch) for batch in batches)
     return 1 - sum(counts[a] + counts[b] for a, b in pairs) / tokens
 
 
@@ -37,7 +42,7 @@ def reads(pairs: Pairs, batches: list[Batch], images: int) -> int:
     memory: OrderedDict[int, None] = OrderedDict()
     read = 0
     for batch in batches:
-        for image in (image for position in batch.pairs for image in pairs[position]):
+        for image in (image for position in batch for image in pairs[position]):
             if image not in memory:
                 read += 1
                 while len(memory) >= images:
@@ -52,18 +57,26 @@ def reads(pairs: Pairs, batches: list[Batch], images: int) -> int:
 def test_every_pair_is_in_one_batch_that_holds_it(job: tuple[list[int], Pairs], images: int, tokens: int) -> None:
     counts, pairs = job
     batches = list(plan(counts, pairs, images=images, tokens=tokens))
-    assert sorted(position for batch in batches for position in batch.pairs) == list(range(len(pairs)))
+    assert sorted(position for batch in batches for position in batch) == list(range(len(pairs)))
     for batch in batches:
-        for side in (0, 1):
-            longest = max(counts[pairs[position][side]] for position in batch.pairs)
-            assert batch.lengths[side] == padded_length(longest) >= longest
-        assert len(batch.pairs) == 1 or len(batch.pairs) * sum(batch.lengths) <= tokens
-        assert all(type(position) is int for position in batch.pairs)
+        assert len(batch) == 1 or padded(counts, pairs, batch) <= tokens
+        assert all(type(position) is int for position in batch)
     assert batches == list(plan(counts, pairs, images=images, tokens=tokens))
 
 
 def test_no_pairs_are_no_batches() -> None:
     assert list(plan([5, 7], [], images=10, tokens=100)) == []
+    assert pack([], tokens=100) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 2048), st.integers(1, 2048)), max_size=40), st.integers(1, 20_000))
+def test_packing_keeps_each_pair_once_and_wastes_little(lengths: Pairs, tokens: int) -> None:
+    batches = pack(lengths, tokens)
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
+    for batch in batches:
+        size = len(batch) * sum(max(lengths[position][side] for position in batch) for side in (0, 1))
+        real = sum(sum(lengths[position]) for position in batch)
+        assert len(batch) == 1 or (size <= tokens and size - real <= 0.05 * size)
 
 
 @pytest.mark.parametrize("tokens", [4096, 131_072])
@@ -77,7 +90,7 @@ def test_little_is_padding(tokens: int) -> None:
 def test_equal_lengths_fill_the_batches() -> None:
     pairs = list(combinations(range(100), 2))
     batches = list(plan([1000] * 100, pairs, images=100, tokens=32_768))
-    assert Counter(len(batch.pairs) for batch in batches) == {16: 309, 6: 1}
+    assert Counter(len(batch) for batch in batches) == {16: 309, 6: 1}
 
 
 @pytest.mark.parametrize("pairs", [list(combinations(range(300), 2)), neighbours(300, 20)])
@@ -102,5 +115,5 @@ def test_images_are_read_seldom_when_few_fit() -> None:
 def test_a_block_needs_no_more_images_than_fit() -> None:
     pairs = list(combinations(range(90), 2))
     batches = list(plan([500] * 90, pairs, images=30, tokens=10**9))
-    assert max(len({image for i in batch.pairs for image in pairs[i]}) for batch in batches) <= 30
+    assert max(len({image for i in batch for image in pairs[i]}) for batch in batches) <= 30
     assert len(batches) < 60
