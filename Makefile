@@ -19,7 +19,7 @@ check: setup types  ## What CI runs: format, lint, types, tests.
 
 types: setup  ## mypy, on the folders laid out as they are installed.
 	rm -rf build/types && mkdir -p build/types
-	cp -R lgbatch build/types/ && cp -R export pipelines configs build/types/lgbatch/
+	cp -R lgbatch build/types/ && cp -R export pipelines bench configs build/types/lgbatch/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml
 
 setup: .venv/ready

@@ -38,7 +38,8 @@ def _graph(module: nn.Module, kind: str, state: reference.State) -> Graph:
     names, outputs = INTERFACE[kind]
     dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else WIDTH
     per_point = {"keypoints": 2, "descriptors": dim, "x": WIDTH, "cosines": HEAD_DIM // 2, "sines": HEAD_DIM // 2}
-    inputs, free = {}, {}
+    inputs: dict[str, torch.Tensor] = {}
+    free: dict[str, tuple[int, ...]] = {}
     for name in names:
         what, points = name.rstrip("01"), 40 if name.endswith("1") else 30  # unequal: neither is taken for the other
         if what in per_point:

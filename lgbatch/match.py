@@ -129,7 +129,8 @@ def outcomes(
     yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
     largest = max((counts[name] for pair in full for name in pair), default=1)
     capacity = max(2 * workers + 2, STEM_BYTES // (largest * BYTES_PER_POINT))
-    tokens = TOKENS[matcher.provider]
+    points = sum(counts[pair.a] + counts[pair.b] for pair in full)
+    tokens = min(TOKENS[matcher.provider], points // (2 * workers) + 1)  # few pairs: some for every worker
     stems = StemCache(lambda name: matcher.stem(read(name)), capacity)
 
     def work(batch: Batch) -> list[Outcome]:

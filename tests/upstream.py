@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from lgbatch.bench import published
+from lgbatch.bench.published import lightglue
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
-from lgbatch.pipelines import published
-from lgbatch.pipelines.published import lightglue
 from lgbatch.types import Features
 
 __all__ = ["disk", "lightglue", "match"]

@@ -1,0 +1,1 @@
+"""Measurements: the engines side by side, and whole runs against COLMAP alone."""

@@ -1,0 +1,219 @@
+"""The matching engines that `lgbatch bench` times: all match the same pairs of the same features in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lgbatch import match
+from lgbatch.config import Settings
+from lgbatch.matcher import Matcher, Trace
+from lgbatch.models import LAYERS, available_cores, open_matcher
+from lgbatch.pairs import write_pairs
+from lgbatch.schedule import plan
+from lgbatch.store import FeatureStore, MatchStore
+from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is matched."""
+
+    features: Mapping[str, Features]
+    """By image name; each has at least one keypoint."""
+    pairs: Sequence[Pair]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Keypoints of each image."""
+        return {name: len(features.keypoints) for name, features in self.features.items()}
+
+    @property
+    def descriptor_dim(self) -> int:
+        """Length of a descriptor."""
+        return int(next(iter(self.features.values())).descriptors.shape[1])
+
+
+class Engine(Protocol):
+    """Matches pairs; what it found, and what it did for that, is asked for afterwards, outside the clock."""
+
+    once_per_image: bool
+    """Whether what an image needs alone is computed once, or for each of its pairs."""
+
+    def match(self, pairs: Sequence[Pair]) -> None:
+        """Match pairs from scratch."""
+
+    def found(self) -> dict[Pair, IntArray]:
+        """The matched rows (K, 2) of each pair of the last call."""
+
+    def trace(self) -> Trace | None:
+        """What went through the stages in the last call; None when that is not known."""
+
+
+class Staged:
+    """The engine of lgbatch, as `lgbatch match` runs it, without reading and writing."""
+
+    once_per_image = True
+
+    def __init__(self, scene: Scene, models: Path, settings: Settings) -> None:
+        """Open the models. Raises ModelError."""
+        self._scene, self._matcher = scene, Matcher(models, settings)
+        self._workers = settings.threads or available_cores()
+        self._outcomes: list[match.Outcome] = []
+
+    def match(self, pairs: Sequence[Pair]) -> None:
+        """See Engine."""
+        self._matcher.trace = []
+        read = self._scene.features.__getitem__
+        self._outcomes = list(match.outcomes(pairs, self._scene.counts, read, self._matcher, self._workers))
+
+    def found(self) -> dict[Pair, IntArray]:
+        """See Engine."""
+        return {pair: outcome.indices for pair, outcome in self._outcomes if isinstance(outcome, Matches)}
+
+    def trace(self) -> Trace | None:
+        """See Engine."""
+        return self._matcher.trace
+
+
+class WholeMatch:
+    """All of lgbatch.match: opening the models, reading the stores, and writing included."""
+
+    once_per_image = True
+
+    def __init__(self, scene: Scene, models: Path, settings: Settings, folder: Path) -> None:
+        """Write the features to a store in the folder, which is made."""
+        self._models, self._settings, self._folder = models, settings, folder
+        folder.mkdir()
+        self._features = folder / "features.h5"
+        with FeatureStore(self._features, append={"made for": "lgbatch bench"}) as store:
+            for name, features in scene.features.items():
+                store.write(name, features)
+        self._runs, self._pairs = 0, list(scene.pairs)
+
+    @property
+    def _store(self) -> Path:
+        return self._folder / f"matches{self._runs}.h5"
+
+    def match(self, pairs: Sequence[Pair]) -> None:
+        """See Engine."""
+        self._store.unlink(missing_ok=True)
+        self._runs, self._pairs = self._runs + 1, list(pairs)
+        write_pairs(self._folder / "pairs.txt", pairs)
+        match.match(
+            self._folder / "pairs.txt", self._features, self._store, models=self._models, settings=self._settings
+        )
+
+    def found(self) -> dict[Pair, IntArray]:
+        """See Engine."""
+        with MatchStore(self._store) as store:
+            return {pair: store.indices(pair) for pair in self._pairs}
+
+    def trace(self) -> Trace | None:
+        """See Engine."""
+        return None
+
+
+class SingleGraph:
+    """The single graph that other programs can run: fixed depth, in padded batches, on all cores at once."""
+
+    once_per_image = False
+
+    def __init__(self, scene: Scene, models: Path, settings: Settings) -> None:
+        """Open the model. Raises ModelError."""
+        self._scene = scene
+        self._model = open_matcher(models, settings.extractor, device=settings.device, threads=settings.threads)
+        self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
+        self._found: dict[Pair, IntArray] = {}
+        self._trace: Trace = []
+
+    def match(self, pairs: Sequence[Pair]) -> None:
+        """See Engine."""
+        self._found, self._trace = {}, []
+        names = list(self._scene.counts)
+        ids = [(names.index(a), names.index(b)) for a, b in pairs]
+        tokens = match.TOKENS[self._model.provider]
+        for batch in plan(list(self._scene.counts.values()), ids, images=len(names), tokens=tokens):
+            self._match([pairs[i] for i in batch])
+
+    def _match(self, pairs: Sequence[Pair]) -> None:
+        feed: dict[str, Any] = {"threshold": self._threshold}
+        for side in (0, 1):
+            images = [self._scene.features[pair[side]] for pair in pairs]
+            feed |= {
+                f"keypoints{side}": _padded([image.keypoints for image in images]),
+                f"descriptors{side}": _padded([image.descriptors for image in images]),
+                f"size{side}": np.array([image.image_size for image in images], dtype=np.float32),
+                f"lengths{side}": np.array([len(image.keypoints) for image in images]),
+            }
+        matches0 = self._model.run(feed)[0]
+        for pair, row in zip(pairs, matches0, strict=True):
+            rows = np.flatnonzero(row >= 0)
+            self._found[pair] = np.stack([rows, row[rows]], axis=1).astype(np.int32)
+        lengths = feed["lengths0"], feed["lengths1"]
+        self._trace += [("stem", lengths[:1]), ("stem", lengths[1:])]
+        self._trace += [(f"layer{i}", lengths) for i in range(LAYERS)] + [(f"head{LAYERS - 1}", lengths)]
+
+    def found(self) -> dict[Pair, IntArray]:
+        """See Engine."""
+        return self._found
+
+    def trace(self) -> Trace | None:
+        """See Engine."""
+        return self._trace
+
+
+class Published:
+    """PyTorch LightGlue for one pair at a time, as hloc and others run it; features are on its device beforehand."""
+
+    once_per_image = False
+
+    def __init__(self, scene: Scene, settings: Settings) -> None:
+        """Load the network. Raises ImportError."""
+        import torch
+
+        from lgbatch.bench import published
+
+        self._scene, self._published = scene, published
+        device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+        torch.set_num_threads(settings.threads or available_cores())
+        names = "depth_confidence", "width_confidence", "filter_threshold"
+        thresholds = {name: getattr(settings, name) for name in names}
+        self._network = published.lightglue(settings.extractor, device=device, **thresholds)
+        self._images = {name: published.tensors(features, device) for name, features in scene.features.items()}
+        self._found: dict[Pair, IntArray] = {}
+        self._trace: Trace = []
+        for i, layer in enumerate(self._network.transformers):
+            layer.register_forward_pre_hook(lambda _, given, stage=f"layer{i}": self._pass(stage, given))
+
+    def _pass(self, stage: str, given: Sequence[Any]) -> None:
+        x0, x1 = given[:2]
+        self._trace.append((stage, (np.array([x0.shape[1]]), np.array([x1.shape[1]]))))
+
+    def match(self, pairs: Sequence[Pair]) -> None:
+        """See Engine."""
+        self._found, self._trace = {}, []
+        for pair in pairs:
+            self._found[pair], stop = self._published.match(self._network, *(self._images[name] for name in pair))
+            self._trace.append((f"head{stop - 1}", self._trace[-1][1]))
+
+    def found(self) -> dict[Pair, IntArray]:
+        """See Engine."""
+        return self._found
+
+    def trace(self) -> Trace | None:
+        """See Engine."""
+        stems: Trace = [("stem", (side,)) for stage, sides in self._trace if stage == "layer0" for side in sides]
+        return stems + self._trace
+
+
+def fixed(settings: Settings) -> Settings:
+    """The settings with which every pair goes through all layers with all its points."""
+    return replace(settings, depth_confidence=-1, width_confidence=-1)
+
+
+def _padded(values: Sequence[FloatArray]) -> FloatArray:
+    length = max(len(value) for value in values)
+    return np.stack([np.pad(value, ((0, length - len(value)), (0, 0))) for value in values])

