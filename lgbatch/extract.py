@@ -46,6 +46,7 @@ class Extractor:
         self.model: Model = open_extractor(models, settings.extractor, device=settings.device, threads=settings.threads)
         self.batch = BATCH[self.model.provider]
         self._max_keypoints = np.array(settings.max_keypoints)
+        self._dim = int(self.model.session.get_outputs()[2].shape[2])
         self.provenance: Provenance = {
             "extractor": settings.extractor,
             "weights": self.model.weights,
@@ -57,7 +58,7 @@ class Extractor:
         """Features of photos of equal shape, keypoints in pixels of the original images."""
         shape = photos[0].pixels.shape
         if min(shape[:2]) < MIN_SIDE:
-            return [_no_features(photo) for photo in photos]
+            return [_no_features(photo, self._dim) for photo in photos]
         images = np.stack([photo.pixels for photo in photos]).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
         outputs = self.model.run({"image": images, "max_keypoints": self._max_keypoints})
         return [
@@ -147,6 +148,6 @@ def group_by_shape(photos: Iterable[Photo | Failure], size: int) -> Iterator[lis
     yield from waiting.values()
 
 
-def _no_features(photo: Photo) -> Features:
+def _no_features(photo: Photo, dim: int) -> Features:
     empty = np.zeros(0, dtype=np.float32)
-    return Features(empty.reshape(0, 2), empty, empty.reshape(0, 128), photo.size)
+    return Features(empty.reshape(0, 2), empty, empty.reshape(0, dim), photo.size)
