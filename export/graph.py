@@ -1,5 +1,7 @@
 """A PyTorch module on its way into an ONNX file."""
 
+import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,11 +28,11 @@ class Graph:
 
 def to_onnx(graph: Graph) -> onnx.ModelProto:
     """Trace the module."""
-    # It warns at every call of torchvision, which nothing here needs.
+    # It warns at every call of torchvision, which nothing here needs, and prints whole graphs as it tries shapes.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     free = torch.export.Dim.DYNAMIC
     shapes = {name: dict.fromkeys(graph.dynamic.get(name, ()), free) for name in graph.inputs}
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")  # deprecations between torch and its own exporter
         program = torch.onnx.export(
             graph.module.eval(),

