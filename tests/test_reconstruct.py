@@ -216,6 +216,8 @@ def test_an_unwritable_place_for_models(tmp_path: Path) -> None:
 def test_interrupt_waits_for_colmap_to_stop() -> None:
     import pycolmap
 
+    # A shell that starts the tests in the background has them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     token = pycolmap.CancellationToken()
     ended = []
 
@@ -226,8 +228,11 @@ def test_interrupt_waits_for_colmap_to_stop() -> None:
         ended.append(True)
 
     threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt), module._bar("test", False) as bar:
-        module._run(work, bar, token)
+    try:
+        with pytest.raises(KeyboardInterrupt), module._bar("test", False) as bar:
+            module._run(work, bar, token)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended
 
 
