@@ -82,7 +82,7 @@ def import_database(
     Raises DatabaseError, naming the image or pair, when the input is unusable or differs from what the
     database holds, and InputError on an unknown camera model.
     """
-    _check_camera_model(camera_model)
+    check_camera_model(camera_model)
     sizes = _image_sizes(features, image_folder)
     pairs = matches.pairs()
     _check_pairs(pairs, set(sizes))
@@ -107,7 +107,8 @@ def _totals(db: "pycolmap.Database") -> tuple[int, int, int, int, int]:
     return db.num_images(), db.num_cameras(), db.num_keypoints(), pairs, db.num_matches()
 
 
-def _check_camera_model(camera_model: str) -> None:
+def check_camera_model(camera_model: str) -> None:
+    """Raise InputError, naming COLMAP's camera models, when this is none of them."""
     import pycolmap
 
     known = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]

@@ -116,8 +116,9 @@ def _open(path: Path, extractor: str, kind: str, *, device: str, threads: int) -
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is said below, in one line
     options.intra_op_num_threads = threads
+    wanted = providers(device)
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers(device))
+        session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # ONNX Runtime has one exception class for each status code
         reason = str(error).strip().partition("\n")[0][:200]
         raise ModelError(f"{path} cannot be opened ({reason}): delete it and {again}") from None

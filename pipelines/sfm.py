@@ -9,7 +9,7 @@ from typing import Any
 
 from lgbatch.config import Settings
 from lgbatch.crawl import crawl
-from lgbatch.database import import_stores
+from lgbatch.database import check_camera_model, import_stores
 from lgbatch.errors import InputError
 from lgbatch.export import ensure_models
 from lgbatch.extract import extract
@@ -44,7 +44,8 @@ def run(
     images, workspace = Path(images), Workspace(Path(out))
     models = Path(models) if models else default_folder()
     summary = Summary(settings)
-    found = crawl(images)  # before the models, which may take a while to make: a wrong folder shows at once
+    check_camera_model(settings.camera_model)  # what is wrong shows at once, not after an hour of matching
+    found = crawl(images)
     with summary.timed("export"):
         ensure_models(models, settings.extractor)
     with summary.timed("extract"):

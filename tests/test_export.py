@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lgbatch import errors
 from lgbatch.export import KINDS, ensure_models, export, reference
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
-from lgbatch.models import model_path, open_extractor, open_stages, stage_names
+from lgbatch.models import gpu_count, model_path, open_extractor, open_stages, stage_names
 
 pytestmark = pytest.mark.weights
 
@@ -186,6 +186,12 @@ def test_a_model_that_is_not_the_network_is_not_kept(models: Path, tmp_path: Pat
     onnx.save(model, tmp_path / "changed.onnx")
     with pytest.raises(errors.ModelError, match="does not agree with the PyTorch reference"):
         parity.matcher(tmp_path / "changed.onnx", state)
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_so(models: Path) -> None:
+    with pytest.raises(errors.ModelError, match=r"^--device cuda: "):
+        open_extractor(models, "disk", device="cuda", threads=1)
 
 
 def test_what_is_there_is_not_exported_again(models: Path) -> None:
