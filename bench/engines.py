@@ -10,8 +10,9 @@ import numpy as np
 from lgbatch import match
 from lgbatch.config import Settings
 from lgbatch.matcher import Matcher, Trace
-from lgbatch.models import LAYERS, available_cores, open_matcher
+from lgbatch.models import LAYERS, TOKENS, open_matcher
 from lgbatch.pairs import write_pairs
+from lgbatch.runtime import available_cores
 from lgbatch.schedule import plan
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair
@@ -124,7 +125,7 @@ class SingleGraph:
     def __init__(self, scene: Scene, models: Path, settings: Settings) -> None:
         """Open the model. Raises ModelError."""
         self._scene = scene
-        self._model = open_matcher(models, settings.extractor, device=settings.device, threads=settings.threads)
+        self._model = open_matcher(models, settings)
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
         self._found: dict[Pair, IntArray] = {}
         self._trace: Trace = []
@@ -134,7 +135,7 @@ class SingleGraph:
         self._found, self._trace = {}, []
         names = list(self._scene.counts)
         ids = [(names.index(a), names.index(b)) for a, b in pairs]
-        tokens = match.TOKENS[self._model.provider]
+        tokens = TOKENS[self._model.device]
         for batch in plan(list(self._scene.counts.values()), ids, images=len(names), tokens=tokens):
             self._match([pairs[i] for i in batch])
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from lgbatch.models import available_cores, providers
+from lgbatch.runtime import available_cores, choose
 
 Result = TypeVar("Result")
 
@@ -46,8 +46,11 @@ class MatrixRate:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        self._session = ort.InferenceSession(model.SerializeToString(), options, providers=providers(device))
-        place = "cuda" if self._session.get_providers()[0].startswith("CUDA") else "cpu"
+        place = "cuda" if choose(device) == "cuda" else "cpu"
+        cuda = ["CUDAExecutionProvider"] if place == "cuda" else []
+        self._session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=[*cuda, "CPUExecutionProvider"]
+        )
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_input("a", ort.OrtValue.ortvalue_from_numpy(values, place, 0))
         self._binding.bind_output("c", place, 0)

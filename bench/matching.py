@@ -8,7 +8,7 @@ pair of the sample takes over those of an average pair of all.
 import importlib.util
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from lgbatch.crawl import crawl
 from lgbatch.errors import InputError
 from lgbatch.export import KINDS, ensure_models
 from lgbatch.extract import extract
-from lgbatch.models import available_cores
+from lgbatch.models import matching_precision
 from lgbatch.pairs import exhaustive
 from lgbatch.pipelines import scene
+from lgbatch.runtime import available_cores
 from lgbatch.store import FeatureStore
 from lgbatch.types import Features, Pair
 
@@ -102,9 +103,16 @@ def _features(prefix: str, images: Path, store: Path, models: Path, settings: Se
 def _rows(known: Scene, models: Path, settings: Settings, folder: Path) -> list[Row]:
     full = fixed(settings)
     ours = Row("lgbatch", lambda: Staged(known, models, settings), known)
+    single = replace(settings, precision="fp32")
+    exact = (
+        []
+        if matching_precision(settings) == "fp32"
+        else [Row("lgbatch, fp32", lambda: Staged(known, models, single), known)]
+    )
     rows = [
         ours,
         Row("lgbatch, with its files", lambda: WholeMatch(known, models, settings, folder / "files"), known, like=ours),
+        *exact,
         Row("lgbatch, fixed", lambda: Staged(known, models, full), known, fixed=True),
         Row("single graph, fixed", lambda: SingleGraph(known, models, settings), known, fixed=True),
     ]

@@ -19,6 +19,7 @@ from lgbatch.crawl import crawl
 from lgbatch.errors import InputError, LgbatchError
 from lgbatch.evaluate import AUC_THRESHOLDS, KnownCamera, evaluate, read_strecha
 from lgbatch.export import ensure_models
+from lgbatch.models import stages_kind
 
 OURS, SIFT = "lgbatch run", "pycolmap, SIFT"
 _SHOWN = {f"{threshold:g}": f"AUC {threshold:g}°" for threshold in AUC_THRESHOLDS}
@@ -64,7 +65,7 @@ def run(images: Path, truth: Path | None = None, *, models: Path, settings: Sett
     """
     names = {ref.name for ref in crawl(images).images}
     known = _known(truth, names) if truth else None
-    ensure_models(models, settings.extractor)
+    ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
     ways: dict[str, Callable[[Path], list[str | Path]]] = {
         OURS: lambda out: _lgbatch_command(images, out, models, settings),
         SIFT: lambda out: ["lgbatch.bench.sift", images.absolute(), out],

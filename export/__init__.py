@@ -20,9 +20,8 @@ from lgbatch.models import Kind, model_path
 EXTRACTORS = {"disk": {"extractor": "disk-depth-save.pth", "matcher": "disk_lightglue.pth"}}
 """The weights of each extractor and of its LightGlue. Its module here, and its reference, have its name."""
 
-KINDS: tuple[Kind, ...] = ("extractor", "stages", "matcher")
-NEEDED: tuple[Kind, ...] = ("extractor", "stages")
-"""What lgbatch itself runs; the single-graph matcher is for other programs."""
+KINDS: tuple[Kind, ...] = ("extractor", "stages", "stages-int8", "matcher")
+"""The single-graph matcher is for other programs."""
 PACKAGES = ("torch", "onnx", "onnxscript")
 
 
@@ -40,9 +39,7 @@ class Exported:
     """How close it is to the PyTorch reference."""
 
 
-def ensure_models(
-    folder: Path, extractor: str, kinds: Sequence[Kind] = NEEDED, say: Callable[[str], None] = to_stderr
-) -> None:
+def ensure_models(folder: Path, extractor: str, kinds: Sequence[Kind], say: Callable[[str], None] = to_stderr) -> None:
     """Export what is missing of an extractor's models. Raises ModelError when it cannot be done here."""
     missing = [path for kind in kinds if not (path := model_path(folder, extractor, kind)).exists()]
     if not missing:
@@ -87,7 +84,7 @@ def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, 
         "lgbatch.extractor": extractor,
         "lgbatch.weights": file.name,
         "lgbatch.weights_sha256": file.sha256,
-        "lgbatch.settings": json.dumps({"precision": "fp32"}),
+        "lgbatch.settings": json.dumps({"precision": "int8" if kind == "stages-int8" else "fp32"}),
     }
     path = model_path(folder, extractor, kind)
     try:

@@ -20,7 +20,8 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
         return {"": (kind, to_onnx(network.graph(state)))}
     if kind == "matcher":
         return {"": (kind, matcher.single(state))}
-    return {f"{stage}.onnx": (graph, model) for stage, graph, model in matcher.stages(state)}
+    stages = matcher.stages(state, quantized=kind == "stages-int8")
+    return {f"{stage}.onnx": (graph, model) for stage, graph, model in stages}
 
 
 def compare(extractor: str, kind: Kind, path: Path, state: reference.State) -> parity.Figures:
@@ -28,4 +29,6 @@ def compare(extractor: str, kind: Kind, path: Path, state: reference.State) -> p
     if kind == "extractor":
         expect = getattr(reference, extractor)
         return parity.extractor(path, lambda image, most: expect(state, image, most))
-    return parity.matcher(path, state) if kind == "matcher" else parity.stages(path, state)
+    if kind == "matcher":
+        return parity.matcher(path, state)
+    return parity.stages(path, state, tolerance=0.3 if kind == "stages-int8" else 1e-2)

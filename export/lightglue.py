@@ -14,6 +14,8 @@ nobody reads; the head leaves them out.
 reference.lightglue is the network as the paper writes it, which every export is compared with.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,17 @@ def attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Ten
         shape=query.shape,
         version=OPSET,
     )
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
+    """The same, written out. OpenVINO makes one kernel of this, and of the operator a row of them."""
+    heads = [x.unflatten(-1, (HEADS, HEAD_DIM)).transpose(1, 2) for x in (query * HEAD_DIM**-0.5, key, value)]
+    padding = torch.where(torch.arange(key.shape[1])[None] < lengths[:, None], 0.0, FAR)
+    weights = (heads[0] @ heads[1].transpose(2, 3) + padding[:, None, None]).softmax(-1)
+    return (weights @ heads[2]).transpose(1, 2).flatten(2)
+
+
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Dense(nn.Module):
@@ -79,8 +92,9 @@ class FeedForward(nn.Module):
 class SelfBlock(nn.Module):
     """The points of one image look at each other, with rotary positions."""
 
-    def __init__(self, state: reference.State, index: int) -> None:
+    def __init__(self, state: reference.State, index: int, attend: Attention = attention) -> None:
         super().__init__()
+        self.attend = attend
         block = f"self_attn.{index}"
         weight = state[f"{block}.Wqkv.weight"].reshape(HEADS, HEAD_DIM, 3, WIDTH)
         bias = state[f"{block}.Wqkv.bias"].reshape(HEADS, HEAD_DIM, 3)
@@ -94,14 +108,15 @@ class SelfBlock(nn.Module):
         """(B, N, W) to (B, N, W); cosines and sines are (B, N, HEAD_DIM / 2)."""
         query = rotary_embedding(self.query(x), cosines, sines, num_heads=HEADS)
         key = rotary_embedding(self.key(x), cosines, sines, num_heads=HEADS)
-        return self.ffn(x, attention(query, key, self.value(x), lengths))
+        return self.ffn(x, self.attend(query, key, self.value(x), lengths))
 
 
 class CrossBlock(nn.Module):
     """The points of each image look at those of the other."""
 
-    def __init__(self, state: reference.State, index: int) -> None:
+    def __init__(self, state: reference.State, index: int, attend: Attention) -> None:
         super().__init__()
+        self.attend = attend
         block = f"cross_attn.{index}"
         self.query_key = Dense(state[f"{block}.to_qk.weight"], state[f"{block}.to_qk.bias"])
         self.value = Dense(state[f"{block}.to_v.weight"], state[f"{block}.to_v.bias"])
@@ -110,8 +125,8 @@ class CrossBlock(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor, lengths0: Tensor, lengths1: Tensor) -> tuple[Tensor, Tensor]:
         """(B, M, W) and (B, N, W) to the same shapes."""
         qk0, qk1 = self.query_key(x0), self.query_key(x1)
-        context0 = attention(qk0, qk1, self.value(x1), lengths1)
-        context1 = attention(qk1, qk0, self.value(x0), lengths0)
+        context0 = self.attend(qk0, qk1, self.value(x1), lengths1)
+        context1 = self.attend(qk1, qk0, self.value(x0), lengths0)
         return self.ffn(x0, context0), self.ffn(x1, context1)
 
 
@@ -143,10 +158,12 @@ class Layer(nn.Module):
     With `decide`, it also tells how sure each point is of its match, and how likely it has one.
     """
 
-    def __init__(self, state: reference.State, index: int, *, decide: bool = False) -> None:
+    def __init__(
+        self, state: reference.State, index: int, *, decide: bool = False, attend: Attention = attention
+    ) -> None:
         super().__init__()
-        self.self_block = SelfBlock(state, index) if index else None
-        self.cross_block = CrossBlock(state, index)
+        self.self_block = SelfBlock(state, index, attend) if index else None
+        self.cross_block = CrossBlock(state, index, attend)
         self.deciders = Deciders(state, index) if decide else None
 
     def forward(

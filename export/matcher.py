@@ -8,7 +8,20 @@ from torch import nn
 
 from lgbatch.export import reference
 from lgbatch.export.graph import Graph, to_onnx, with_weights
-from lgbatch.export.lightglue import HEAD_DIM, LAYERS, OPSET, WIDTH, Head, Layer, Matcher, Stem
+from lgbatch.export.lightglue import (
+    HEAD_DIM,
+    LAYERS,
+    OPSET,
+    WIDTH,
+    Attention,
+    Head,
+    Layer,
+    Matcher,
+    Stem,
+    attention,
+    plain_attention,
+)
+from lgbatch.export.quantize import int8
 from lgbatch.models import INTERFACE, stage_names
 
 
@@ -17,21 +30,29 @@ def single(state: reference.State) -> onnx.ModelProto:
     return to_onnx(_graph(Matcher(state), "matcher", state))
 
 
-def stages(state: reference.State) -> Iterator[tuple[str, str, onnx.ModelProto]]:
-    """The same network in stages: name, kind and model of each. Stages of a kind are traced once."""
+def stages(state: reference.State, *, quantized: bool = False) -> Iterator[tuple[str, str, onnx.ModelProto]]:
+    """The same network in stages: name, kind and model of each. Stages of a kind are traced once.
+
+    Quantized, the layers are as OpenVINO likes them: 8-bit weights, and attention written out.
+    """
     traced: dict[str, onnx.ModelProto] = {}
     for stage, kind in stage_names().items():
-        module = _stage(state, stage)
+        module = _stage(state, stage, plain_attention if quantized else attention)
         if kind not in traced:
             traced[kind] = to_onnx(_graph(module, kind, state))
-        yield stage, kind, with_weights(traced[kind], module)
+        model = with_weights(traced[kind], module)
+        yield stage, kind, int8(model) if quantized and isinstance(module, Layer) else model
 
 
-def _stage(state: reference.State, stage: str) -> nn.Module:
+def _stage(state: reference.State, stage: str, attend: Attention) -> nn.Module:
     if stage == "stem":
         return Stem(state)
     index = int(stage[-1])
-    return Head(state, index) if stage.startswith("head") else Layer(state, index, decide=index < LAYERS - 1)
+    return (
+        Head(state, index)
+        if stage.startswith("head")
+        else Layer(state, index, decide=index < LAYERS - 1, attend=attend)
+    )
 
 
 def _graph(module: nn.Module, kind: str, state: reference.State) -> Graph:

@@ -70,7 +70,7 @@ def matcher(model: Path, state: reference.State) -> Figures:
     return _judge(model, figures, found > 100 and figures["same_matches"] >= 0.995 and error < 1e-2)
 
 
-def stages(folder: Path, state: reference.State) -> Figures:
+def stages(folder: Path, state: reference.State, *, tolerance: float) -> Figures:
     """Compare every stage with the reference, each fed with what the reference made before it; raises ModelError."""
     keypoints, descriptors, size, counts = _pairs(state)
     largest = {"layer_error": 0.0, "decision_error": 0.0, "score_error": 0.0}
@@ -103,7 +103,7 @@ def stages(folder: Path, state: reference.State) -> Figures:
             largest["layer_error"] = max(largest["layer_error"], *errors[:2])
             largest["decision_error"] = max(largest["decision_error"], *errors[2:], 0.0)
             largest["score_error"] = max(largest["score_error"], _largest(probability.numpy() - scores[0]))
-    return _judge(folder, {"stages": 1 + 2 * LAYERS, **largest}, max(largest.values()) < 1e-2)
+    return _judge(folder, {"stages": 1 + 2 * LAYERS, **largest}, max(largest.values()) < tolerance)
 
 
 def _pairs(state: reference.State) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:

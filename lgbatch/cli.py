@@ -16,7 +16,7 @@ from lgbatch.export import EXTRACTORS, ensure_models
 from lgbatch.export import export as export_models
 from lgbatch.extract import extract as extract_features
 from lgbatch.match import match as match_pairs
-from lgbatch.models import default_folder
+from lgbatch.models import default_folder, stages_kind
 from lgbatch.options import Json, Models, WorkspaceFolder, command
 from lgbatch.pairs import make_pairs, read_pairs, write_pairs
 from lgbatch.pipelines import demo as demo_pipeline
@@ -44,6 +44,7 @@ MATCH = (
     "camera_mode",
     "camera_model",
     "device",
+    "precision",
     "threads",
 )
 RECONSTRUCT = ("mapper", "threads")
@@ -150,7 +151,7 @@ def match(
         folder = _image_folder(images, features)
     pairs_file = pairs_file or files.pairs
     read_pairs(pairs_file)  # before the models too
-    ensure_models(models, settings.extractor, ["stages"])
+    ensure_models(models, settings.extractor, [stages_kind(settings)])
     with summary.timed("match"):
         done = match_pairs(pairs_file, files.features, files.matches, models=models, settings=settings)
     summary.add_matched(done)

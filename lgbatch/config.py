@@ -10,8 +10,6 @@ from typing import Any, Literal, Self, get_args, get_origin
 
 from lgbatch.errors import InputError
 
-DEVICES = ("auto", "cpu", "cuda")
-
 
 def _setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
     return field(default=default, metadata={"help": help, "low": low, "high": high})
@@ -45,6 +43,11 @@ class Settings:
     camera_model: str = _setting("SIMPLE_RADIAL", "COLMAP camera model.")
     mapper: Literal["incremental", "global"] = _setting("incremental", "COLMAP mapper.")
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "Where the models run.")
+    precision: Literal["auto", "fp32", "int8"] = _setting(
+        "auto",
+        "What matching computes in: fp32 finds the published network's matches; int8, on a CPU, 99 percent of them, "
+        "and much faster where the processor multiplies bfloat16 (auto: int8 there, else fp32).",
+    )
     threads: int = _setting(0, "CPU threads; 0 takes all cores.", low=0, high=1024)
 
     def __post_init__(self) -> None:

@@ -13,13 +13,14 @@ from lgbatch.config import Settings
 from lgbatch.crawl import Crawl, crawl
 from lgbatch.decode import decode, to_original
 from lgbatch.errors import ItemError, StoreError
-from lgbatch.models import Model, available_cores, open_extractor
+from lgbatch.models import Model, open_extractor
+from lgbatch.runtime import available_cores
 from lgbatch.store import FeatureStore, Provenance
 from lgbatch.types import Failure, Features, ImageRef, Photo
 
 MIN_SIDE = 5
 """A keypoint is the greatest in a window of this many pixels; what is smaller has none."""
-BATCH = {"CPUExecutionProvider": 1, "CUDAExecutionProvider": 8}
+BATCH = {"cpu": 1, "cuda": 8}
 """Photos in one batch. On CPU more are no faster (measured), and take more memory."""
 COMMIT_SECONDS = 2.0
 """Most work that a killed run loses."""
@@ -43,10 +44,10 @@ class Extractor:
 
     def __init__(self, models: Path, settings: Settings) -> None:
         """Open the extractor's model. Raises ModelError as models.open_extractor."""
-        self.model: Model = open_extractor(models, settings.extractor, device=settings.device, threads=settings.threads)
-        self.batch = BATCH[self.model.provider]
+        self.model: Model = open_extractor(models, settings)
+        self.batch = BATCH[self.model.device]
         self._max_keypoints = np.array(settings.max_keypoints)
-        self._dim = int(self.model.session.get_outputs()[2].shape[2])
+        self._dim = self.model.session.widths[2] or 0
         self.provenance: Provenance = {
             "extractor": settings.extractor,
             "weights": self.model.weights,

@@ -15,8 +15,8 @@ from lgbatch.ahead import ahead
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
 from lgbatch.matcher import Matcher, Stem, no_matches
-from lgbatch.models import available_cores
 from lgbatch.pairs import PairsFile, read_pairs
+from lgbatch.runtime import available_cores
 from lgbatch.schedule import Batch, plan
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import Failure, Features, Matches, Pair
@@ -24,8 +24,6 @@ from lgbatch.types import Failure, Features, Matches, Pair
 STEM_BYTES = 512 << 20
 """Memory for what is kept of images between their pairs."""
 BYTES_PER_POINT = 4 * (256 + 64)
-TOKENS = {"CPUExecutionProvider": 4096, "CUDAExecutionProvider": 131072}
-"""Padded keypoints, of both sides together, in one batch."""
 COMMIT_SECONDS = 2.0
 """Most work that a killed run loses."""
 
@@ -60,7 +58,8 @@ def match(pairs_path: Path, features_path: Path, store_path: Path, *, models: Pa
         matcher = Matcher(models, settings)
         provenance = {
             "matcher": f"{settings.extractor} lightglue",
-            "weights": matcher.weights,
+            "weights": matcher.stages.weights,
+            "precision": matcher.stages.precision,
             "depth_confidence": settings.depth_confidence,
             "width_confidence": settings.width_confidence,
             "filter_threshold": settings.filter_threshold,
@@ -130,7 +129,7 @@ def outcomes(
     largest = max((counts[name] for pair in full for name in pair), default=1)
     capacity = max(2 * workers + 2, STEM_BYTES // (largest * BYTES_PER_POINT))
     points = sum(counts[pair.a] + counts[pair.b] for pair in full)
-    tokens = min(TOKENS[matcher.provider], points // (2 * workers) + 1)  # few pairs: some for every worker
+    tokens = min(matcher.stages.tokens, points // (2 * workers) + 1)  # few pairs: some for every worker
     stems = StemCache(lambda name: matcher.stem(read(name)), capacity)
 
     def work(batch: Batch) -> list[Outcome]:

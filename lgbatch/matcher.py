@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.config import Settings
-from lgbatch.models import LAYERS, Array, Model, open_stages
+from lgbatch.models import LAYERS, open_stages
+from lgbatch.runtime import Array
 from lgbatch.schedule import pack
 from lgbatch.types import Features, FloatArray, IntArray, Matches
 
@@ -71,34 +72,25 @@ class Matcher:
 
     def __init__(self, models: Path, settings: Settings) -> None:
         """Open the stages of an extractor's LightGlue. Raises ModelError as models.open_stages."""
-        self._stages: Mapping[str, Model] = open_stages(models, settings.extractor, device=settings.device)
+        self.stages = open_stages(models, settings)
         self._depth = np.float32(settings.depth_confidence)
         self._width = settings.width_confidence
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
         self.trace: Trace | None = None  # where there is a list, it is added to
 
-    @property
-    def provider(self) -> str:
-        """Which ONNX Runtime provider runs it."""
-        return self._stages["stem"].provider
-
-    @property
-    def weights(self) -> str:
-        """sha256 of the weights that it was made from."""
-        return self._stages["stem"].weights
-
     def stem(self, features: Features) -> Stem:
         """What depends on one image alone; it has at least one keypoint."""
-        x, cosines, sines = self._run(
+        count = len(features.keypoints)
+        outputs = self._run(
             "stem",
             {
-                "keypoints": features.keypoints[None],
-                "descriptors": features.descriptors[None],
+                "keypoints": self._padded([features.keypoints]),
+                "descriptors": self._padded([features.descriptors]),
                 "size": np.array([features.image_size], dtype=np.float32),
-                "lengths": np.array([len(features.keypoints)]),
+                "lengths": np.array([count]),
             },
         )
-        return Stem(x[0], cosines[0], sines[0])
+        return Stem(*(output[0, :count] for output in outputs))
 
     def match(self, pairs: Sequence[tuple[Stem, Stem]], tokens: int) -> list[Matches]:
         """Match pairs, in batches of up to `tokens` padded points."""
@@ -120,7 +112,7 @@ class Matcher:
 
     def _advance(self, batch: Sequence[_Pair], layer: int) -> list[_Pair]:
         """Send a batch through a layer, drop points, and return the pairs that are done."""
-        feed = _feed(batch, ("x", "cosines", "sines") if layer else ("x",))
+        feed = self._feed(batch, ("x", "cosines", "sines") if layer else ("x",))
         outputs = self._run(f"layer{layer}", feed)
         done = []
         for row, pair in enumerate(batch):
@@ -140,7 +132,7 @@ class Matcher:
     def _run(self, stage: str, feed: Mapping[str, Array]) -> Sequence[Array]:
         if self.trace is not None:
             self.trace.append((stage, tuple(feed[name] for name in sorted(feed) if name.startswith("lengths"))))
-        return self._stages[stage].run(feed)
+        return self.stages.run(stage, feed)
 
     def _is_done(self, pair: _Pair, decisions: Sequence[FloatArray], layer: int) -> bool:
         if self._depth < 0:
@@ -160,13 +152,34 @@ class Matcher:
                 side.keep(keep)
 
     def _finish(self, batch: Sequence[_Pair], layer: int) -> None:
-        feed = _feed(batch, ("x",)) | {"threshold": self._threshold}
+        feed = self._feed(batch, ("x",)) | {"threshold": self._threshold}
         matches0, scores = self._run(f"head{layer}", feed)
         for pair, row, score in zip(batch, matches0, scores, strict=True):
             found = np.flatnonzero(row >= 0)
             first, second = pair.sides
             indices = np.stack([first.index[found], second.index[row[found]]], axis=1)
             pair.matches = Matches(indices, score[found])
+
+    def _feed(self, batch: Sequence[_Pair], names: Sequence[str]) -> dict[str, Array]:
+        """Each side of a batch, padded."""
+        feed: dict[str, Array] = {}
+        for number in (0, 1):
+            sides = [pair.sides[number] for pair in batch]
+            feed[f"lengths{number}"] = np.array([len(side.x) for side in sides], dtype=np.int64)
+            for name in names:
+                feed[f"{name}{number}"] = self._padded([getattr(side, name) for side in sides])
+        return feed
+
+    def _padded(self, values: Sequence[FloatArray]) -> FloatArray:
+        """Rows (N, C) of each item as one array (B, L, C). A single item that fits needs no copy."""
+        longest, step = max(len(value) for value in values), self.stages.step
+        length = -(-longest // step) * step
+        if len(values) == 1 and length == longest:
+            return values[0][None]
+        padded = np.zeros((len(values), length, values[0].shape[1]), dtype=np.float32)
+        for row, value in enumerate(values):
+            padded[row, : len(value)] = value
+        return padded
 
 
 def confidence_threshold(layer: int) -> np.float32:
@@ -185,23 +198,3 @@ def _side(stem: Stem) -> _Side:
 
 def _batches(pairs: Sequence[_Pair], tokens: int) -> list[list[_Pair]]:
     return [[pairs[i] for i in group] for group in pack([pair.lengths for pair in pairs], tokens)]
-
-
-def _feed(batch: Sequence[_Pair], names: Sequence[str]) -> dict[str, Array]:
-    """Pad each side of a batch to its longest item. A single pair needs no copy."""
-    feed: dict[str, Array] = {}
-    for number in (0, 1):
-        sides = [pair.sides[number] for pair in batch]
-        lengths = np.array([len(side.x) for side in sides], dtype=np.int64)
-        feed[f"lengths{number}"] = lengths
-        for name in names:
-            values = [getattr(side, name) for side in sides]
-            feed[f"{name}{number}"] = values[0][None] if len(values) == 1 else _padded(values, int(lengths.max()))
-    return feed
-
-
-def _padded(values: Sequence[FloatArray], length: int) -> FloatArray:
-    padded = np.zeros((len(values), length, values[0].shape[1]), dtype=np.float32)
-    for row, value in enumerate(values):
-        padded[row, : len(value)] = value
-    return padded

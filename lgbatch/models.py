@@ -1,24 +1,36 @@
-"""Finds, checks and opens the ONNX models. The only user of ONNX Runtime's sessions."""
+"""Finds, checks and opens the models."""
 
-import ctypes
-import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import onnxruntime as ort
-from numpy.typing import NDArray
-
+from lgbatch.config import Settings
 from lgbatch.errors import ModelError
+from lgbatch.runtime import (
+    ROUND,
+    Array,
+    Device,
+    OnnxRuntime,
+    OpenVino,
+    Session,
+    available_cores,
+    choose,
+    has_openvino,
+    multiplies_bfloat16,
+)
 
-Kind = Literal["extractor", "matcher", "stages"]
-Array = NDArray[Any]
+Kind = Literal["extractor", "matcher", "stages", "stages-int8"]
 
 FORMAT = "1"
 """Part of a model's file name. Goes up when what models take or give changes, so that they are exported again."""
+
+TOKENS: dict[Device, int] = {"cpu": 4096, "cuda": 131072}
+"""Padded keypoints, of both sides together, in one batch of the matcher."""
+INT8_TOKENS = 2048
+"""Larger batches are no faster there, and each size of batch is one more shape to compile."""
 
 LAYERS = 9
 _SIDES = [f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)]
@@ -41,25 +53,49 @@ INTERFACE: dict[str, tuple[list[str], list[str]]] = {
 class Model:
     """An opened model: named arrays in, arrays out."""
 
-    session: ort.InferenceSession
+    session: Session
     path: Path
-    metadata: Mapping[str, str]
-    """What the export stored: weights hash, settings, parity figures."""
-
-    @property
-    def provider(self) -> str:
-        """Which ONNX Runtime provider runs it."""
-        return str(self.session.get_providers()[0])
+    device: Device
+    """What it runs on."""
 
     @property
     def weights(self) -> str:
         """sha256 of the weights that it was made from."""
-        return self.metadata["lgbatch.weights_sha256"]
+        return self.session.metadata["lgbatch.weights_sha256"]
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
-        """Outputs in the order of INTERFACE; raises RuntimeError (of ONNX Runtime) when the run fails."""
-        outputs: Sequence[Array] = self.session.run(None, dict(feed))
-        return outputs
+        """Outputs in the order of INTERFACE; raises RuntimeError when the run fails."""
+        return self.session.run(feed)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """LightGlue in stages, opened."""
+
+    models: Mapping[str, Model]
+    """By stage_names()."""
+    device: Device
+    precision: str
+    """fp32 or int8."""
+
+    @property
+    def step(self) -> int:
+        """Lengths of batches are best multiples of this."""
+        return ROUND if self.precision == "int8" else 1
+
+    @property
+    def tokens(self) -> int:
+        """Padded keypoints, of both sides together, that one batch best holds."""
+        return INT8_TOKENS if self.precision == "int8" else TOKENS[self.device]
+
+    @property
+    def weights(self) -> str:
+        """sha256 of the weights that they were made from."""
+        return self.models["stem"].weights
+
+    def run(self, stage: str, feed: Mapping[str, Array]) -> Sequence[Array]:
+        """As Model.run."""
+        return self.models[stage].run(feed)
 
 
 def default_folder() -> Path:
@@ -81,105 +117,92 @@ def stage_names() -> dict[str, str]:
 
 
 def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
-    """Where the model of this extractor and kind lies; the stages are a folder of models."""
-    return folder / (f"{extractor}-{kind}-v{FORMAT}" + ("" if kind == "stages" else ".onnx"))
+    """Where the model of this extractor and kind lies; stages are a folder of models."""
+    return folder / (f"{extractor}-{kind}-v{FORMAT}" + ("" if kind.startswith("stages") else ".onnx"))
 
 
-def open_extractor(folder: Path, extractor: str, *, device: str, threads: int) -> Model:
-    """Open and check an extractor. Raises ModelError: missing, damaged, another's, or the device is not there."""
-    path = model_path(folder, extractor, "extractor")
-    return _open(path, extractor, "extractor", device=device, threads=threads or available_cores())
+def matching_precision(settings: Settings) -> str:
+    """What the staged matcher is to compute in: `auto` is int8 where that is fast, and fp32 elsewhere.
+
+    Raises ModelError where the device, or this precision on it, is not to be had.
+    """
+    on_cpu = choose(settings.device) == "cpu"
+    if settings.precision == "auto":
+        return "int8" if on_cpu and multiplies_bfloat16() else "fp32"
+    if settings.precision == "int8" and not (on_cpu and has_openvino()):
+        way = "run `pip install openvino`" if on_cpu else "use --device cpu"
+        raise ModelError(f"--precision int8 is for OpenVINO on a CPU: {way}, or --precision fp32")
+    return settings.precision
 
 
-def open_matcher(folder: Path, extractor: str, *, device: str, threads: int) -> Model:
+def stages_kind(settings: Settings) -> Kind:
+    """Which model the staged matcher is; raises as matching_precision."""
+    return "stages-int8" if matching_precision(settings) == "int8" else "stages"
+
+
+def open_extractor(folder: Path, settings: Settings) -> Model:
+    """Open and check an extractor. Raises ModelError: missing, damaged, another's, or the device is not there.
+
+    It computes in single precision always: keypoints are to be the reference's.
+    """
+    path, device = model_path(folder, settings.extractor, "extractor"), choose(settings.device)
+    return _open(path, settings.extractor, "extractor", device, threads=settings.threads or available_cores())
+
+
+def open_matcher(folder: Path, settings: Settings) -> Model:
     """Open and check the single-graph matcher of an extractor. Raises ModelError as open_extractor."""
-    path = model_path(folder, extractor, "matcher")
-    return _open(path, extractor, "matcher", device=device, threads=threads or available_cores())
+    path = model_path(folder, settings.extractor, "matcher")
+    device = choose(settings.device)
+    return _open(path, settings.extractor, "matcher", device, threads=settings.threads or available_cores())
 
 
-def open_stages(folder: Path, extractor: str, *, device: str) -> dict[str, Model]:
-    """Open and check the staged matcher of an extractor, by stage_names(). Raises ModelError as open_extractor.
+def open_stages(folder: Path, settings: Settings) -> Stages:
+    """Open and check the staged matcher of an extractor. Raises ModelError as open_extractor and matching_precision.
 
     On CPU each stage runs in the thread that calls it: many small sessions with thread pools of their own fight for
-    the cores, while one worker per core does not (measured).
+    the cores, while one worker per core does not (measured). In int8 OpenVINO runs the layers, and only these; in
+    fp32 it is no faster than ONNX Runtime, and takes more memory.
     """
-    path = model_path(folder, extractor, "stages")
-    return {
-        stage: _open(path / f"{stage}.onnx", extractor, kind, device=device, threads=1, shared=True)
-        for stage, kind in stage_names().items()
-    }
+    device, precision = choose(settings.device), matching_precision(settings)
+    workers = settings.threads or available_cores()
+    path = model_path(folder, settings.extractor, stages_kind(settings))
+    models = {}
+    for stage, kind in stage_names().items():
+        quick = precision == "int8" and kind.endswith("layer")
+        models[stage] = _open(path / f"{stage}.onnx", settings.extractor, kind, device, streams=workers, quick=quick)
+    return Stages(models, device, precision)
 
 
-def _open(path: Path, extractor: str, kind: str, *, device: str, threads: int, shared: bool = False) -> Model:
+def _open(
+    path: Path,
+    extractor: str,
+    kind: str,
+    device: Device,
+    *,
+    threads: int = 1,
+    streams: int = 0,
+    quick: bool = False,
+) -> Model:
+    """Open and check a file; a stage, of which `streams` run at once, shares its memory with the others."""
     again = f"run `lgbatch export {extractor}`"
     if not path.is_file():
         raise ModelError(f"no {path.name} in {path.parent}: {again}")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is said below, in one line
-    options.intra_op_num_threads = threads
-    if shared:
-        _share_memory()
-        options.add_session_config_entry("session.use_env_allocators", "1")
-    wanted = providers(device)
+    session: Session
     try:
-        session = ort.InferenceSession(str(path), options, providers=wanted)
-    except Exception as error:  # ONNX Runtime has one exception class for each status code
-        reason = str(error).strip().partition("\n")[0][:200]
+        if quick:
+            session = OpenVino(path, streams=streams)
+        else:
+            session = OnnxRuntime(path, device, threads=threads, shared=streams > 0)
+    except ModelError:
+        raise
+    except Exception as error:  # each runtime has exceptions of its own
+        reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} cannot be opened ({reason}): delete it and {again}") from None
-    metadata = dict(session.get_modelmeta().custom_metadata_map)
-    found = metadata.get("lgbatch.kind"), metadata.get("lgbatch.extractor")
+    found = session.metadata.get("lgbatch.kind"), session.metadata.get("lgbatch.extractor")
     if found[0] is None:
         raise ModelError(f"{path} was not made by lgbatch: delete it and {again}")
     if found != (kind, extractor):
         raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {extractor} {kind}: delete it and {again}")
-    names = sorted(i.name for i in session.get_inputs()), [o.name for o in session.get_outputs()]
-    if names != (sorted(INTERFACE[kind][0]), INTERFACE[kind][1]):
+    if (sorted(session.inputs), list(session.outputs)) != (sorted(INTERFACE[kind][0]), INTERFACE[kind][1]):
         raise ModelError(f"{path} has other inputs or outputs than its metadata says: delete it and {again}")
-    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise ModelError("--device cuda: ONNX Runtime could not start on the GPU; see its CUDA and cuDNN versions")
-    return Model(session, path, metadata)
-
-
-@functools.cache
-def _share_memory() -> None:
-    """Make the one arena that all stages take their memory from: each with its own takes four times as much."""
-    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, 1, -1, -1))  # no limit; grows by what is asked for
-
-
-def providers(device: str) -> list[str]:
-    """ONNX Runtime providers for `auto`, `cpu` or `cuda`. One is asked for only where it can load.
-
-    Raises ModelError for `cuda` where there is no GPU, or no ONNX Runtime that could use it.
-    """
-    cpu = ["CPUExecutionProvider"]
-    if device == "cpu":
-        return cpu
-    built_in = "CUDAExecutionProvider" in ort.get_available_providers()
-    if built_in and gpu_count() > 0:
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
-        return ["CUDAExecutionProvider", *cpu]
-    if device == "cuda":
-        lacking = "no NVIDIA GPU was found" if built_in else "this ONNX Runtime has no CUDA: install onnxruntime-gpu"
-        raise ModelError(f"--device cuda: {lacking}")
-    return cpu
-
-
-def gpu_count() -> int:
-    """How many NVIDIA GPUs the driver shows; 0 without a driver."""
-    try:
-        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return Model(session, path, device)

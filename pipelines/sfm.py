@@ -14,7 +14,7 @@ from lgbatch.errors import InputError
 from lgbatch.export import ensure_models
 from lgbatch.extract import extract
 from lgbatch.match import match
-from lgbatch.models import default_folder
+from lgbatch.models import default_folder, stages_kind
 from lgbatch.pairs import make_pairs, write_pairs
 from lgbatch.reconstruct import reconstruct
 from lgbatch.store import FeatureStore
@@ -47,7 +47,7 @@ def run(
     check_camera_model(settings.camera_model)  # what is wrong shows at once, not after an hour of matching
     found = crawl(images)
     with summary.timed("export"):
-        ensure_models(models, settings.extractor)
+        ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
     with summary.timed("extract"):
         summary.add_extracted(extract(images, workspace.features, models=models, settings=settings, found=found))
     with summary.timed("pairs"):

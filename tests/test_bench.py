@@ -169,7 +169,7 @@ def shrunk(photos: Path | None, folder: Path, count: int) -> Path:
 def one_thread() -> Iterator[Settings]:
     """Tiny pairs on few threads: on a busy machine several wait for each other longer than they work."""
     before = torch.get_num_threads()
-    yield Settings(max_keypoints=100, threads=1)
+    yield Settings(max_keypoints=100, threads=1, precision="fp32")
     torch.set_num_threads(before)
 
 

@@ -1,6 +1,7 @@
 """The exported models against the published PyTorch networks, on real weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,11 @@ import upstream
 from numpy.typing import NDArray
 
 from lgbatch import errors
+from lgbatch.config import Settings
 from lgbatch.export import KINDS, ensure_models, export, reference
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
-from lgbatch.models import gpu_count, model_path, open_extractor, open_stages, stage_names
+from lgbatch.models import model_path, open_extractor, open_stages, stage_names
+from lgbatch.runtime import gpu_count
 
 pytestmark = pytest.mark.weights
 
@@ -144,12 +147,17 @@ def test_single_graph_ignores_poisoned_padding(models: Path, counts: tuple[tuple
 
 
 def test_models_tell_what_made_them(models: Path) -> None:
-    stages = open_stages(models, "disk", device="cpu")
-    assert list(stages) == list(stage_names())
-    for model in (open_extractor(models, "disk", device="cpu", threads=1), *stages.values()):
-        assert model.weights in {weights.sha256 for weights in WEIGHTS.values()}
-        assert min(json.loads(model.metadata["lgbatch.parity"]).values()) >= 0
-        assert json.loads(model.metadata["lgbatch.settings"]) == {"precision": "fp32"}
+    for precision in ("fp32", "int8"):
+        settings = Settings(device="cpu", precision=precision)
+        stages = open_stages(models, settings).models
+        assert list(stages) == list(stage_names())
+        for model in (extractor := open_extractor(models, settings), *stages.values()):
+            metadata = model.session.metadata
+            assert model.weights in {weights.sha256 for weights in WEIGHTS.values()}
+            assert min(json.loads(metadata["lgbatch.parity"]).values()) >= 0
+            assert json.loads(metadata["lgbatch.settings"]) == {
+                "precision": "fp32" if model is extractor else precision
+            }
 
 
 def test_a_wrong_or_damaged_model_is_named_in_one_line(models: Path, tmp_path: Path) -> None:
@@ -157,7 +165,7 @@ def test_a_wrong_or_damaged_model_is_named_in_one_line(models: Path, tmp_path: P
 
     def refusal() -> str:
         with pytest.raises(errors.ModelError) as raised:
-            open_extractor(tmp_path, "disk", device="cpu", threads=1)
+            open_extractor(tmp_path, Settings(device="cpu", threads=1))
         assert "\n" not in str(raised.value)
         return str(raised.value)
 
@@ -172,6 +180,17 @@ def test_a_wrong_or_damaged_model_is_named_in_one_line(models: Path, tmp_path: P
     del model.metadata_props[:]
     onnx.save(model, path)
     assert "was not made by lgbatch" in refusal()
+
+
+def test_a_damaged_layer_is_named_in_one_line(models: Path, tmp_path: Path) -> None:
+    settings = Settings(device="cpu", precision="int8")
+    folder = model_path(tmp_path, "disk", "stages-int8")
+    shutil.copytree(model_path(models, "disk", "stages-int8"), folder)
+    for damaged in (b"", b"no model", (folder / "layer1.onnx").read_bytes()[:100_000]):
+        (folder / "layer4.onnx").write_bytes(damaged)
+        with pytest.raises(errors.ModelError, match=r"layer4.onnx cannot be opened .*: delete it and run") as raised:
+            open_stages(tmp_path, settings)
+        assert "\n" not in str(raised.value)
 
 
 def test_a_model_that_is_not_the_network_is_not_kept(models: Path, tmp_path: Path) -> None:
@@ -191,7 +210,7 @@ def test_a_model_that_is_not_the_network_is_not_kept(models: Path, tmp_path: Pat
 @pytest.mark.skipif(gpu_count() > 0, reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_said_so(models: Path) -> None:
     with pytest.raises(errors.ModelError, match=r"^--device cuda: "):
-        open_extractor(models, "disk", device="cuda", threads=1)
+        open_extractor(models, Settings(device="cuda"))
 
 
 def test_what_is_there_is_not_exported_again(models: Path) -> None:

@@ -1,6 +1,7 @@
 """The staged engine against the published LightGlue, and batches against one pair at a time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnxruntime as ort
 import pytest
 import upstream
 
+from lgbatch.ahead import ahead
 from lgbatch.config import Settings
 from lgbatch.matcher import Matcher, confidence_threshold
 from lgbatch.models import model_path
@@ -15,6 +17,8 @@ from lgbatch.types import Features, Matches
 
 pytestmark = pytest.mark.weights
 TOKENS = 10_000
+EXACT = Settings(device="cpu", precision="fp32")
+QUICK = Settings(device="cpu", precision="int8")
 
 
 def cut(features: Features, count: int) -> Features:
@@ -29,7 +33,7 @@ def rows(matches: Matches) -> set[tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def matcher(models: Path) -> Matcher:
-    return Matcher(models, Settings())
+    return Matcher(models, EXACT)
 
 
 def test_default_thresholds_are_the_references() -> None:
@@ -53,7 +57,7 @@ def test_adaptive_matches_and_depth_are_the_references(matcher: Matcher, demo_fe
 
 
 def test_fixed_depth_is_the_single_graph(models: Path, demo_features: Sequence[Features]) -> None:
-    matcher = Matcher(models, Settings(depth_confidence=-1, width_confidence=-1))
+    matcher = Matcher(models, replace(EXACT, depth_confidence=-1, width_confidence=-1))
     session = ort.InferenceSession(str(model_path(models, "disk", "matcher")), providers=["CPUExecutionProvider"])
     pair = cut(demo_features[0], 400), cut(demo_features[4], 350)
     feed = {"threshold": np.array(0.1, np.float32)}
@@ -77,7 +81,7 @@ def test_fixed_depth_is_the_single_graph(models: Path, demo_features: Sequence[F
 def test_ragged_batches_give_what_each_pair_gives_alone(
     models: Path, demo_features: Sequence[Features], fixed: bool
 ) -> None:
-    matcher = Matcher(models, Settings(depth_confidence=-1, width_confidence=-1) if fixed else Settings())
+    matcher = Matcher(models, replace(EXACT, depth_confidence=-1, width_confidence=-1) if fixed else EXACT)
     counts = [(1000, 900), (1, 1), (5, 1000), (1000, 1), (300, 310), (310, 300), (64, 700), (305, 305)]
     stems = [
         (matcher.stem(cut(demo_features[i], m)), matcher.stem(cut(demo_features[i + 1], n)))
@@ -95,9 +99,35 @@ def test_ragged_batches_give_what_each_pair_gives_alone(
     assert same >= 0.999 * total
 
 
+def test_int8_finds_nearly_all_of_the_matches(
+    models: Path, matcher: Matcher, demo_features: Sequence[Features]
+) -> None:
+    quick = Matcher(models, QUICK)
+    assert (matcher.stages.precision, quick.stages.precision) == ("fp32", "int8")
+    same = total = 0
+    for first, second, m, n in [(0, 1, 1000, 1000), (0, 3, 700, 512), (2, 6, 600, 900), (0, 8, 640, 64), (1, 2, 5, 1)]:
+        pair = cut(demo_features[first], m), cut(demo_features[second], n)
+        found = [
+            rows(engine.match([(engine.stem(pair[0]), engine.stem(pair[1]))], TOKENS)[0]) for engine in (matcher, quick)
+        ]
+        same += len(found[0] & found[1])
+        total += len(found[0] | found[1])
+    assert total > 500
+    assert same >= 0.97 * total  # of the union: about 98.5 percent of either
+
+
+def test_int8_is_the_same_in_threads_at_once(models: Path, demo_features: Sequence[Features]) -> None:
+    quick = Matcher(models, replace(QUICK, threads=2))
+    pairs = [(quick.stem(cut(demo_features[i], 600)), quick.stem(cut(demo_features[i + 1], 500))) for i in range(6)]
+    alone = [rows(quick.match([pair], TOKENS)[0]) for pair in pairs]
+    together = list(ahead(lambda pair: rows(quick.match([pair], TOKENS)[0]), pairs * 3, threads=2, depth=4))
+    assert together == alone * 3
+    assert sum(map(len, alone)) > 300
+
+
 def test_all_points_may_leave(models: Path, demo_features: Sequence[Features]) -> None:
     # Nothing can be more likely than certain: with a width confidence of 0, every point that is sure leaves.
-    matcher = Matcher(models, Settings(depth_confidence=1, width_confidence=0))
+    matcher = Matcher(models, replace(EXACT, depth_confidence=1, width_confidence=0))
     stems = [matcher.stem(cut(demo_features[i], 200)) for i in (0, 11)]
     ((matches, depth),) = matcher.match_and_stop([(stems[0], stems[1])], TOKENS)
     assert depth <= 9

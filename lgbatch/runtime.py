@@ -1,0 +1,169 @@
+"""Runs ONNX files, on ONNX Runtime or on OpenVINO. The only user of both.
+
+OpenVINO runs the layers of LightGlue in 8 bits and bfloat16, for which ONNX Runtime has no instructions on x86. What
+is in single precision runs on ONNX Runtime, which is as fast, takes less memory, and is closer to the reference.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from lgbatch.errors import ModelError
+
+Array = NDArray[Any]
+Device = Literal["cpu", "cuda"]
+
+ROUND = 128
+"""OpenVINO compiles anew for every shape: lengths are rounded up to this, which makes shapes repeat."""
+
+
+class Session(Protocol):
+    """An opened ONNX file."""
+
+    metadata: dict[str, str]
+    inputs: list[str]
+    outputs: list[str]
+    widths: list[int | None]
+    """Length of the last axis of each output; None where it may vary."""
+
+    def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
+        """Named arrays in, outputs in order out. Safe in several threads at once; raises RuntimeError."""
+
+
+class OnnxRuntime:
+    """A session of ONNX Runtime."""
+
+    def __init__(self, path: Path, device: Device, *, threads: int, shared: bool = False) -> None:
+        """Open; `shared` sessions take their memory from one arena. Raises what ONNX Runtime raises."""
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is told by the one who opens it
+        options.intra_op_num_threads = threads
+        if shared:
+            _share_memory()
+            options.add_session_config_entry("session.use_env_allocators", "1")
+        cuda = ["CUDAExecutionProvider"] if device == "cuda" else []
+        self._session = ort.InferenceSession(str(path), options, providers=[*cuda, "CPUExecutionProvider"])
+        if cuda and self._session.get_providers()[0] != cuda[0]:
+            raise ModelError("--device cuda: ONNX Runtime could not start on the GPU; see its CUDA and cuDNN versions")
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.inputs = [slot.name for slot in self._session.get_inputs()]
+        self.outputs = [slot.name for slot in self._session.get_outputs()]
+        shapes = [slot.shape for slot in self._session.get_outputs()]
+        self.widths = [shape[-1] if shape and isinstance(shape[-1], int) else None for shape in shapes]
+
+    def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
+        """See Session."""
+        outputs: Sequence[Array] = self._session.run(None, dict(feed))
+        return outputs
+
+
+class OpenVino:
+    """A model compiled by OpenVINO, when it is first run: layers that no pair reaches cost nothing."""
+
+    def __init__(self, path: Path, *, streams: int) -> None:
+        """Read a file that is run by up to `streams` threads at once, each on a core of its own.
+
+        Raises what OpenVINO raises.
+        """
+        self._model = _core().read_model(path)
+        self._hints = {
+            "INFERENCE_PRECISION_HINT": "bf16",
+            "INFERENCE_NUM_THREADS": streams,
+            "NUM_STREAMS": streams,
+            "ENABLE_CPU_PINNING": False,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 256,  # as many inputs of an 8-bit product share a scale
+        }
+        info = self._model.rt_info["framework"] if self._model.has_rt_info(["framework"]) else {}
+        self.metadata: dict[str, str] = {key: str(value.value) for key, value in info.items()}
+        self.inputs = [slot.get_any_name() for slot in self._model.inputs]
+        self.outputs = [slot.get_any_name() for slot in self._model.outputs]
+        shapes = [slot.partial_shape for slot in self._model.outputs]
+        self.widths = [shape[-1].get_length() if len(shape) and shape[-1].is_static else None for shape in shapes]
+        self._lock, self._local = threading.Lock(), threading.local()
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        return _core().compile_model(self._model, "CPU", self._hints)
+
+    def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
+        """See Session."""
+        if not hasattr(self._local, "request"):
+            with self._lock:
+                compiled = self._compiled
+            self._local.request = compiled.create_infer_request()
+        outputs = self._local.request.infer(dict(feed))
+        return [np.array(outputs[i]) for i in range(len(self.outputs))]
+
+
+def choose(device: str) -> Device:
+    """Where models run for --device: `auto` is a GPU if there is one.
+
+    Raises ModelError for `cuda` where there is no GPU, or no ONNX Runtime that could use it.
+    """
+    if device == "cpu":
+        return "cpu"
+    built_in = "CUDAExecutionProvider" in ort.get_available_providers()
+    if built_in and gpu_count() > 0:
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+        return "cuda"
+    if device == "cuda":
+        lacking = "no NVIDIA GPU was found" if built_in else "this ONNX Runtime has no CUDA: install onnxruntime-gpu"
+        raise ModelError(f"--device cuda: {lacking}")
+    return "cpu"
+
+
+def has_openvino() -> bool:
+    """Whether the package is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether OpenVINO is there, and the processor has instructions that multiply bfloat16 matrices."""
+    return has_openvino() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def gpu_count() -> int:
+    """How many NVIDIA GPUs the driver shows; 0 without a driver."""
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _core() -> Any:
+    # It would leave files in the user's home folder, and report; OpenVINO does without it.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino.Core()
+
+
+@functools.cache
+def _share_memory() -> None:
+    """Make the one arena that all stages take their memory from: each with its own takes four times as much."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, 1, -1, -1))  # no limit; grows by what is asked for
