@@ -46,6 +46,8 @@ class Settings:
     mapper: Literal["incremental", "global"] = _setting("incremental", "COLMAP mapper.")
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "Where the models run.")
     threads: int = _setting(0, "CPU threads; 0 takes all cores.", low=0, high=1024)
+    max_megapixels: int = _setting(500, "Photos of more megapixels are not decoded.", low=1, high=1073)  # OpenCV's own
+    max_errors: int = _setting(0, "Stop a stage when more photos or pairs than this failed anew; 0 never.", low=0)
 
     def __post_init__(self) -> None:
         """Check types and ranges."""

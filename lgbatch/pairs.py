@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -48,7 +49,7 @@ def make_pairs(names: Sequence[str], settings: Settings) -> list[Pair]:
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
-    """Write a pairs file, whole or not at all (temporary file, then rename).
+    """Write a pairs file, whole or not at all (temporary file, then rename). One that says the same is left alone.
 
     The format is hloc's: UTF-8, two names a line, one space between. It is a tab where a name of the line
     holds whitespace, or where the line starts with '#' and would be taken for a comment.
@@ -66,6 +67,9 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     if text.startswith(_BOM):  # Readers take a leading one for a byte order mark: give them one to take.
         text = _BOM + text
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with suppress(OSError):
+        if path.read_bytes() == text.encode():
+            return
     try:
         with part.open("wb") as file:
             file.write(text.encode())
