@@ -297,7 +297,7 @@ def test_a_database_in_use_is_not_replaced(
     with held(database, 60):
         with pytest.raises(DatabaseError, match="open in another program"):
             run(database, source)
-        with pytest.raises(DatabaseError, match="or in use"):
+        with colmap.colmap_log_off(), pytest.raises(DatabaseError, match="or in use"):
             colmap.open_database(database)
     assert run(database, source) == DatabaseCounts()
     line = f"lgbatch: {database} is open in another program (COLMAP?): waiting up to 0 s for it\n"
@@ -313,7 +313,8 @@ def test_a_database_in_use_is_waited_for(
         if how == "import":
             assert run(database, source) == DatabaseCounts()
         else:
-            colmap.open_database(database).close()
+            with colmap.colmap_log_off():
+                colmap.open_database(database).close()
     assert capfd.readouterr().err.count("waiting up to 20 s") == 1
 
 
