@@ -17,11 +17,8 @@ COUNT = 20
 
 
 class _Extractor:
-    batch = 1
-    provenance = {"extractor": "stand-in"}
-
     def __init__(self, models: Path, settings: Settings) -> None:
-        pass
+        self.batch, self.provenance = 1, {"extractor": "stand-in"}
 
     def extract(self, photos: Sequence[Photo]) -> list[Features]:
         rng = np.random.default_rng(0)

@@ -53,7 +53,7 @@ def test_a_torn_last_line_is_ignored_and_does_not_spoil_the_next(tmp_path: Path,
 
 def test_a_killed_process_leaves_what_it_added(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from lgbatch.ledger import Ledger; from lgbatch.types import Failure;"
+        "import os, sys; from pathlib import Path; from lgbatch.ledger import Ledger, Failure;"
         "ledger = Ledger(Path(sys.argv[1]));"
         "[ledger.add(Failure('extract', str(i), 'reason')) for i in range(5)]; os.kill(os.getpid(), 9)"
     )
