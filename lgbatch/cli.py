@@ -23,7 +23,7 @@ from lgbatch.lock import locked
 from lgbatch.match import match as match_pairs
 from lgbatch.models import default_folder
 from lgbatch.options import Json, Models, RetryFailed, WorkspaceFolder, command
-from lgbatch.pairs import make_pairs, read_pairs, write_pairs
+from lgbatch.pairs import check_pairs, make_pairs, write_pairs
 from lgbatch.pipelines import demo as demo_pipeline
 from lgbatch.pipelines import sfm
 from lgbatch.reconstruct import reconstruct as reconstruct_database
@@ -86,7 +86,10 @@ def run(
     *,
     settings: Settings,
 ) -> int:
-    """Reconstruct a folder of photos: extract, pair, match, verify and map, all in one."""
+    """Reconstruct a folder of photos: extract, pair, match, verify and map, all in one.
+
+    What is finished is not done again. Ctrl-C keeps the batch in flight; a second Ctrl-C leaves at once.
+    """
     return _tell(sfm.run(images, output, models=models, settings=settings, retry_failed=retry_failed), as_json)
 
 
@@ -119,7 +122,10 @@ def extract(
     *,
     settings: Settings,
 ) -> int:
-    """Extract local features of every photo into features.h5."""
+    """Extract local features of every photo into features.h5.
+
+    Ctrl-C keeps the batch in flight; a second Ctrl-C leaves at once. The same command goes on from there.
+    """
     summary, store, models = Summary(settings), Workspace(workspace).features, models or default_folder()
     found = crawl(images)  # before the models, which may take a while to make: a wrong folder shows at once
     with locked(workspace, make=True):
@@ -155,14 +161,17 @@ def match(
     *,
     settings: Settings,
 ) -> int:
-    """Match the pairs into matches.h5, and bring database.db up to date."""
+    """Match the pairs into matches.h5, and bring database.db up to date.
+
+    Ctrl-C keeps the batches in flight; a second Ctrl-C leaves at once. The same command goes on from there.
+    """
     summary, files, models = Summary(settings), Workspace(workspace), models or default_folder()
     pairs_file = pairs_file or files.pairs
     with locked(workspace):
         with FeatureStore(files.features) as features:
             names = features.names()
             folder = _image_folder(images, features)
-        read_pairs(pairs_file)  # before the models too
+        check_pairs(pairs_file)  # before the models too
         ensure_models(models, settings.extractor, ["stages"])
         with summary.timed("match"):
             done = match_pairs(

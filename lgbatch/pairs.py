@@ -1,11 +1,12 @@
 """Which images to match with each other, and the file that says so."""
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import BinaryIO
 
 from lgbatch.config import Settings
 from lgbatch.crawl import name_problem
@@ -91,14 +92,26 @@ def read_pairs(path: Path) -> PairsFile:
     Raises InputError when the file is missing, is a folder, or cannot be opened.
     """
     reader = _Reader(path.name)
+    with _open_pairs(path) as file:
+        for number, line in enumerate(file, 1):
+            reader.take(number, line)
+    return PairsFile(list(reader.pairs), reader.duplicates, reader.reversed, reader.self_pairs, reader.failures)
+
+
+def check_pairs(path: Path) -> None:
+    """Raise InputError where read_pairs would."""
+    with _open_pairs(path):
+        pass
+
+
+@contextmanager
+def _open_pairs(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                reader.take(number, line)
+            yield file
     except OSError as error:
         hint = "make one with `lgbatch pairs`" if isinstance(error, FileNotFoundError) else "give a pairs file"
         raise InputError(f"cannot read pairs from {path}: {error.strerror}; {hint}") from None
-    return PairsFile(list(reader.pairs), reader.duplicates, reader.reversed, reader.self_pairs, reader.failures)
 
 
 class _Reader:
