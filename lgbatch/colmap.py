@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lgbatch.errors import DatabaseError
+from lgbatch.interrupt import renew
 
 if TYPE_CHECKING:
     import pycolmap
@@ -37,6 +38,7 @@ def colmap_log_off() -> Iterator[None]:
     """Keep COLMAP's own lines off standard error, unless the logger `lgbatch` is set to DEBUG."""
     import pycolmap
 
+    renew()
     before = pycolmap.logging.minloglevel
     if not logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG):
         pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)

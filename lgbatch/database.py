@@ -18,6 +18,7 @@ from lgbatch.colmap import WAY_OUT, colmap_log_off, draft_of, open_database, rep
 from lgbatch.config import Settings
 from lgbatch.errors import DatabaseError, InputError
 from lgbatch.finished import Finished, digest, relevant, signature
+from lgbatch.interrupt import renew
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import FloatArray, IntArray, Pair, Workspace
 
@@ -112,6 +113,7 @@ def check_camera_model(camera_model: str) -> None:
     """Raise InputError, naming COLMAP's camera models, when this is none of them."""
     import pycolmap
 
+    renew()
     known = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
     if camera_model not in known:
         raise InputError(f"unknown camera model '{camera_model}': use one of {', '.join(known)}")

@@ -27,8 +27,11 @@ class _Handler:
     """What came, and whether it can wait."""
 
     def __init__(self) -> None:
-        self.depth = 0
+        self.numbers: list[signal.Signals] = []
+        """What is handled now."""
         self.came: int | None = None
+        self.depth = 0
+        self.tell = True
 
     def __call__(self, number: int, frame: object) -> None:
         if self.came is not None:
@@ -37,7 +40,8 @@ class _Handler:
         self.came = number
         if not self.depth:
             raise Interrupted(number)
-        _say(b"\nlgbatch: stopping after the batch in flight, which is kept; once more stops at once\n")
+        if self.tell:
+            _say(b"\nlgbatch: stopping after the batch in flight, which is kept; once more stops at once\n")
 
 
 def _say(line: bytes) -> None:
@@ -58,20 +62,33 @@ def handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _handler) for number in numbers}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _handler.numbers = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    renew()
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        _handler.came = None
+        for number in _handler.numbers:
+            signal.signal(number, before[number] or signal.SIG_DFL)
+        _handler.came, _handler.numbers = None, []
+
+
+def renew() -> None:
+    """Put the handlers back in place, if there are any: pycolmap sets its own for SIGTERM when it is imported."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _handler.numbers:
+            signal.signal(number, _handler)
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """A loop that stops by itself when asked to, by `until_stopped`. Raises Interrupted at its end, if it was."""
+def deferred(*, tell: bool = True) -> Iterator[None]:
+    """A block that ends soon by itself, or by `until_stopped`. Raises Interrupted at its end, if a signal came.
+
+    The user is told so when it comes, unless not to `tell`.
+    """
+    renew()
     _handler.depth += 1
+    _handler.tell = tell
     try:
         yield
     finally:

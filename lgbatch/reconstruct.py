@@ -19,6 +19,7 @@ from tqdm import tqdm
 from lgbatch.colmap import colmap_log_off, open_database, settle
 from lgbatch.errors import ReconstructionError
 from lgbatch.finished import Finished
+from lgbatch.interrupt import deferred
 
 if TYPE_CHECKING:
     import pycolmap
@@ -281,8 +282,10 @@ def _run(work: Callable[[], T], bar: "tqdm[Any]", token: "pycolmap.CancellationT
         finally:
             done.set()
 
-    threading.Thread(target=target, daemon=True).start()
+    thread = threading.Thread(target=target, daemon=True)
     try:
+        with deferred(tell=False):  # COLMAP may keep `start` waiting; a thread that runs is always waited for
+            thread.start()
         while not done.wait(_TICK):
             bar.refresh()
     except KeyboardInterrupt:

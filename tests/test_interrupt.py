@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import synthetic
 
 from lgbatch.interrupt import Interrupted, deferred, handled, until_stopped
 from lgbatch.pairs import exhaustive, write_pairs
@@ -81,6 +82,23 @@ def test_the_first_keeps_what_is_in_flight(files: Workspace, command: str, numbe
     assert count(files, command) == total
 
 
+@pytest.mark.parametrize(("number", "status"), NUMBERS)
+def test_mapping_ends_at_once_and_leaves_no_draft(tmp_path: Path, number: int, status: int) -> None:
+    source, files = synthetic.synthetic(tmp_path, 40), Workspace(tmp_path)
+    synthetic.import_source(files.database, source)
+    FeatureStore(files.features, append={}).close()
+    run = [sys.executable, "-m", "lgbatch", "reconstruct", "-w", str(tmp_path), "--images", str(tmp_path / "images")]
+    draft = tmp_path / "sparse.partial"
+    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as other:
+        while not draft.exists() and other.poll() is None:
+            time.sleep(0.005)
+        other.send_signal(number)
+        errors = other.communicate()[1]
+    assert other.returncode == status, errors
+    assert errors == "lgbatch: interrupted; the same command goes on from what is finished\n"
+    assert not draft.exists() and not files.sparse.exists() and not (tmp_path / ".lgbatch.lock").exists()
+
+
 def test_the_second_leaves_at_once(files: Workspace) -> None:
     with start(files, "extract", "5") as other:
         begin = time.time()
@@ -132,6 +150,18 @@ def test_a_loop_ends_and_says_so_at_its_end() -> None:
         seen.append(-2)
     assert seen == [0, 1, 2, 3, -1]
     assert list(until_stopped(range(3))) == [0, 1, 2]
+
+
+def test_a_library_that_sets_its_own_handler_is_overruled() -> None:
+    script = (
+        "import os, signal, zlib; from lgbatch.interrupt import *; from lgbatch.colmap import colmap_log_off\n"
+        "with handled():\n"
+        "    with colmap_log_off():\n"
+        "        try: os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
+        "        except Interrupted as error: print(error.status)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "143\n", "")
 
 
 def test_handlers_are_put_back_and_left_alone_elsewhere() -> None:
