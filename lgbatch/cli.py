@@ -1,7 +1,10 @@
 """The command line: one function per command, no logic."""
 
+import io
 import json
+import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +18,12 @@ from lgbatch.errors import InputError
 from lgbatch.export import EXTRACTORS, ensure_models
 from lgbatch.export import export as export_models
 from lgbatch.extract import extract as extract_features
+from lgbatch.ledger import Ledger
+from lgbatch.lock import locked
 from lgbatch.match import match as match_pairs
 from lgbatch.models import default_folder, stages_kind
-from lgbatch.options import Json, Models, WorkspaceFolder, command
-from lgbatch.pairs import make_pairs, read_pairs, write_pairs
+from lgbatch.options import Json, Models, RetryFailed, WorkspaceFolder, command
+from lgbatch.pairs import check_pairs, make_pairs, write_pairs
 from lgbatch.pipelines import demo as demo_pipeline
 from lgbatch.pipelines import sfm
 from lgbatch.reconstruct import reconstruct as reconstruct_database
@@ -34,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-EXTRACT = ("extractor", "max_keypoints", "resize", "device", "threads")
+EXTRACT = ("extractor", "max_keypoints", "resize", "max_megapixels", "device", "threads", "max_errors")
 PAIRS = ("pairing", "window")
 MATCH = (
     "extractor",
@@ -46,6 +51,7 @@ MATCH = (
     "device",
     "precision",
     "threads",
+    "max_errors",
 )
 RECONSTRUCT = ("mapper", "threads")
 RUN = tuple(dict.fromkeys(EXTRACT + PAIRS + MATCH + RECONSTRUCT))
@@ -76,12 +82,16 @@ def run(
     images: ImageFolder,
     output: Annotated[Path, typer.Option("-o", "--output", "-w", "--workspace", help="Folder for all results.")],
     models: Models = None,
+    retry_failed: RetryFailed = False,
     as_json: Json = False,
     *,
     settings: Settings,
 ) -> int:
-    """Reconstruct a folder of photos: extract, pair, match, verify and map, all in one."""
-    return _tell(sfm.run(images, output, models=models, settings=settings), as_json)
+    """Reconstruct a folder of photos: extract, pair, match, verify and map, all in one.
+
+    What is finished is not done again. Ctrl-C keeps the batch in flight; a second Ctrl-C leaves at once.
+    """
+    return _tell(sfm.run(images, output, models=models, settings=settings, retry_failed=retry_failed), as_json)
 
 
 @command(app)
@@ -108,16 +118,23 @@ def extract(
     images: ImageFolder,
     workspace: WorkspaceFolder = Here,
     models: Models = None,
+    retry_failed: RetryFailed = False,
     as_json: Json = False,
     *,
     settings: Settings,
 ) -> int:
-    """Extract local features of every photo into features.h5."""
+    """Extract local features of every photo into features.h5.
+
+    Ctrl-C keeps the batch in flight; a second Ctrl-C leaves at once. The same command goes on from there.
+    """
     summary, store, models = Summary(settings), Workspace(workspace).features, models or default_folder()
     found = crawl(images)  # before the models, which may take a while to make: a wrong folder shows at once
-    ensure_models(models, settings.extractor, ["extractor"])
-    with summary.timed("extract"):
-        done = extract_features(images, store, models=models, settings=settings, found=found)
+    with locked(workspace, make=True):
+        ensure_models(models, settings.extractor, ["extractor"])
+        with summary.timed("extract"):
+            done = extract_features(
+                images, store, models=models, settings=settings, found=found, retry_failed=retry_failed
+            )
     summary.add_extracted(done)
     return _tell(summary, as_json)
 
@@ -126,7 +143,7 @@ def extract(
 def pairs(workspace: WorkspaceFolder = Here, as_json: Json = False, *, settings: Settings) -> int:
     """List the pairs of images to match in pairs.txt."""
     summary, files = Summary(settings), Workspace(workspace)
-    with summary.timed("pairs"):
+    with locked(workspace), summary.timed("pairs"):
         with FeatureStore(files.features) as features:
             chosen = make_pairs(features.names(), settings)
         write_pairs(files.pairs, chosen)
@@ -140,23 +157,30 @@ def match(
     workspace: WorkspaceFolder = Here,
     images: Images = None,
     models: Models = None,
+    retry_failed: RetryFailed = False,
     as_json: Json = False,
     *,
     settings: Settings,
 ) -> int:
-    """Match the pairs into matches.h5, and bring database.db up to date."""
+    """Match the pairs into matches.h5, and bring database.db up to date.
+
+    Ctrl-C keeps the batches in flight; a second Ctrl-C leaves at once. The same command goes on from there.
+    """
     summary, files, models = Summary(settings), Workspace(workspace), models or default_folder()
-    with FeatureStore(files.features) as features:
-        names = features.names()
-        folder = _image_folder(images, features)
     pairs_file = pairs_file or files.pairs
-    read_pairs(pairs_file)  # before the models too
-    ensure_models(models, settings.extractor, [stages_kind(settings)])
-    with summary.timed("match"):
-        done = match_pairs(pairs_file, files.features, files.matches, models=models, settings=settings)
-    summary.add_matched(done)
-    with summary.timed("import"):
-        import_stores(files, folder, names, settings)
+    with locked(workspace):
+        with FeatureStore(files.features) as features:
+            names = features.names()
+            folder = _image_folder(images, features)
+        check_pairs(pairs_file)  # before the models too
+        ensure_models(models, settings.extractor, [stages_kind(settings)])
+        with summary.timed("match"):
+            done = match_pairs(
+                pairs_file, files.features, files.matches, models=models, settings=settings, retry_failed=retry_failed
+            )
+        summary.add_matched(done)
+        with summary.timed("import"):
+            import_stores(files, folder, names, settings)
     return _tell(summary, as_json)
 
 
@@ -166,16 +190,17 @@ def reconstruct(
 ) -> int:
     """Verify the pairs of database.db, and map them into sparse/."""
     summary, files = Summary(settings), Workspace(workspace)
-    with FeatureStore(files.features) as features:
-        folder = _image_folder(images, features)
-    done = reconstruct_database(
-        files.database,
-        folder,
-        files.sparse,
-        mapper=settings.mapper,
-        threads=settings.threads,
-        progress=sys.stderr.isatty(),
-    )
+    with locked(workspace):
+        with FeatureStore(files.features) as features:
+            folder = _image_folder(images, features)
+        done = reconstruct_database(
+            files.database,
+            folder,
+            files.sparse,
+            mapper=settings.mapper,
+            threads=settings.threads,
+            progress=sys.stderr.isatty(),
+        )
     summary.add_reconstruction(done)
     return _tell(summary, as_json)
 
@@ -192,6 +217,30 @@ def demo(
 ) -> int:
     """Make a small scene with known cameras, run everything on it, and say how far off the result is."""
     return _tell(demo_pipeline.run(output, models=models, settings=settings), as_json)
+
+
+@command(app)
+def errors(
+    workspace: WorkspaceFolder = Here,
+    tracebacks: Annotated[bool, typer.Option("--traceback", help="Show where each was made.")] = False,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """List the photos and pairs that failed, and that only `--retry-failed` tries again."""
+    if not workspace.is_dir():
+        raise InputError(f"there is no folder {workspace}: choose the --workspace of a run")
+    kept = Ledger(workspace).entries()
+    if as_json:
+        print(json.dumps({"errors": [asdict(entry) for entry in kept]}))
+        return 0
+    for entry in kept:
+        print(entry.time, entry.failure().in_words())
+        if tracebacks or logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG):
+            print(entry.traceback)
+    if not kept:
+        print(f"no errors in {workspace}")
+    return 0
 
 
 app.add_typer(bench_cli.app, name="bench")
@@ -213,4 +262,7 @@ def _tell(summary: Summary, as_json: bool) -> int:
 
 def main() -> None:
     """Entry point of the command `lgbatch`."""
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks
     app()

@@ -6,8 +6,10 @@ pycolmap is imported inside the functions: where it comes before zlib or numpy, 
 import logging
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lgbatch.errors import DatabaseError
+from lgbatch.interrupt import renew
 
 if TYPE_CHECKING:
     import pycolmap
 
 WAY_OUT = "delete the database to have it built anew, or use another workspace"
 
+WAIT_SECONDS = 20.0
+"""How long a database that another program uses is waited for."""
+
+_LOOK_SECONDS = 0.2
+_SQLITE = b"SQLite format 3\0"
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _FOCAL_FACTOR = 1.2  # COLMAP's guess of a focal length in image widths (the longer side), where EXIF gives none
 
@@ -30,6 +38,7 @@ def colmap_log_off() -> Iterator[None]:
     """Keep COLMAP's own lines off standard error, unless the logger `lgbatch` is set to DEBUG."""
     import pycolmap
 
+    renew()
     before = pycolmap.logging.minloglevel
     if not logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG):
         pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
@@ -40,28 +49,70 @@ def colmap_log_off() -> Iterator[None]:
 
 
 def open_database(path: Path) -> "pycolmap.Database":
-    """Open or make a database, to be used as a context manager. Raises DatabaseError where that fails."""
+    """Open or make a database, to be used as a context manager.
+
+    One that another program is writing to is waited for, as by `settle`. Raises DatabaseError where that fails.
+    """
+    db = _open(path)
+    if db is None and _is_sqlite(path) and _wait_for_others(path):
+        db = _open(path)
+    if db is None:
+        raise DatabaseError(f"{path} is no COLMAP database, or in use: close other programs that use it, or {WAY_OUT}")
+    return db
+
+
+def settle(path: Path) -> None:
+    """Fold into the database the log that a killed program left.
+
+    While another program has the database open, it is waited for, which one line on standard error says. Raises
+    DatabaseError when it still has after WAIT_SECONDS.
+    """
+    if not _side_files(path):
+        return
+    if not path.exists():  # a log without its database would be replayed into the next one
+        _remove(path)
+    elif not _wait_for_others(path):
+        raise DatabaseError(f"{path} is open in another program (COLMAP?): close it there and run again")
+
+
+def _wait_for_others(path: Path) -> bool:
+    """Whether the database is free, now or within WAIT_SECONDS."""
+    end, told = time.monotonic() + WAIT_SECONDS, False
+    while not _is_free(path):
+        if not _is_sqlite(path) or time.monotonic() > end:
+            return False
+        if not told:
+            told = True
+            print(
+                f"lgbatch: {path} is open in another program (COLMAP?): waiting up to {WAIT_SECONDS:.0f} s for it",
+                file=sys.stderr,
+            )
+        time.sleep(_LOOK_SECONDS)
+    return True
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no other program has the database open. The last one to close it folds in its log and removes it."""
+    db = _open(path)
+    if db is not None:
+        db.close()
+    return db is not None and not _side_files(path)
+
+
+def _open(path: Path) -> "pycolmap.Database | None":
     import pycolmap
 
     try:
         return pycolmap.Database.open(path)
     except (RuntimeError, ValueError):
-        raise DatabaseError(
-            f"{path} is no COLMAP database, or in use: close other programs that use it, or {WAY_OUT}"
-        ) from None
+        return None
 
 
-def settle(path: Path) -> None:
-    """Fold into the database the log that a killed program left. Raises DatabaseError while it is in use."""
-    if not _side_files(path):
-        return
-    if not path.exists():  # a log without its database would be replayed into the next one
-        _remove(path)
-        return
-    with suppress(DatabaseError):
-        open_database(path).close()
-    if _side_files(path):
-        raise DatabaseError(f"{path} is open in another program (COLMAP?): close it there and run again")
+def _is_sqlite(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
 
 
 @contextmanager

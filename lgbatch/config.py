@@ -49,6 +49,8 @@ class Settings:
         "and much faster where the processor multiplies bfloat16 (auto: int8 there, else fp32).",
     )
     threads: int = _setting(0, "CPU threads; 0 takes all cores.", low=0, high=1024)
+    max_megapixels: int = _setting(500, "Photos of more megapixels are not decoded.", low=1, high=1073)  # OpenCV's own
+    max_errors: int = _setting(0, "Stop a stage when more photos or pairs than this failed anew; 0 never.", low=0)
 
     def __post_init__(self) -> None:
         """Check types and ranges."""

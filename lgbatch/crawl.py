@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lgbatch.errors import InputError
-from lgbatch.types import Failure, ImageRef
+from lgbatch.types import Failure, ImageRef, shown
 
 SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "webp", "bmp", "jp2")
 """What a photo's file name may end with, in any case."""
@@ -130,9 +130,7 @@ def _is_photo(name: str) -> bool:
 
 
 def _failure(name: str, reason: str) -> Failure:
-    # A ledger and a terminal must be able to show it: on one line, without lone surrogates.
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-    return Failure("crawl", shown, reason)
+    return Failure("crawl", shown(name), reason)
 
 
 def _check_folder(folder: Path) -> None:

@@ -17,6 +17,8 @@ from lgbatch.cameras import CameraMode, Sizes, add_images
 from lgbatch.colmap import WAY_OUT, colmap_log_off, draft_of, open_database, replace
 from lgbatch.config import Settings
 from lgbatch.errors import DatabaseError, InputError
+from lgbatch.finished import Finished, digest, relevant, signature
+from lgbatch.interrupt import renew
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import FloatArray, IntArray, Pair, Workspace
 
@@ -111,6 +113,7 @@ def check_camera_model(camera_model: str) -> None:
     """Raise InputError, naming COLMAP's camera models, when this is none of them."""
     import pycolmap
 
+    renew()
     known = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
     if camera_model not in known:
         raise InputError(f"unknown camera model '{camera_model}': use one of {', '.join(known)}")
@@ -237,8 +240,19 @@ class _StoredFeatures:
 
 def import_stores(workspace: Workspace, image_folder: Path, names: Sequence[str], settings: Settings) -> DatabaseCounts:
     """Bring a workspace's database up to date with its stores, for the images `names`. Raises as import_database."""
+    finished = Finished(
+        workspace.root,
+        "import",
+        settings=relevant("import", settings),
+        images=str(image_folder.resolve()),
+        names=digest(list(names)),
+        features=signature(workspace.features),
+        matches=signature(workspace.matches),
+    )
+    if finished.figures() is not None:
+        return DatabaseCounts()
     with FeatureStore(workspace.features) as features, MatchStore(workspace.matches) as matches:
-        return import_database(
+        counts = import_database(
             workspace.database,
             image_folder,
             _StoredFeatures(features, names),
@@ -247,3 +261,5 @@ def import_stores(workspace: Workspace, image_folder: Path, names: Sequence[str]
             camera_model=settings.camera_model,
             progress=sys.stderr.isatty(),
         )
+    finished.save(counts, [workspace.database])
+    return counts

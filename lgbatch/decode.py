@@ -1,5 +1,6 @@
 """Photos to pixels: 8-bit RGB, turned as COLMAP sees them, at the size the extractor wants."""
 
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 
 from lgbatch.errors import ItemError
+from lgbatch.headers import PNG, claimed_size, jpeg_segments
 from lgbatch.types import FloatArray, ImageRef, Photo
 
 # OpenCV logs what it cannot read; a bad photo is told once, by the ItemError.
@@ -17,12 +19,16 @@ _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 _TIFF_VALUES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
 _BITS, _ORIENTATION, _SAMPLE_FORMAT = 258, 274, 339
+_SIZES = ((256, 257), (322, 323))
+"""Tags of width and height, and of those of a tile."""
 _BLOCKS = ((273, 279), (324, 325))
 """Tags of the offsets and byte counts of the strips, and of the tiles."""
-_TIFF_TAGS = {_BITS, _ORIENTATION, _SAMPLE_FORMAT, *_BLOCKS[0], *_BLOCKS[1]}
+_TIFF_TAGS = {_BITS, _ORIENTATION, _SAMPLE_FORMAT, *_SIZES[0], *_SIZES[1], *_BLOCKS[0], *_BLOCKS[1]}
+_BYTES_PER_PIXEL, _BYTES_BESIDE = 16, 64 << 20
+"""More than a file takes for each pixel, and for all else in it: EXIF, previews, a phone's moving picture."""
 
 
-def decode(ref: ImageRef, resize: int) -> Photo:
+def decode(ref: ImageRef, resize: int, max_megapixels: float = math.inf) -> Photo:
     """Reads a photo. Its long side is shrunk to `resize` pixels by area averaging; 0 keeps it, none grows.
 
     The pixels are as the file stores them: EXIF, TIFF and PNG orientation is not applied, because COLMAP
@@ -30,9 +36,10 @@ def decode(ref: ImageRef, resize: int) -> Photo:
     dropped, grey becomes three equal channels. May be called from several threads at once.
 
     Raises ItemError, with the reason, when the file cannot be read, is truncated or damaged, or is not JPEG,
-    PNG, TIFF, WebP, BMP or JPEG 2000 with integer pixels.
+    PNG, TIFF, WebP, BMP or JPEG 2000 with integer pixels; or when it is of more than `max_megapixels` million
+    pixels by its header, before room is made for them.
     """
-    data = _checked(_read(ref.path))
+    data = _checked(_read(ref.path, max_megapixels), max_megapixels)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
     except cv2.error as error:
@@ -68,8 +75,11 @@ def to_original(keypoints: FloatArray, pixels_shape: tuple[int, ...], size: tupl
     return mapped
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, max_megapixels: float) -> bytes:
     try:
+        size = path.stat().st_size
+        if size > _BYTES_PER_PIXEL * 1e6 * max_megapixels + _BYTES_BESIDE:
+            raise ItemError(f"the file, of {size / 1e9:.1f} GB, is too large for a photo of {_limit(max_megapixels)}")
         data = path.read_bytes()
     except OSError as error:
         raise ItemError(f"cannot be read: {error.strerror}") from None
@@ -78,14 +88,28 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _checked(data: bytes) -> bytes | bytearray:
+def _limit(max_megapixels: float) -> str:
+    return f"{max_megapixels:g} megapixels, the limit that --max-megapixels raises"
+
+
+def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
+    width, height = size
+    if width <= 0 or height <= 0:
+        raise ItemError(f"the header says {width}x{height} pixels: no photo")
+    if width * height > 1e6 * max_megapixels:
+        raise ItemError(f"the header says {width}x{height} pixels, more than {_limit(max_megapixels)}")
+
+
+def _checked(data: bytes, max_megapixels: float) -> bytes | bytearray:
     """The file as OpenCV is to see it. Raises ItemError for what OpenCV would not tell, or would print."""
+    if size := claimed_size(data):
+        _check_size(size, max_megapixels)
     if data.startswith(b"\xff\xd8\xff"):
         return _checked_jpeg(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(PNG):
         return _checked_png(data)
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return _checked_tiff(data)
+        return _checked_tiff(data, max_megapixels)
     if data.startswith((b"BM", b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51")) or data[8:12] == b"WEBP":
         return data  # OpenCV refuses these by itself when they are cut short.
     raise ItemError("not a photo: the content is not JPEG, PNG, TIFF, WebP, BMP or JPEG 2000")
@@ -97,11 +121,8 @@ def _checked_jpeg(data: bytes) -> bytes:
     The search starts behind the header, whose segments can hold a whole thumbnail. In the coded data itself
     every 0xff is followed by 0 or a restart marker, so that the first end marker is the photo's.
     """
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
-        is_fill = data[at + 1 : at + 2] == b"\xff"
-        at += 1 if is_fill else 2 + int.from_bytes(data[at + 2 : at + 4])
-    if data.find(b"\xff\xd9", at) < 0:
+    segments = jpeg_segments(data)
+    if data.find(b"\xff\xd9", segments[-1][1] if segments else 2) < 0:
         raise ItemError("truncated: the end of the JPEG data is missing")
     return data
 
@@ -125,12 +146,16 @@ def _checked_png(data: bytes) -> bytes:
     return b"".join(keep)
 
 
-def _checked_tiff(data: bytes) -> bytes | bytearray:
+def _checked_tiff(data: bytes, max_megapixels: float) -> bytes | bytearray:
     """The TIFF without its orientation, which OpenCV would apply whatever its flags say."""
     try:
         tags = _tiff_tags(data)
     except (struct.error, ValueError, OverflowError):
         raise ItemError("truncated or damaged: the TIFF directory lies outside the file") from None
+    for sides in _SIZES:
+        width, height = (max(tags[side][1], default=0) if side in tags else None for side in sides)
+        if width is not None and height is not None:
+            _check_size((width, height), max_megapixels)
     for offsets, counts in _BLOCKS:
         if offsets in tags and counts in tags:
             ends = [at + n for at, n in zip(tags[offsets][1], tags[counts][1], strict=False)]

@@ -5,7 +5,8 @@ LgbatchError              one line for the user: the reason, and the way out; ex
 ├── ModelError            a model or its weights are missing, damaged, or made for something else
 ├── StoreError            features.h5 or matches.h5 cannot be read, written, or does not fit this run
 ├── DatabaseError         the COLMAP database cannot be written, or holds something else
-└── ReconstructionError   verification or mapping could not run
+├── ReconstructionError   verification or mapping could not run
+└── WorkspaceError        the workspace is in use, or cannot be written
 
 A single bad photo or pair raises ItemError inside its stage, is counted there, and never ends a run.
 """
@@ -33,6 +34,10 @@ class DatabaseError(LgbatchError):
 
 class ReconstructionError(LgbatchError):
     """Geometric verification or mapping could not run."""
+
+
+class WorkspaceError(LgbatchError):
+    """Another command works in the workspace, or it cannot be read or written."""
 
 
 class ItemError(Exception):

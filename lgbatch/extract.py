@@ -1,8 +1,9 @@
 """Photos -> features store: decoded in threads ahead of the model, extracted in batches of equal shape."""
 
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from lgbatch.ahead import ahead
 from lgbatch.config import Settings
 from lgbatch.crawl import Crawl, crawl
 from lgbatch.decode import decode, to_original
-from lgbatch.errors import ItemError, StoreError
-from lgbatch.models import Model, open_extractor
+from lgbatch.errors import StoreError
+from lgbatch.finished import Finished, photos_digest, relevant, signature
+from lgbatch.interrupt import deferred, until_stopped
+from lgbatch.ledger import Ledger
+from lgbatch.models import Model, model_path, open_extractor
 from lgbatch.runtime import available_cores
 from lgbatch.store import FeatureStore, Provenance
 from lgbatch.types import Failure, Features, ImageRef, Photo
@@ -37,6 +41,8 @@ class Extracted:
     keypoints: int
     """Of all images in the store."""
     failures: tuple[Failure, ...]
+    finished_already: bool = False
+    """Nothing has changed since an earlier run, of which the other figures are."""
 
 
 class Extractor:
@@ -69,37 +75,75 @@ class Extractor:
 
 
 def extract(
-    images: Path, store_path: Path, *, models: Path, settings: Settings, found: Crawl | None = None
+    images: Path,
+    store_path: Path,
+    *,
+    models: Path,
+    settings: Settings,
+    found: Crawl | None = None,
+    retry_failed: bool = False,
 ) -> Extracted:
     """Extract every photo below `images` that the store lacks. A photo that cannot be used is a Failure.
 
-    Raises InputError (no photos), ModelError, StoreError (made with other settings, disk full).
+    One that failed before is a Failure again without being tried, unless its file or the settings have changed, or
+    with `retry_failed`.
+
+    Raises InputError (no photos), ModelError, StoreError (made with other settings, disk full), and LgbatchError
+    where more photos fail than settings.max_errors allows.
     """
     found = found or crawl(images)
+    ledger = Ledger(store_path.parent, retry=retry_failed, limit=settings.max_errors)
+    matter = relevant("extract", settings)
+    finished = Finished(
+        store_path.parent,
+        "extract",
+        settings=matter,
+        images=str(images.resolve()),
+        photos=photos_digest(found),
+        model=signature(model_path(models, settings.extractor, "extractor")),
+    )
+    before = finished.result(Extracted, failures=Failure)
+    if before and ledger.settled(before.failures):
+        return replace(before, new=0)
     extractor = Extractor(models, settings)
-    failures = list(found.failures)
     try:
         store_path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot make the folder {store_path.parent}: {error.strerror}") from None
+    failures = list(found.failures)
+    for failure in failures:
+        ledger.add(failure)
+    ledger.check()
     with FeatureStore(store_path, append=extractor.provenance) as store:
         store.set_image_folder(images.resolve())
         done = set(store.names())
-        missing = [ref for ref in found.images if ref.name not in done]
-        before, committed = len(failures), time.monotonic()
-        with tqdm(total=len(missing), desc="extract", unit="photo", disable=None) as bar:
-            for name, outcome in _features(missing, extractor, settings):
+        missing = {ref.name: ref for ref in found.images if ref.name not in done}
+        tried = {name: {"file": signature(ref.path), "settings": matter} for name, ref in missing.items()}
+        failures += filter(None, (ledger.known("extract", name, tried[name]) for name in tried))
+        known = {failure.name for failure in failures}
+        todo = [ref for name, ref in missing.items() if name not in known]
+        new, committed = 0, time.monotonic()
+        with deferred(), tqdm(total=len(todo), desc="extract", unit="photo", disable=None) as bar:
+            for name, outcome in _features(todo, extractor, settings):
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
+                    ledger.add(outcome, tried[name])
+                    if ledger.full:
+                        break
                 else:
                     store.write(name, outcome)
+                    new += 1
                 bar.update()
                 if time.monotonic() - committed > COMMIT_SECONDS:
                     store.commit()
                     committed = time.monotonic()
-        new = len(missing) - (len(failures) - before)
+            store.commit()
+        ledger.check()
         keypoints = sum(store.count(name) for name in store.names())
-    return Extracted(len(found.images) + len(found.failures), new, keypoints, tuple(failures))
+    ledger.finish({"crawl", "extract"}, failures)
+    result = Extracted(len(found.images) + len(found.failures), new, keypoints, tuple(failures))
+    finished.save(result, [store_path])
+    return result
 
 
 def _features(
@@ -107,13 +151,13 @@ def _features(
 ) -> Iterator[tuple[str, Features | Failure]]:
     def attempt(ref: ImageRef) -> Photo | Failure:
         try:
-            return decode(ref, settings.resize)
-        except ItemError as error:
-            return Failure("extract", ref.name, str(error))
+            return decode(ref, settings.resize, settings.max_megapixels)
+        except Exception as error:  # ItemError; or out of memory, say
+            return _failure(ref.name, error)
 
     threads = min(4, settings.threads or available_cores())
     photos = ahead(attempt, refs, threads=threads, depth=threads + 2 * extractor.batch)
-    for batch in group_by_shape(photos, extractor.batch):
+    for batch in until_stopped(group_by_shape(photos, extractor.batch)):
         if isinstance(batch, Failure):
             yield batch.name, batch
         else:
@@ -128,9 +172,15 @@ def _extract_or_fail(extractor: Extractor, photos: Sequence[Photo]) -> Iterator[
             for photo in photos:
                 yield from _extract_or_fail(extractor, [photo])
         else:
-            yield photos[0].name, Failure("extract", photos[0].name, str(error).strip().splitlines()[0][:300])
+            yield photos[0].name, _failure(photos[0].name, error)
     else:
         yield from zip((photo.name for photo in photos), outcome, strict=True)
+
+
+def _failure(name: str, error: Exception) -> Failure:
+    """Made where the error is caught, with its traceback."""
+    reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+    return Failure("extract", name, reason, traceback.format_exc())
 
 
 def group_by_shape(photos: Iterable[Photo | Failure], size: int) -> Iterator[list[Photo] | Failure]:

@@ -100,7 +100,7 @@ class JournaledFile:
         """HDF5 calls this with the end of its data; what is committed is never cut off."""
         self._end = max(self._position if size is None else size, self._committed)
         with self._remembering():
-            os.ftruncate(self._file.fileno(), self._end)
+            self._cut(self._end)
         return self._end
 
     def flush(self) -> None:
@@ -129,8 +129,13 @@ class JournaledFile:
     def close(self) -> None:
         """Close the file. What was not committed is dropped."""
         with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed already
-            os.ftruncate(self._file.fileno(), self._committed)
+            self._cut(self._committed)
         self._file.close()
+
+    def _cut(self, size: int) -> None:
+        # Not where there is nothing to cut: that changes the file's time, by which others know what has changed.
+        if os.fstat(self._file.fileno()).st_size != size:
+            os.ftruncate(self._file.fileno(), size)
 
     def _page(self, page: int) -> bytearray:
         kept = self._pages.get(page)

@@ -14,6 +14,7 @@ import typer
 
 from lgbatch.config import Settings, preset
 from lgbatch.errors import LgbatchError
+from lgbatch.interrupt import Interrupted, handled
 
 FAILED = 2
 INTERRUPTED = 130
@@ -23,6 +24,9 @@ Models = Annotated[
 ]
 WorkspaceFolder = Annotated[
     Path, typer.Option("-w", "--workspace", help="Folder of features.h5, pairs.txt, matches.h5, database.db, sparse/.")
+]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again what failed before: see `lgbatch errors`.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object on standard output.")]
 
@@ -70,13 +74,16 @@ def command(app: typer.Typer, *settings: str) -> Callable[[Callable[..., int]], 
 
 def _told_in_one_line(call: Callable[[], int], debug: bool) -> int:
     try:
-        return call()
+        with handled():
+            return call()
     except BrokenPipeError:
         return FAILED
     except (KeyboardInterrupt, Exception) as error:
         if debug:
             traceback.print_exc()
         print(f"lgbatch: {_in_one_line(error)}", file=sys.stderr)
+        if isinstance(error, Interrupted):
+            return error.status
         return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
 
 

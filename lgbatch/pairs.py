@@ -1,10 +1,12 @@
 """Which images to match with each other, and the file that says so."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import BinaryIO
 
 from lgbatch.config import Settings
 from lgbatch.crawl import name_problem
@@ -48,7 +50,7 @@ def make_pairs(names: Sequence[str], settings: Settings) -> list[Pair]:
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
-    """Write a pairs file, whole or not at all (temporary file, then rename).
+    """Write a pairs file, whole or not at all (temporary file, then rename). One that says the same is left alone.
 
     The format is hloc's: UTF-8, two names a line, one space between. It is a tab where a name of the line
     holds whitespace, or where the line starts with '#' and would be taken for a comment.
@@ -66,6 +68,9 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     if text.startswith(_BOM):  # Readers take a leading one for a byte order mark: give them one to take.
         text = _BOM + text
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with suppress(OSError):
+        if path.read_bytes() == text.encode():
+            return
     try:
         with part.open("wb") as file:
             file.write(text.encode())
@@ -87,14 +92,26 @@ def read_pairs(path: Path) -> PairsFile:
     Raises InputError when the file is missing, is a folder, or cannot be opened.
     """
     reader = _Reader(path.name)
+    with _open_pairs(path) as file:
+        for number, line in enumerate(file, 1):
+            reader.take(number, line)
+    return PairsFile(list(reader.pairs), reader.duplicates, reader.reversed, reader.self_pairs, reader.failures)
+
+
+def check_pairs(path: Path) -> None:
+    """Raise InputError where read_pairs would."""
+    with _open_pairs(path):
+        pass
+
+
+@contextmanager
+def _open_pairs(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                reader.take(number, line)
+            yield file
     except OSError as error:
         hint = "make one with `lgbatch pairs`" if isinstance(error, FileNotFoundError) else "give a pairs file"
         raise InputError(f"cannot read pairs from {path}: {error.strerror}; {hint}") from None
-    return PairsFile(list(reader.pairs), reader.duplicates, reader.reversed, reader.self_pairs, reader.failures)
 
 
 class _Reader:

@@ -9,7 +9,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,6 +18,8 @@ from tqdm import tqdm
 
 from lgbatch.colmap import colmap_log_off, open_database, settle
 from lgbatch.errors import ReconstructionError
+from lgbatch.finished import Finished
+from lgbatch.interrupt import deferred
 
 if TYPE_CHECKING:
     import pycolmap
@@ -58,6 +61,8 @@ class Reconstruction:
     """No model was made, and `sparse` still holds those of an earlier run."""
     seconds_verification: float
     seconds_mapping: float
+    finished_already: bool = False
+    """The database and `sparse` are as an earlier run left them, and these are its figures."""
 
 
 def reconstruct(
@@ -74,13 +79,24 @@ def reconstruct(
     The numbered models that `sparse` held are replaced when there is at least one new model, and left alone
     otherwise. `threads` 0 takes all cores; up to 100 images are mapped on one all the same. The photos are
     opened to give the points their colours. Ctrl-C ends verification and incremental mapping and keeps the
-    pairs verified so far; global mapping is left to die with the process.
+    pairs verified so far; global mapping is left to die with the process. Where the database, the mapper and the
+    models are as an earlier run left them, nothing is done.
 
     Raises ReconstructionError when the database is missing, empty or damaged, or when COLMAP fails, and
     DatabaseError when another program holds it.
     """
     if not database.is_file():
         raise ReconstructionError(f"there is no database {database}: run `lgbatch match` first")
+    finished = Finished(
+        database.parent,
+        "reconstruct",
+        mapper=mapper,
+        images=str(image_folder.resolve()),
+        pycolmap=metadata.version("pycolmap"),
+    )
+    if before := finished.result(Reconstruction, models=Model):
+        return replace(before, seconds_verification=0.0, seconds_mapping=0.0)
+    imported = finished.stands("import")
     try:
         with colmap_log_off():
             settle(database)
@@ -98,7 +114,7 @@ def reconstruct(
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ReconstructionError(f"COLMAP failed: {reason}; run with --debug to see its log") from error
-    return Reconstruction(
+    result = Reconstruction(
         images=len(lengths),
         images_with_keypoints=usable,
         matched_pairs=matched,
@@ -109,6 +125,8 @@ def reconstruct(
         seconds_verification=verified - start,
         seconds_mapping=time.perf_counter() - verified,
     )
+    finished.save(result, [database, *_numbered(sparse)], over="import" if imported else None)
+    return result
 
 
 def format_table(models: Sequence[Model]) -> str:
@@ -264,8 +282,10 @@ def _run(work: Callable[[], T], bar: "tqdm[Any]", token: "pycolmap.CancellationT
         finally:
             done.set()
 
-    threading.Thread(target=target, daemon=True).start()
+    thread = threading.Thread(target=target, daemon=True)
     try:
+        with deferred(tell=False):  # COLMAP may keep `start` waiting; a thread that runs is always waited for
+            thread.start()
         while not done.wait(_TICK):
             bar.refresh()
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from typing import Any
 from lgbatch.config import Settings
 from lgbatch.errors import LgbatchError
 from lgbatch.extract import Extracted
+from lgbatch.finished import without_tracebacks
 from lgbatch.match import Matched
 from lgbatch.reconstruct import Model, Reconstruction, advice, format_table
 from lgbatch.types import Failure
@@ -36,6 +37,9 @@ class Summary:
     dropped_pairs: dict[str, int] | None = None
     """Lines of the pairs file that were left out, by reason."""
     failed_pairs: int | None = None
+    """Pairs, lines of the pairs file and images that matching could not use."""
+    skipped_pairs: int | None = None
+    """Pairs that were left out because an image of theirs had failed."""
     matched_pairs: int | None = None
     """Pairs with at least one match."""
     matches: int | None = None
@@ -49,6 +53,8 @@ class Summary:
     """What to try when images could not be registered."""
     accuracy: dict[str, Any] | None = None
     """Against known cameras, where there are any."""
+    finished_already: bool | None = None
+    """Nothing has changed since an earlier run, of which all figures are."""
     seconds: dict[str, float] = field(default_factory=dict)
     """By stage."""
     failures: list[Failure] = field(default_factory=list)
@@ -66,13 +72,15 @@ class Summary:
         """Take over what extraction did."""
         self.images, self.failed_images, self.keypoints = done.images, len(done.failures), done.keypoints
         self.failures += done.failures
+        self._note(done)
 
     def add_matched(self, done: Matched) -> None:
         """Take over what matching did."""
         self.pairs, self.matched_pairs, self.matches = done.pairs, done.matched_pairs, done.matches
-        self.failed_pairs = len(done.failures)
+        self.failed_pairs, self.skipped_pairs = len(done.failures), done.skipped_pairs
         self.dropped_pairs = {"duplicate": done.duplicates, "reversed": done.reversed, "self": done.self_pairs}
         self.failures += done.failures
+        self._note(done)
 
     def add_reconstruction(self, done: Reconstruction) -> None:
         """Take over what verification and mapping did."""
@@ -82,15 +90,20 @@ class Summary:
         self.points3D = done.models[0].points3D if done.models else 0
         self.advice = advice(done, self.settings.mapper) or None
         self.seconds |= {"verify": round(done.seconds_verification, 3), "map": round(done.seconds_mapping, 3)}
+        self._note(done)
+
+    def _note(self, done: Extracted | Matched | Reconstruction) -> None:
+        self.finished_already = self.finished_already is not False and done.finished_already
 
     @property
     def exit_status(self) -> int:
-        """0 all done; 1 finished, but an item failed or no model came out."""
-        return int(bool(self.failures) or self.registered_images == 0)
+        """0 all done; 1 finished, but an item failed or was skipped, or no model came out."""
+        return int(bool(self.failures or self.skipped_pairs) or self.registered_images == 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        filled = {key: value for key, value in asdict(self).items() if value is not None}
+        plain = asdict(self, dict_factory=without_tracebacks)
+        filled = {key: value for key, value in plain.items() if value is not None}
         return filled | {"peak_memory_mb": peak_memory_mb(), "versions": versions()}
 
     def write(self, path: Path) -> None:
@@ -104,9 +117,9 @@ class Summary:
 
     def in_words(self) -> str:
         """A few lines for the terminal."""
-        lines = [f"failed: {f.name} ({f.stage}): {f.reason}" for f in self.failures[:_SHOWN_FAILURES]]
+        lines = [f.in_words() for f in self.failures[:_SHOWN_FAILURES]]
         if len(self.failures) > _SHOWN_FAILURES:
-            lines.append(f"... and {len(self.failures) - _SHOWN_FAILURES} more failures, all in the JSON summary")
+            lines.append(f"... and {len(self.failures) - _SHOWN_FAILURES} more failures: `lgbatch errors` lists all")
         if self.images is not None:
             lines.append(f"images      {self.images}, of which {self.failed_images} failed; {self.keypoints} keypoints")
         if self.pairs is not None:
@@ -121,6 +134,8 @@ class Summary:
             lines.append(self.advice)
         if self.accuracy:
             lines.append(_accuracy_in_words(self.accuracy))
+        if self.finished_already:
+            lines.append("finished already: nothing has changed since, and these are its figures")
         if self.seconds:
             lines.append("seconds     " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()))
         return "\n".join(lines)
@@ -130,7 +145,8 @@ class Summary:
             return ""
         dropped = ", ".join(f"{count} {why}" for why, count in (self.dropped_pairs or {}).items() if count)
         text = f", {self.matched_pairs} with matches ({self.matches} matches)"
-        return text + (f"; dropped: {dropped}" if dropped else "")
+        text += f"; dropped: {dropped}" if dropped else ""
+        return text + (f"; skipped: {self.skipped_pairs} of failed images" if self.skipped_pairs else "")
 
 
 def _accuracy_in_words(accuracy: dict[str, Any]) -> str:

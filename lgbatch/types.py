@@ -7,7 +7,7 @@ Shapes, dtypes, units and the pixel origin are stated here, once:
 - N is the number of keypoints of an image, D the length of a descriptor, K the number of matches of a pair.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +78,17 @@ class Failure:
     stage: str
     name: str
     reason: str
+    traceback: str = field(default="", repr=False, compare=False)
+    """Where it happened, for the error ledger; summaries leave it out."""
+
+    def in_words(self) -> str:
+        """One line for the terminal, whatever bytes the name is of."""
+        return shown(f"failed: {self.name} ({self.stage}): {self.reason}")
+
+
+def shown(text: str) -> str:
+    """The text on one line, with escapes for what a terminal cannot show or would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lgbatch.config import Settings
 from lgbatch.evaluate import evaluate
+from lgbatch.lock import locked
 from lgbatch.pipelines import scene, sfm
 from lgbatch.pipelines.picture import draw_model
 from lgbatch.summary import Summary
@@ -17,10 +18,11 @@ def run(out: str | Path, *, models: str | Path | None = None, settings: Settings
     sfm.run, and InputError where scikit-image, which carries the pictures in the scene, is not installed.
     """
     workspace = Workspace(Path(out))
-    truth = scene.render(workspace.root / "images")
-    summary = sfm.run(workspace.root / "images", workspace.root, models=models, settings=settings)
-    if summary.models:
-        summary.accuracy = evaluate(workspace.sparse / "0", truth).as_dict()
-        summary.write(workspace.summary)
-        draw_model(workspace.sparse / "0", workspace.root / "model.png")
+    with locked(workspace.root, make=True):
+        truth = scene.render(workspace.root / "images")
+        summary = sfm.run(workspace.root / "images", workspace.root, models=models, settings=settings)
+        if summary.models:
+            summary.accuracy = evaluate(workspace.sparse / "0", truth).as_dict()
+            summary.write(workspace.summary)
+            draw_model(workspace.sparse / "0", workspace.root / "model.png")
     return summary

@@ -62,7 +62,9 @@ def render(folder: Path, *, seed: int = 0) -> dict[str, KnownCamera]:
             image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(_NOISE)
             pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
             encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-            (folder / name).write_bytes(encoded.tobytes())
+            data = encoded.tobytes()
+            if not (folder / name).is_file() or (folder / name).read_bytes() != data:  # else it counts as changed
+                (folder / name).write_bytes(data)
     except OSError as error:
         raise InputError(f"cannot write photos to {folder}: {error.strerror}; choose another folder") from None
     return known

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lgbatch.config import Settings
-from lgbatch.crawl import crawl
+from lgbatch.crawl import Crawl, crawl
 from lgbatch.database import check_camera_model, import_stores
 from lgbatch.errors import InputError
 from lgbatch.export import ensure_models
 from lgbatch.extract import extract
+from lgbatch.lock import locked
 from lgbatch.match import match
 from lgbatch.models import default_folder, stages_kind
 from lgbatch.pairs import make_pairs, write_pairs
 from lgbatch.reconstruct import reconstruct
-from lgbatch.store import FeatureStore
 from lgbatch.summary import Summary
 from lgbatch.types import Workspace
 
@@ -28,6 +28,7 @@ def run(
     *,
     models: str | Path | None = None,
     settings: Settings | None = None,
+    retry_failed: bool = False,
     **changes: Any,
 ) -> Summary:
     """Reconstruct the photos below `images`; everything lands in `out`.
@@ -35,7 +36,9 @@ def run(
     `changes` are settings by name, such as max_keypoints=1024; or give all of them as `settings`. `models` is the
     folder of the ONNX models, which are made in it when they are missing. Leaves features.h5, pairs.txt,
     matches.h5, database.db, sparse/0 and summary.json. Photos and pairs that could not be used are in the
-    result's `failures`. Raises LgbatchError when the run cannot start or go on.
+    result's `failures`; they are not tried again later, unless with `retry_failed`. What is finished is not done
+    again while nothing has changed. Raises LgbatchError when the run cannot start or go on, or when another one is
+    going on in `out`.
     """
     if settings is None:
         settings = Settings.load(**changes)
@@ -43,23 +46,38 @@ def run(
         raise InputError("give either settings or single changes to the defaults")
     images, workspace = Path(images), Workspace(Path(out))
     models = Path(models) if models else default_folder()
-    summary = Summary(settings)
     check_camera_model(settings.camera_model)  # what is wrong shows at once, not after an hour of matching
     found = crawl(images)
+    with locked(workspace.root, make=True):
+        return _run(images, workspace, found, models, settings, retry_failed)
+
+
+def _run(
+    images: Path, workspace: Workspace, found: Crawl, models: Path, settings: Settings, retry_failed: bool
+) -> Summary:
+    summary = Summary(settings)
     with summary.timed("export"):
         ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
     with summary.timed("extract"):
-        summary.add_extracted(extract(images, workspace.features, models=models, settings=settings, found=found))
+        extracted = extract(
+            images, workspace.features, models=models, settings=settings, found=found, retry_failed=retry_failed
+        )
+    summary.add_extracted(extracted)
     with summary.timed("pairs"):
-        with FeatureStore(workspace.features) as features:
-            extracted = set(features.names())
-        # The store may hold photos that have left the folder since.
-        names = [ref.name for ref in found.images if ref.name in extracted]
+        # Not all that the store holds: there may be photos in it that have left the folder since.
+        failed = {failure.name for failure in extracted.failures if failure.stage == "extract"}
+        names = [ref.name for ref in found.images if ref.name not in failed]
         write_pairs(workspace.pairs, make_pairs(names, settings))
     with summary.timed("match"):
-        summary.add_matched(
-            match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=settings)
+        matched = match(
+            workspace.pairs,
+            workspace.features,
+            workspace.matches,
+            models=models,
+            settings=settings,
+            retry_failed=retry_failed,
         )
+    summary.add_matched(matched)
     with summary.timed("import"):
         import_stores(workspace, images, names, settings)
     summary.add_reconstruction(

@@ -22,6 +22,7 @@ COMMANDS = {
     "match": cli.MATCH,
     "reconstruct": cli.RECONSTRUCT,
     "demo": cli.RUN,
+    "errors": (),
 }
 
 

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from synthetic import SIZE, Source, content, photo, scene
 from synthetic import import_source as run
 
+from lgbatch import colmap
 from lgbatch.database import DatabaseCounts
 from lgbatch.errors import DatabaseError, InputError
 from lgbatch.types import FloatArray, IntArray, Pair
@@ -270,19 +273,49 @@ def test_a_log_without_its_database_is_not_mixed_in(database: Path, source: Sour
     assert [p.name for p in database.parent.glob("database*")] == ["database.db"]
 
 
-def test_a_database_in_use_is_not_replaced(database: Path, source: Source) -> None:
-    run(database, source)
+@contextmanager
+def held(database: Path, seconds: float) -> Iterator[None]:
+    """Another program writes to the database: until the block ends, or for so many seconds."""
     script = (
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "import sqlite3, sys, select; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
         "c.execute('pragma journal_mode=wal'); c.execute('begin immediate');"
-        "c.execute('delete from matches'); print(flush=True); sys.stdin.read()"
+        "c.execute('delete from matches'); print(flush=True);"
+        "select.select([sys.stdin], [], [], float(sys.argv[2])); c.execute('rollback'); c.close()"
     )
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", script, database], stdin=pipe, stdout=pipe) as other:
+    command = [sys.executable, "-c", script, str(database), str(seconds)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as other:
         other.stdout.readline()
+        yield
+
+
+def test_a_database_in_use_is_not_replaced(
+    database: Path, source: Source, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(colmap, "WAIT_SECONDS", 0.3)
+    run(database, source)
+    with held(database, 60):
         with pytest.raises(DatabaseError, match="open in another program"):
             run(database, source)
+        with colmap.colmap_log_off(), pytest.raises(DatabaseError, match="or in use"):
+            colmap.open_database(database)
     assert run(database, source) == DatabaseCounts()
+    line = f"lgbatch: {database} is open in another program (COLMAP?): waiting up to 0 s for it\n"
+    assert capfd.readouterr() == ("", 2 * line)
+
+
+@pytest.mark.parametrize("how", ["import", "open"])
+def test_a_database_in_use_is_waited_for(
+    database: Path, source: Source, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(database, source)
+    with held(database, 1.0):
+        if how == "import":
+            assert run(database, source) == DatabaseCounts()
+        else:
+            with colmap.colmap_log_off():
+                colmap.open_database(database).close()
+    assert capfd.readouterr().err.count("waiting up to 20 s") == 1
 
 
 def test_nothing_is_printed(database: Path, source: Source, capfd: pytest.CaptureFixture[str]) -> None:

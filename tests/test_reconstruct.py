@@ -55,7 +55,8 @@ def test_again_gives_the_same(tmp_path: Path) -> None:
     run(tmp_path)
     verified, first = content(database)["verified"], poses(tmp_path)
     assert len(verified) == 10
-    run(tmp_path, threads=2)
+    (tmp_path / "finished.json").unlink()
+    assert not run(tmp_path, threads=2).finished_already
     assert content(database)["verified"] == verified
     assert poses(tmp_path) == first
 
