@@ -34,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-EXTRACT = ("extractor", "max_keypoints", "resize", "device", "threads")
+EXTRACT = ("extractor", "max_keypoints", "resize", "on_change", "device", "threads")
 PAIRS = ("pairing", "window")
 MATCH = (
     "extractor",
@@ -43,6 +43,7 @@ MATCH = (
     "filter_threshold",
     "camera_mode",
     "camera_model",
+    "on_change",
     "device",
     "threads",
 )
@@ -149,10 +150,12 @@ def match(
         names = features.names()
         folder = _image_folder(images, features)
     pairs_file = pairs_file or files.pairs
-    read_pairs(pairs_file)  # before the models too
+    listed = read_pairs(pairs_file)  # before the models too
     ensure_models(models, settings.extractor, ["stages"])
     with summary.timed("match"):
-        done = match_pairs(pairs_file, files.features, files.matches, models=models, settings=settings)
+        done = match_pairs(
+            pairs_file, files.features, files.matches, models=models, settings=settings, listed=listed
+        )
     summary.add_matched(done)
     with summary.timed("import"):
         import_stores(files, folder, names, settings)

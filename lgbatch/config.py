@@ -44,6 +44,11 @@ class Settings:
     )
     camera_model: str = _setting("SIMPLE_RADIAL", "COLMAP camera model.")
     mapper: Literal["incremental", "global"] = _setting("incremental", "COLMAP mapper.")
+    on_change: Literal["recompute", "refuse", "keep"] = _setting(
+        "refuse",
+        "What was made with other settings, by another model, or of a photo or features that have changed since: make "
+        "it again (recompute), go no further (refuse), or use it as it is (keep).",
+    )
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "Where the models run.")
     threads: int = _setting(0, "CPU threads; 0 takes all cores.", low=0, high=1024)
 

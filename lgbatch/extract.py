@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import numpy as np
 from tqdm import tqdm
 
 from lgbatch.ahead import ahead
+from lgbatch.changes import drop_others, photos_to_extract
 from lgbatch.config import Settings
 from lgbatch.crawl import Crawl, crawl
 from lgbatch.decode import decode, to_original
 from lgbatch.errors import ItemError, StoreError
 from lgbatch.models import Model, available_cores, open_extractor
-from lgbatch.store import FeatureStore, Provenance
-from lgbatch.types import Failure, Features, ImageRef, Photo
+from lgbatch.provenance import Provenance, photo_file
+from lgbatch.store import FeatureStore
+from lgbatch.types import Failure, Features, ImageRef, Photo, PhotoFile
 
 MIN_SIDE = 5
 """A keypoint is the greatest in a window of this many pixels; what is smaller has none."""
@@ -72,7 +75,7 @@ def extract(
 ) -> Extracted:
     """Extract every photo below `images` that the store lacks. A photo that cannot be used is a Failure.
 
-    Raises InputError (no photos), ModelError, StoreError (made with other settings, disk full).
+    Raises InputError (no photos), ModelError, StoreError (disk full, and what changes.photos_to_extract refuses).
     """
     found = found or crawl(images)
     extractor = Extractor(models, settings)
@@ -83,29 +86,36 @@ def extract(
         raise StoreError(f"cannot make the folder {store_path.parent}: {error.strerror}") from None
     with FeatureStore(store_path, append=extractor.provenance) as store:
         store.set_image_folder(images.resolve())
-        done = set(store.names())
-        missing = [ref for ref in found.images if ref.name not in done]
+        missing = photos_to_extract(store, found.images, settings.on_change)
+        files: dict[str, PhotoFile] = {}
         before, committed = len(failures), time.monotonic()
         with tqdm(total=len(missing), desc="extract", unit="photo", disable=None) as bar:
-            for name, outcome in _features(missing, extractor, settings):
+            for name, outcome in _features(missing, extractor, settings, files):
+                if name in store:  # it is made again
+                    store.remove(name)
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
                 else:
-                    store.write(name, outcome)
+                    store.write(name, outcome, files.pop(name, None))
                 bar.update()
                 if time.monotonic() - committed > COMMIT_SECONDS:
                     store.commit()
                     committed = time.monotonic()
         new = len(missing) - (len(failures) - before)
-        keypoints = sum(store.count(name) for name in store.names())
+        drop_others(store, settings.on_change)
+        keypoints = store.points
     return Extracted(len(found.images) + len(found.failures), new, keypoints, tuple(failures))
 
 
 def _features(
-    refs: Sequence[ImageRef], extractor: Extractor, settings: Settings
+    refs: Sequence[ImageRef], extractor: Extractor, settings: Settings, files: dict[str, PhotoFile]
 ) -> Iterator[tuple[str, Features | Failure]]:
+    """What becomes of each photo; what its file was, which is looked at first, is added to `files`."""
+
     def attempt(ref: ImageRef) -> Photo | Failure:
         try:
+            with suppress(OSError):  # decode tells
+                files[ref.name] = photo_file(ref)
             return decode(ref, settings.resize)
         except ItemError as error:
             return Failure("extract", ref.name, str(error))

@@ -99,8 +99,10 @@ class JournaledFile:
     def truncate(self, size: int | None = None) -> int:
         """HDF5 calls this with the end of its data; what is committed is never cut off."""
         self._end = max(self._position if size is None else size, self._committed)
-        with self._remembering():
+        try:
             os.ftruncate(self._file.fileno(), self._end)
+        except OSError as error:
+            self.failure = self.failure or error
         return self._end
 
     def flush(self) -> None:
@@ -150,15 +152,10 @@ class JournaledFile:
             view = view[count:]
 
     def _write_at(self, offset: int, view: memoryview) -> None:
-        with self._remembering():
+        try:
             self._file.seek(offset)
             while view:
                 view = view[self._file.write(view) :]
-
-    @contextlib.contextmanager
-    def _remembering(self) -> Iterator[None]:
-        try:
-            yield
         except OSError as error:
             self.failure = self.failure or error
 

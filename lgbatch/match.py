@@ -12,11 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from lgbatch.ahead import ahead
+from lgbatch.changes import drop_others, pairs_to_match
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
 from lgbatch.matcher import Matcher, Stem, no_matches
 from lgbatch.models import available_cores
 from lgbatch.pairs import PairsFile, read_pairs
+from lgbatch.provenance import ImageRecord
 from lgbatch.schedule import Batch, plan
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import Failure, Features, Matches, Pair
@@ -50,12 +52,21 @@ class Matched:
     failures: tuple[Failure, ...]
 
 
-def match(pairs_path: Path, features_path: Path, store_path: Path, *, models: Path, settings: Settings) -> Matched:
+def match(
+    pairs_path: Path,
+    features_path: Path,
+    store_path: Path,
+    *,
+    models: Path,
+    settings: Settings,
+    listed: PairsFile | None = None,
+) -> Matched:
     """Match every pair of the file that the store lacks. A pair that names an unknown image is a Failure.
 
-    Raises InputError (no pairs file), ModelError, StoreError (no features, made with other settings, disk full).
+    `listed` is what the file says, where that was read already. Raises InputError (no pairs file), ModelError,
+    StoreError (no features, disk full, and what changes.pairs_to_match refuses).
     """
-    listed = read_pairs(pairs_path)
+    listed = listed or read_pairs(pairs_path)
     with FeatureStore(features_path) as features:
         matcher = Matcher(models, settings)
         provenance = {
@@ -64,25 +75,26 @@ def match(pairs_path: Path, features_path: Path, store_path: Path, *, models: Pa
             "depth_confidence": settings.depth_confidence,
             "width_confidence": settings.width_confidence,
             "filter_threshold": settings.filter_threshold,
-            "features": features.provenance,
         }
         with MatchStore(store_path, append=provenance) as store:
-            counts = {name: features.count(name) for name in features.names()}
+            images = {name: features.record(name) for name in features.names()}
+            counts = {name: record.keypoints for name, record in images.items()}
             usable, failures = _usable(listed, counts)
-            missing = [pair for pair in usable if pair not in store]
+            standing = pairs_to_match(store, usable, images, settings.on_change)
             workers = settings.threads or available_cores()
-            matched = outcomes(missing, counts, features.read, matcher, workers)
-            unread = _write(matched, store, counts, len(missing))
-            totals = [len(store.read(pair).indices) for pair in usable if pair in store]
+            matched = outcomes(standing.missing, counts, features.read, matcher, workers)
+            again = settings.on_change == "recompute"
+            totals, unread = _write(matched, store, images, len(standing.missing), again)
+            drop_others(store, settings.on_change)
     return Matched(
         pairs=len(listed.pairs),
-        new=len(missing) - len(unread),
-        matched_pairs=int(np.count_nonzero(totals)),
-        matches=sum(totals),
+        new=len(totals),
+        matched_pairs=standing.matched_pairs + int(np.count_nonzero(totals)),
+        matches=standing.matches + sum(totals),
         duplicates=listed.duplicates,
         reversed=listed.reversed,
         self_pairs=listed.self_pairs,
-        failures=(*listed.failures, *failures, *unread),
+        failures=(*listed.failures, *failures, *standing.failures, *unread),
     )
 
 
@@ -103,18 +115,25 @@ def _usable(listed: PairsFile, counts: dict[str, int]) -> tuple[list[Pair], list
     return usable, failures
 
 
-def _write(outcomes: Iterator[Outcome], store: MatchStore, counts: dict[str, int], total: int) -> list[Failure]:
-    failures = []
+def _write(
+    outcomes: Iterator[Outcome], store: MatchStore, images: Mapping[str, ImageRecord], total: int, again: bool
+) -> tuple[list[int], list[Failure]]:
+    """Write what comes, in the place of what is there if it is made `again`; how many matches each pair has."""
+    written, failures = [], []
     committed = time.monotonic()
     for pair, outcome in tqdm(outcomes, total=total, desc="match", unit="pair", disable=None):
+        first, second = images[pair.a], images[pair.b]
+        if again:
+            store.remove(pair)
         if isinstance(outcome, Failure):
             failures.append(outcome)
         else:
-            store.write(pair, outcome, counts[pair.a])
+            store.write(pair, outcome, first.keypoints, (first.version, second.version))
+            written.append(len(outcome.indices))
         if time.monotonic() - committed > COMMIT_SECONDS:
             store.commit()
             committed = time.monotonic()
-    return failures
+    return written, failures
 
 
 def outcomes(

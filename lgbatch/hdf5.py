@@ -1,0 +1,324 @@
+"""An HDF5 file of items, crash-safe: what features.h5 and matches.h5 have in common.
+
+An item is a group of plain datasets. Its attribute `lgbatch`, a few uint64, says what made it (see store.py). The
+root attribute `lgbatch` tells as JSON what that stands for, and how much there is of each:
+
+    {"kind": "features" | "matches",
+     "made": {fingerprint, 16 hex digits: {"by": {settings and models}, "items": how many, "points": keypoints | matches}},
+     "unused": bytes of the file that nothing uses any more}
+
+It is committed with the items. Calls are h5py's low-level ones where items are written or looked up: the others take
+several times as long. Files written by others have no attributes, and are read all the same.
+"""
+
+import functools
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5p, h5s, h5t
+from numpy.typing import NDArray
+
+from lgbatch.errors import StoreError
+from lgbatch.journal import JournaledFile, journal_path, recover, write_synced
+from lgbatch.provenance import Provenance, fingerprint
+
+Array = NDArray[Any]
+MADE_BY = "lgbatch"
+# Superblock version 2: new-style groups that stay fast as they grow, and no "open for writing" mark that would
+# keep readers out after a crash.
+FORMAT = ("v108", "v108")
+
+_RECORD = MADE_BY.encode()
+_WORD = h5t.NATIVE_UINT64
+_ALL = h5s.ALL
+_TABLE_STEP = 512  # bytes by which the table's text grows: most commits find it as long as it was, and write it in place
+
+
+class Store:
+    """An HDF5 file, opened for reading or, with `append`, for adding items that become lasting at `commit`."""
+
+    kind = ""
+    """What the items are."""
+    _now: int
+    _unused_before: int
+
+    def __init__(self, path: Path, *, append: Provenance | None = None) -> None:
+        """Open; `append` says what will make new items. Raises StoreError: not there, damaged, not lgbatch's."""
+        self.path = path
+        self._journaled: JournaledFile | None = None
+        self._changed = False
+        try:
+            if append is None:
+                self._file = _open_to_read(path)
+            else:
+                if not path.exists():
+                    _create(path, {"kind": self.kind, "made": {}, "unused": 0})
+                self._journaled = JournaledFile(path)
+                self._file = h5py.File(self._journaled, "r+", libver=FORMAT)
+        except BlockingIOError:
+            self._drop()
+            raise StoreError(f"{path} is in use by another program: wait for it, or use another --workspace") from None
+        except OSError as error:
+            self._drop()
+            raise StoreError(
+                f"cannot open {path}: {reason(error)}; move it away, or use another --workspace"
+            ) from None
+        try:
+            with self.undamaged():
+                self._root = h5g.open(self._file.id, b"/")
+                self._table = self._read_table()
+            if append is not None:
+                self._make_by(append)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def made(self) -> Mapping[int, dict[str, Any]]:
+        """By fingerprint: what made items (`by`), `items`, and the keypoints or matches in them (`points`)."""
+        return {int(key, 16): entry for key, entry in self._table["made"].items() if entry["items"]}
+
+    @property
+    def unused(self) -> int | None:
+        """Bytes of the file that nothing uses any more; None when the file does not say."""
+        unused: int | None = self._table.get("unused")
+        return unused
+
+    @property
+    def current(self) -> int:
+        """The fingerprint of what is made now."""
+        return self._now
+
+    @property
+    def by(self) -> Provenance:
+        """What makes items now."""
+        by: Provenance = self._table["made"][f"{self._now:016x}"]["by"]
+        return by
+
+    @property
+    def others(self) -> dict[int, dict[str, Any]]:
+        """Of `made`, what was made otherwise than items are now."""
+        return {made: entry for made, entry in self.made.items() if made != self._now}
+
+    @property
+    def points(self) -> int:
+        """Keypoints or matches of all items whose maker is known."""
+        return sum(entry["points"] for entry in self.made.values())
+
+    def commit(self) -> None:
+        """Make what was written so far last. Raises StoreError, and then the file is as at the last commit."""
+        assert self._journaled is not None, "opened for reading"
+        try:
+            if self._changed:
+                self._table["unused"] = self._unused_before + int(self._file.id.get_freespace())
+                _write_table(self._root, self._table)
+                self._changed = False
+            self._file.flush()
+            self._journaled.commit()
+        except (OSError, RuntimeError) as error:
+            raise StoreError(self._unwritten(str(self.path), error)) from None
+
+    def close(self) -> None:
+        """Close; what was written after the last commit is dropped."""
+        self._forget()
+        self._file.close()
+        self._drop()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Commit what a finished block wrote; a block that raised keeps what it committed itself."""
+        try:
+            if self._journaled is not None and kind is None:
+                self.commit()
+        finally:
+            self.close()
+
+    def _forget(self) -> None:
+        """Let go of what is open in the file."""
+
+    def _drop(self) -> None:
+        if self._journaled is not None:
+            self._journaled.close()
+
+    def _read_table(self) -> dict[str, Any]:
+        text = self._file.attrs.get(MADE_BY)
+        table: dict[str, Any] = json.loads(text) if text else {}
+        return table if "made" in table else {"made": {}}
+
+    def _make_by(self, provenance: Provenance) -> None:
+        if "kind" not in self._table:
+            raise StoreError(f"{self.path} was not made by lgbatch: use another --workspace, or move it away")
+        self._now = fingerprint(provenance)
+        self._table["made"].setdefault(f"{self._now:016x}", {"by": provenance, "items": 0, "points": 0})
+        self._unused_before = self._table["unused"]
+
+    @contextmanager
+    def undamaged(self) -> Iterator[None]:
+        """What goes wrong in the block says that the file is damaged, as a StoreError."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            damage = f"{self.path} is damaged ({reason(error)})"
+            raise StoreError(f"{damage}: move it away, and run the step that makes it again") from None
+
+    def _write(
+        self, item: str, parent: h5g.GroupID, name: bytes, arrays: Mapping[bytes, Array], record: Sequence[int]
+    ) -> h5g.GroupID:
+        """Add an item, whose record begins with `made` and ends with its points."""
+        assert self._journaled is not None, "opened for reading"
+        try:
+            node = h5g.create(parent, name, lcpl=_link(), gcpl=_untimed_group())
+            words = h5a.create(node, _RECORD, _WORD, _space((len(record),)))
+            words.write(np.array(record, dtype=np.uint64), mtype=_WORD)
+            for key, array in arrays.items():
+                kind = _type(array.dtype)
+                data = h5d.create(node, key, kind, _space(array.shape), dcpl=_contiguous(), lcpl=_link())
+                if array.size:
+                    data.write(_ALL, _ALL, np.ascontiguousarray(array), mtype=kind)
+            if self._journaled.failure:
+                raise self._journaled.failure
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StoreError(self._unwritten(f"{item} to {self.path}", error)) from None
+        self._count(record[0], 1, record[-1])
+        return node
+
+    def _unlink(self, item: str, parent: h5g.GroupID, name: bytes) -> None:
+        assert self._journaled is not None, "opened for reading"
+        record = self._record(parent, name)
+        try:
+            parent.unlink(name)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise StoreError(self._unwritten(f"{item} to {self.path}", error)) from None
+        if record:
+            self._count(record[0], -1, -record[-1])
+
+    def _count(self, made: int, items: int, points: int) -> None:
+        entry = self._table["made"].get(f"{made:016x}")
+        if entry:
+            entry["items"] += items
+            entry["points"] += points
+        self._changed = True
+
+    def _record(self, parent: h5g.GroupID, name: bytes) -> list[int] | None:
+        """The record of an item that is there; None where it has none."""
+        with self.undamaged():
+            try:
+                words = h5a.open(parent, _RECORD, obj_name=name)
+            except KeyError:
+                return None
+            values = np.empty(words.shape, dtype=np.uint64)
+            words.read(values, mtype=_WORD)
+            return [int(value) for value in values]
+
+    def _set_record(self, parent: h5g.GroupID, name: bytes, record: Sequence[int]) -> None:
+        h5a.open(parent, _RECORD, obj_name=name).write(np.array(record, dtype=np.uint64), mtype=_WORD)
+        self._changed = True
+
+    def _unwritten(self, what: str, error: Exception) -> str:
+        assert self._journaled is not None
+        why = reason(self._journaled.failure or error)  # what HDF5 says then is only what follows from it
+        return f"cannot write {what}: {why}; what was finished is kept"
+
+
+def link_names(group: h5g.GroupID) -> list[bytes]:
+    """The names in a group."""
+    names: list[bytes] = []
+    group.links.iterate(names.append)
+    return names
+
+
+def open_group(parent: h5g.GroupID, name: bytes, *, make: bool = False) -> h5g.GroupID:
+    """A group in a group, made, with those on the way to it, where it is not there. Raises KeyError, ValueError."""
+    return h5g.create(parent, name, lcpl=_link(), gcpl=_untimed_group()) if make else h5g.open(parent, name)
+
+
+def write_number(node: h5py.h5d.DatasetID, name: bytes, value: float) -> None:
+    """Give a dataset an attribute."""
+    h5a.create(node, name, h5t.IEEE_F64LE, h5s.create(h5s.SCALAR)).write(np.array(value))
+
+
+def reason(error: Exception) -> str:
+    """Why, in one short line."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+
+
+def _open_to_read(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise StoreError(f"no {path.name} in {path.parent}: run the step before this one, or choose its --workspace")
+    if journal_path(path).exists():
+        recover(path)
+    return h5py.File(path, "r")
+
+
+def _create(path: Path, table: Mapping[str, Any]) -> None:
+    journal_path(path).unlink(missing_ok=True)  # of a file that was deleted: it must never meet this one
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=FORMAT) as file:
+        _write_table(h5g.open(file.id, b"/"), table)
+    partial = path.with_name(f".{path.name}.new")
+    write_synced(partial, image.getvalue())
+    partial.replace(path)
+
+
+def _write_table(root: h5g.GroupID, table: Mapping[str, Any]) -> None:
+    text = json.dumps(table).encode()
+    length = -(-len(text) // _TABLE_STEP) * _TABLE_STEP
+    kind = h5t.C_S1.copy()
+    kind.set_size(length)
+    kind.set_strpad(h5t.STR_SPACEPAD)
+    kind.set_cset(h5t.CSET_UTF8)
+    if h5a.exists(root, _RECORD):
+        attribute = h5a.open(root, _RECORD)
+        if attribute.get_type().get_size() != length:
+            h5a.delete(root, _RECORD)
+            attribute = h5a.create(root, _RECORD, kind, h5s.create(h5s.SCALAR))
+    else:
+        attribute = h5a.create(root, _RECORD, kind, h5s.create(h5s.SCALAR))
+    attribute.write(np.array(text.ljust(length), dtype=f"S{length}"), mtype=kind)
+
+
+@functools.cache
+def _link() -> h5p.PropLCID:
+    plist = h5p.create(h5p.LINK_CREATE)
+    plist.set_char_encoding(h5t.CSET_UTF8)
+    plist.set_create_intermediate_group(True)
+    return plist
+
+
+@functools.cache
+def _untimed_group() -> h5p.PropGCID:
+    plist = h5p.create(h5p.GROUP_CREATE)
+    plist.set_obj_track_times(False)
+    return plist
+
+
+@functools.cache
+def _contiguous() -> h5p.PropDCID:
+    plist = h5p.create(h5p.DATASET_CREATE)
+    plist.set_layout(h5d.CONTIGUOUS)
+    plist.set_fill_time(h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)
+    return plist
+
+
+@functools.lru_cache(maxsize=1024)
+def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
+    return h5s.create_simple(shape)
+
+
+@functools.cache
+def _type(dtype: Any) -> h5t.TypeID:
+    return h5t.py_create(dtype)
