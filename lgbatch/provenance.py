@@ -9,7 +9,10 @@ import hashlib
 import json
 from typing import Any, NamedTuple
 
-from lgbatch.types import Features, FloatArray, ImageRef, PhotoFile
+import numpy as np
+from numpy.typing import NDArray
+
+from lgbatch.types import ImageRef, PhotoFile
 
 Provenance = dict[str, Any]
 UNKNOWN = 0
@@ -48,15 +51,9 @@ def differences(old: Provenance, new: Provenance) -> str:
     return ", ".join(f"{key} {_brief(before.get(key))} (now {_brief(after.get(key))})" for key in differing)
 
 
-def features_version(features: Features) -> int:
-    """The version of features: equal where keypoints, scores, descriptors (as stored) and image size are."""
-    arrays = features.keypoints, features.scores, features.descriptors.astype("<f2")
-    return _digest(*(array.tobytes() for array in arrays), repr(features.image_size).encode())
-
-
-def keypoints_version(keypoints: FloatArray) -> int:
-    """The version of features that say none themselves."""
-    return _digest(keypoints.tobytes())
+def version_of(*arrays: NDArray[Any]) -> int:
+    """The version of features, from their arrays as they are stored: of all, or of the keypoints where others did."""
+    return _digest(*(np.ascontiguousarray(array).data for array in arrays))
 
 
 def photo_file(ref: ImageRef) -> PhotoFile:
@@ -73,7 +70,7 @@ def size_and_time(ref: ImageRef) -> tuple[int, int]:
     return status.st_size, max(0, status.st_mtime_ns)
 
 
-def _digest(*parts: bytes) -> int:
+def _digest(*parts: bytes | memoryview) -> int:
     state = hashlib.blake2b(digest_size=8)
     for part in parts:
         state.update(part)
