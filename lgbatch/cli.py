@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lgbatch import __version__, bench_cli
+from lgbatch import __version__, bench_cli, store_cli
 from lgbatch.config import Settings
 from lgbatch.crawl import crawl
 from lgbatch.database import import_stores
@@ -196,6 +196,7 @@ def demo(
     return _tell(demo_pipeline.run(output, models=models, settings=settings), as_json)
 
 
+app.add_typer(store_cli.app)
 app.add_typer(bench_cli.app, name="bench")
 
 

@@ -56,7 +56,7 @@ class Store:
         self._changed = False
         try:
             if append is None:
-                self._file = _open_to_read(path)
+                self._file = open_to_read(path)
             else:
                 if not path.exists():
                     _create(path, {"kind": self.kind, "made": {}, "unused": 0})
@@ -84,6 +84,12 @@ class Store:
     def made(self) -> Mapping[int, dict[str, Any]]:
         """By fingerprint: what made items (`by`), `items`, and the keypoints or matches in them (`points`)."""
         return {int(key, 16): entry for key, entry in self._table["made"].items() if entry["items"]}
+
+    @property
+    def holds(self) -> str | None:
+        """The kind of its items, as the file says; None when it does not."""
+        kind: str | None = self._table.get("kind")
+        return kind
 
     @property
     def unused(self) -> int | None:
@@ -118,7 +124,7 @@ class Store:
         try:
             if self._changed:
                 self._table["unused"] = self._unused_before + int(self._file.id.get_freespace())
-                _write_table(self._root, self._table)
+                write_table(self._root, self._table)
                 self._changed = False
             self._file.flush()
             self._journaled.commit()
@@ -158,8 +164,10 @@ class Store:
         return table if "made" in table else {"made": {}}
 
     def _make_by(self, provenance: Provenance) -> None:
-        if "kind" not in self._table:
+        if self.holds is None:
             raise StoreError(f"{self.path} was not made by lgbatch: use another --workspace, or move it away")
+        if self.holds != self.kind:
+            raise StoreError(f"{self.path} holds {self.holds}, not {self.kind}: use another --workspace, or move it away")
         self._now = fingerprint(provenance)
         self._table["made"].setdefault(f"{self._now:016x}", {"by": provenance, "items": 0, "points": 0})
         self._unused_before = self._table["unused"]
@@ -223,7 +231,8 @@ class Store:
             return [int(value) for value in values]
 
     def _set_record(self, parent: h5g.GroupID, name: bytes, record: Sequence[int]) -> None:
-        h5a.open(parent, _RECORD, obj_name=name).write(np.array(record, dtype=np.uint64), mtype=_WORD)
+        # Opened through its group: HDF5 2.0 never writes what is changed through H5Aopen_by_name.
+        h5a.open(h5g.open(parent, name), _RECORD).write(np.array(record, dtype=np.uint64), mtype=_WORD)
         self._changed = True
 
     def _unwritten(self, what: str, error: Exception) -> str:
@@ -255,7 +264,8 @@ def reason(error: Exception) -> str:
     return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
 
 
-def _open_to_read(path: Path) -> h5py.File:
+def open_to_read(path: Path) -> h5py.File:
+    """Open an HDF5 file, after the commit that a killed process had begun was finished. Raises OSError, StoreError."""
     if not path.is_file():
         raise StoreError(f"no {path.name} in {path.parent}: run the step before this one, or choose its --workspace")
     if journal_path(path).exists():
@@ -267,13 +277,14 @@ def _create(path: Path, table: Mapping[str, Any]) -> None:
     journal_path(path).unlink(missing_ok=True)  # of a file that was deleted: it must never meet this one
     image = io.BytesIO()
     with h5py.File(image, "w", libver=FORMAT) as file:
-        _write_table(h5g.open(file.id, b"/"), table)
+        write_table(h5g.open(file.id, b"/"), table)
     partial = path.with_name(f".{path.name}.new")
     write_synced(partial, image.getvalue())
     partial.replace(path)
 
 
-def _write_table(root: h5g.GroupID, table: Mapping[str, Any]) -> None:
+def write_table(root: h5g.GroupID, table: Mapping[str, Any]) -> None:
+    """Set the root attribute that tells what made the items."""
     text = json.dumps(table).encode()
     length = -(-len(text) // _TABLE_STEP) * _TABLE_STEP
     kind = h5t.C_S1.copy()

@@ -51,6 +51,11 @@ def differences(old: Provenance, new: Provenance) -> str:
     return ", ".join(f"{key} {_brief(before.get(key))} (now {_brief(after.get(key))})" for key in differing)
 
 
+def in_words(provenance: Provenance) -> str:
+    """What made something, for a user: 'extractor disk, max_keypoints 2048, ...'."""
+    return ", ".join(f"{key} {_brief(value)}" for key, value in _leaves(provenance).items())
+
+
 def version_of(*arrays: NDArray[Any]) -> int:
     """The version of features, from their arrays as they are stored: of all, or of the keypoints where others did."""
     return _digest(*(np.ascontiguousarray(array).data for array in arrays))

@@ -110,8 +110,8 @@ class FeatureStore(Store):
 
     def remove(self, name: str) -> None:
         """Take an image out; it is gone at the next commit."""
+        self._names().discard(name)
         self._unlink(name, self._root, name.encode())
-        self._names().remove(name)
 
     def remove_made(self, made: Set[int]) -> None:
         """Take out what was made by these."""
@@ -155,6 +155,11 @@ class MatchStore(Store):
         """Whether the pair is there, in either order."""
         return self._find(pair) is not None
 
+    def count(self, first: str, second: str) -> int:
+        """How many matches a pair has, by its names in `groups`."""
+        with self.undamaged():
+            return int(np.count_nonzero(self._file[first][second]["matches0"][()] >= 0))
+
     def record(self, pair: Pair) -> PairRecord | None:
         """What a pair says of itself, versions in the order of `pair`; None when it is not there."""
         found = self._find(pair)
@@ -162,8 +167,7 @@ class MatchStore(Store):
             return None
         words = self._record(self._group(found[0]), found[1])
         if words is None:  # written by others
-            with self.undamaged():
-                return PairRecord(UNKNOWN, (UNKNOWN, UNKNOWN), len(self.indices(pair)))
+            return PairRecord(UNKNOWN, (UNKNOWN, UNKNOWN), self.count(found[0].decode(), found[1].decode()))
         made, first, second, count = words
         return PairRecord(made, (second, first) if found[2] else (first, second), count)
 
