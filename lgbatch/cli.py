@@ -153,9 +153,7 @@ def match(
     listed = read_pairs(pairs_file)  # before the models too
     ensure_models(models, settings.extractor, ["stages"])
     with summary.timed("match"):
-        done = match_pairs(
-            pairs_file, files.features, files.matches, models=models, settings=settings, listed=listed
-        )
+        done = match_pairs(pairs_file, files.features, files.matches, models=models, settings=settings, listed=listed)
     summary.add_matched(done)
     with summary.timed("import"):
         import_stores(files, folder, names, settings)

@@ -4,7 +4,8 @@ An item is a group of plain datasets. Its attribute `lgbatch`, a few uint64, say
 root attribute `lgbatch` tells as JSON what that stands for, and how much there is of each:
 
     {"kind": "features" | "matches",
-     "made": {fingerprint, 16 hex digits: {"by": {settings and models}, "items": how many, "points": keypoints | matches}},
+     "made": {fingerprint, 16 hex digits: {"by": {settings and models}, "items": how many, "points": how many
+              keypoints, or matches, these items have}},
      "unused": bytes of the file that nothing uses any more}
 
 It is committed with the items. Calls are h5py's low-level ones where items are written or looked up: the others take
@@ -38,7 +39,9 @@ FORMAT = ("v108", "v108")
 _RECORD = MADE_BY.encode()
 _WORD = h5t.NATIVE_UINT64
 _ALL = h5s.ALL
-_TABLE_STEP = 512  # bytes by which the table's text grows: most commits find it as long as it was, and write it in place
+_TABLE_STEP = (
+    512  # bytes by which the table's text grows: most commits find it as long as it was, and write it in place
+)
 
 
 class Store:
@@ -46,6 +49,8 @@ class Store:
 
     kind = ""
     """What the items are."""
+    room = 0
+    """Words to set aside in an item's header, for the names and the record that do not fit into it as HDF5 makes it."""
     _now: int
     _unused_before: int
 
@@ -67,9 +72,7 @@ class Store:
             raise StoreError(f"{path} is in use by another program: wait for it, or use another --workspace") from None
         except OSError as error:
             self._drop()
-            raise StoreError(
-                f"cannot open {path}: {reason(error)}; move it away, or use another --workspace"
-            ) from None
+            raise StoreError(f"cannot open {path}: {reason(error)}; move it away, or use another --workspace") from None
         try:
             with self.undamaged():
                 self._root = h5g.open(self._file.id, b"/")
@@ -167,7 +170,9 @@ class Store:
         if self.holds is None:
             raise StoreError(f"{self.path} was not made by lgbatch: use another --workspace, or move it away")
         if self.holds != self.kind:
-            raise StoreError(f"{self.path} holds {self.holds}, not {self.kind}: use another --workspace, or move it away")
+            raise StoreError(
+                f"{self.path} holds {self.holds}, not {self.kind}: use another --workspace, or move it away"
+            )
         self._now = fingerprint(provenance)
         self._table["made"].setdefault(f"{self._now:016x}", {"by": provenance, "items": 0, "points": 0})
         self._unused_before = self._table["unused"]
@@ -188,6 +193,8 @@ class Store:
         assert self._journaled is not None, "opened for reading"
         try:
             node = h5g.create(parent, name, lcpl=_link(), gcpl=_untimed_group())
+            if self.room:
+                _make_room(node, self.room)
             words = h5a.create(node, _RECORD, _WORD, _space((len(record),)))
             words.write(np.array(record, dtype=np.uint64), mtype=_WORD)
             for key, array in arrays.items():
@@ -239,6 +246,12 @@ class Store:
         assert self._journaled is not None
         why = reason(self._journaled.failure or error)  # what HDF5 says then is only what follows from it
         return f"cannot write {what}: {why}; what was finished is kept"
+
+
+def _make_room(node: h5g.GroupID, words: int) -> None:
+    """Let a group's header have its names and record in one piece: else each gets a piece, and needs a read, alone."""
+    h5a.create(node, b"room", _WORD, _space((words,)))
+    h5a.delete(node, b"room")
 
 
 def link_names(group: h5g.GroupID) -> list[bytes]:

@@ -111,7 +111,9 @@ def _database(path: Path) -> Info:
 
 def _lines(info: Info) -> list[str]:
     if info["kind"] == "database":
-        held = f"{info['items']} images, {info['cameras']} cameras, {info['keypoints']} keypoints; {info['pairs']} pairs"
+        held = (
+            f"{info['items']} images, {info['cameras']} cameras, {info['keypoints']} keypoints; {info['pairs']} pairs"
+        )
         held += f" with {info['matches']} matches, {info['verified_pairs']} of them verified"
         return [f"{info['path']}: COLMAP database", f"  holds     {held}", f"  size      {_size(info['bytes'])}"]
     noun, points = ("images", "keypoints") if info["kind"] == "features" else ("pairs", "matches")

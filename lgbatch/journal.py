@@ -65,7 +65,7 @@ class JournaledFile:
         """As of any binary file; changes that are not committed yet are seen."""
         start, view = self._position, memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._end - start))
-        old = max(0, min(count, self._committed - start))
+        old = max(0, min(count, self._committed - start)) if self._pages else 0
         self._read_at(start + old, view[old:count])
         for page, inside, outside in _split(start, old):
             kept = self._pages.get(page)

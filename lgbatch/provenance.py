@@ -65,7 +65,7 @@ def photo_file(ref: ImageRef) -> PhotoFile:
     """Read a photo's file for its hash. Raises OSError."""
     with ref.path.open("rb") as file:  # looked at first: what changes while it is read is noticed the next time
         size, mtime_ns = size_and_time(ref)
-        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))  # type: ignore[arg-type]
+        content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
     return PhotoFile(int.from_bytes(content.digest(), "little") or 1, size, mtime_ns)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from h5py import h5d, h5g, h5o
 
 from lgbatch.errors import ItemError
-from lgbatch.hdf5 import Store, link_names, open_group, reason, write_number
+from lgbatch.hdf5 import Array, Store, link_names, open_group, reason, write_number
 from lgbatch.provenance import UNKNOWN, ImageRecord, PairRecord, version_of
 from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair, PhotoFile
 
@@ -32,6 +32,7 @@ class FeatureStore(Store):
     """Local features by image name."""
 
     kind = "features"
+    room = 20
     _listed: set[str] | None = None
 
     def names(self) -> list[str]:
@@ -97,7 +98,7 @@ class FeatureStore(Store):
 
     def write(self, name: str, features: Features, photo: PhotoFile | None = None) -> None:
         """Add an image; raises StoreError when it is there already or the disk is full."""
-        arrays = {
+        arrays: dict[bytes, Array] = {
             b"keypoints": features.keypoints,
             b"scores": features.scores,
             b"descriptors": features.descriptors.T.astype(np.float16, order="C"),
@@ -121,8 +122,9 @@ class FeatureStore(Store):
 
     def set_photo(self, name: str, photo: PhotoFile) -> None:
         """Remember the photo's file as it is now; what it shows has not changed."""
-        made, version, _, _, _, count = self._record(self._root, name.encode()) or ()
-        self._set_record(self._root, name.encode(), (made, version, *_photo_words(photo), count))
+        record = self.record(name)
+        words = record.made, record.version, *_photo_words(photo), record.keypoints
+        self._set_record(self._root, name.encode(), words)
 
     def _names(self) -> set[str]:
         if self._listed is None:
@@ -190,9 +192,7 @@ class MatchStore(Store):
         """(K, 2) int32; as `read`."""
         return self.read(pair).indices
 
-    def write(
-        self, pair: Pair, matches: Matches, count: int, versions: tuple[int, int] = (UNKNOWN, UNKNOWN)
-    ) -> None:
+    def write(self, pair: Pair, matches: Matches, count: int, versions: tuple[int, int] = (UNKNOWN, UNKNOWN)) -> None:
         """Add a pair whose first image has `count` keypoints; raises StoreError as FeatureStore.write.
 
         `versions` are those of the features that it was matched from.

@@ -1,6 +1,11 @@
 """Other settings, replaced photos, features made again: what is kept, made again, refused and left out."""
 
 import os
+import random
+import subprocess
+import sys
+import textwrap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,7 +66,7 @@ def path(tmp_path: Path, photos: list[ImageRef]) -> Path:
 def test_what_fits_is_kept_and_no_photo_is_read(path: Path, photos: list[ImageRef]) -> None:
     before = path.read_bytes()
     for ref in photos:
-        os.chmod(ref.path, 0)
+        ref.path.chmod(0)
     for on_change in "refuse", "recompute", "keep":
         with FeatureStore(path, append=OLD) as store:
             assert photos_to_extract(store, photos, on_change) == []
@@ -223,6 +228,53 @@ def test_differences_name_what_changed_and_only_that() -> None:
     new = {"model": {"weights": "b" * 64, "kind": "x"}, "resize": 7, "size": 5}
     assert differences(old, new) == f"model.weights {'a' * 12} (now {'b' * 12}), resize None (now 7)"
     assert fingerprint(old) == fingerprint(dict(reversed(old.items()))) != fingerprint(new)
+
+
+REMAKER = """
+    import sys
+    from pathlib import Path
+    from lgbatch.store import FeatureStore
+    from test_changes import NEW, features
+    with FeatureStore(Path(sys.argv[1]), append=NEW) as store:
+        todo = [name for name in store.names() if store.record(name).made in store.others]
+        for done, name in enumerate(todo):
+            store.remove(name)
+            store.write(name, features(int(name) + 1000, 60))
+            if done % 3 == 2:
+                store.commit()
+                print(name, flush=True)
+"""
+
+
+def test_killed_while_items_are_made_again_each_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+    path, rng, count, mixed = tmp_path / "features.h5", random.Random(time.time_ns()), 300, 0
+    with FeatureStore(path, append=OLD) as store:
+        for i in range(count):
+            store.write(f"{i:04d}", features(i, 50))
+    for _ in range(5):
+        command = [sys.executable, "-c", textwrap.dedent(REMAKER), str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent) as remaker:
+            assert remaker.stdout is not None
+            said = [remaker.stdout.readline()]
+            time.sleep(rng.uniform(0, 0.1))
+            remaker.kill()
+            said += remaker.stdout.readlines()
+        last = max((line.strip() for line in said if line.endswith("\n")), default="")
+        with FeatureStore(path) as store:
+            assert store.names() == [f"{i:04d}" for i in range(count)]
+            new = 0
+            for i, name in enumerate(store.names()):
+                record = store.record(name)
+                again = store.made[record.made]["by"] == NEW
+                new += again
+                assert again or name > last
+                expected = features(i + 1000, 60) if again else features(i, 50)
+                np.testing.assert_array_equal(store.read(name).keypoints, expected.keypoints)
+            assert {entry["by"]["max_keypoints"]: entry["items"] for entry in store.made.values()} == {
+                limit: items for limit, items in {1024: count - new, 2048: new}.items() if items
+            }
+            mixed += 0 < new < count
+    assert mixed
 
 
 def small(gallery: Path, folder: Path, views: Sequence[int]) -> Path:

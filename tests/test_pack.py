@@ -101,7 +101,7 @@ def test_what_cannot_be_packed_is_left_as_it_is(path: Path, tmp_path: Path, monk
     taken.write_text("mine")
     with pytest.raises(InputError, match="is there already"):
         pack.pack(path, taken)
-    with pytest.raises(StoreError, match="no none.h5"):
+    with pytest.raises(StoreError, match=r"no none\.h5"):
         pack.pack(tmp_path / "none.h5")
     with pytest.raises(StoreError, match="cannot pack"):
         pack.pack(taken)

@@ -18,7 +18,7 @@ from lgbatch import match as matching
 from lgbatch.config import Settings
 from lgbatch.matcher import Stem
 from lgbatch.pairs import write_pairs
-from lgbatch.store import FeatureStore, MatchStore
+from lgbatch.store import FeatureStore
 from lgbatch.types import Features, Matches, Pair, Workspace
 
 pytestmark = pytest.mark.slow
@@ -59,9 +59,7 @@ def full_features() -> Features:
 
 
 @pytest.mark.parametrize("pairing", ["exhaustive", "sequential"])
-def test_a_pair_costs_little_besides_matching(
-    pairing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pair_costs_little_besides_matching(pairing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace(tmp_path)
     images = int((2 * COST_PAIRS) ** 0.5) + 1 if pairing == "exhaustive" else COST_PAIRS // 50
     names = [f"photo {i:06d}.jpg" for i in range(images)]
