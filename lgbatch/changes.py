@@ -10,7 +10,7 @@ from typing import Literal
 
 from lgbatch.ahead import ahead
 from lgbatch.errors import StoreError
-from lgbatch.hdf5 import Store
+from lgbatch.itemfile import Store
 from lgbatch.provenance import UNKNOWN, ImageRecord, PairRecord, differences, photo_file, size_and_time
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import Failure, ImageRef, Pair, PhotoFile

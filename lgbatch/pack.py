@@ -1,7 +1,6 @@
 """A store copied into one compact HDF5 file, without the space that nothing uses any more."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ import numpy as np
 from h5py import h5g, h5o
 
 from lgbatch.errors import InputError, StoreError
-from lgbatch.hdf5 import FORMAT, MADE_BY, link_names, open_to_read, reason, write_table
+from lgbatch.hdf5 import FORMAT, MADE_BY, link_names, read_table, write_table
+from lgbatch.itemfile import open_to_read, reason
 from lgbatch.journal import JournaledFile, sync_folder
 
 
@@ -75,9 +75,8 @@ def _copy(source: h5py.File, draft: Path) -> None:
         root = h5g.open(source.id, b"/")
         for name in link_names(root):
             h5o.copy(root, name, h5g.open(target.id, b"/"), name)
-        if MADE_BY in source.attrs:
-            unused = int(target.id.get_freespace())
-            write_table(h5g.open(target.id, b"/"), json.loads(source.attrs[MADE_BY]) | {"unused": unused})
+        if table := read_table(source):
+            write_table(h5g.open(target.id, b"/"), table | {"unused": int(target.id.get_freespace())})
 
 
 def _compare(source: h5py.Group, copied: h5py.Group, path: Path) -> None:

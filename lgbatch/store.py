@@ -7,7 +7,7 @@ matches    one group per pair, a.replace('/', '-') / b.replace('/', '-'):
            matches0 (N0,) int32, -1 for none; matching_scores0 (N0,) float32;
            attribute lgbatch (4,) uint64: made, version of a's features, version of b's, number of matches
 
-What these numbers stand for is told in provenance.py, and where the meaning of `made` is kept in hdf5.py. Files
+What these numbers stand for is told in provenance.py, and where the meaning of `made` is kept in itemfile.py. Files
 written by hloc are read as well (its keypoint_scores, its half precision, its pairs in either order).
 """
 
@@ -20,7 +20,8 @@ import numpy as np
 from h5py import h5d, h5g, h5o
 
 from lgbatch.errors import ItemError
-from lgbatch.hdf5 import Array, Store, link_names, open_group, reason, write_number
+from lgbatch.hdf5 import Array, link_names, open_group, write_number
+from lgbatch.itemfile import Store, reason
 from lgbatch.provenance import UNKNOWN, ImageRecord, PairRecord, version_of
 from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair, PhotoFile
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from lgbatch import cli, pack
 from lgbatch.errors import InputError, StoreError
-from lgbatch.hdf5 import Store
 from lgbatch.info import gather
+from lgbatch.itemfile import Store
 from lgbatch.journal import JournaledFile, journal_path
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import Pair, PhotoFile
