@@ -136,7 +136,7 @@ def _import(
 
 
 def _images_of(path: Path) -> set[str]:
-    with open_database(path) as db:
+    with draft_of(path) as draft, open_database(draft) as db:  # opening a database changes it
         return {image.name for image in db.read_all_images()}
 
 
