@@ -110,12 +110,13 @@ class Store:
         assert self._journaled is not None, "opened for reading"
         try:
             if self._changed:
+                made = {key: entry for key, entry in self._table["made"].items() if entry["items"]}
                 self._table["unused"] = self._unused_before + int(self._file.id.get_freespace())
-                hdf5.write_table(self._root, self._table)
+                hdf5.write_table(self._root, self._table | {"made": made})
                 self._changed = False
             self._file.flush()
             self._journaled.commit()
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise StoreError(self._unwritten(str(self.path), error)) from None
 
     def close(self) -> None:
