@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lgbatch import match
 from lgbatch.config import Settings
+from lgbatch.match import match
 from lgbatch.matcher import Matcher, Trace
 from lgbatch.models import LAYERS, TOKENS, open_matcher
+from lgbatch.outcomes import Outcome, outcomes
 from lgbatch.pairs import write_pairs
 from lgbatch.runtime import available_cores
 from lgbatch.schedule import plan
@@ -62,13 +63,13 @@ class Staged:
         """Open the models. Raises ModelError."""
         self._scene, self._matcher = scene, Matcher(models, settings)
         self._workers = settings.threads or available_cores()
-        self._outcomes: list[match.Outcome] = []
+        self._outcomes: list[Outcome] = []
 
     def match(self, pairs: Sequence[Pair]) -> None:
         """See Engine."""
         self._matcher.trace = []
         read = self._scene.features.__getitem__
-        self._outcomes = list(match.outcomes(pairs, self._scene.counts, read, self._matcher, self._workers))
+        self._outcomes = list(outcomes(pairs, self._scene.counts, read, self._matcher, self._workers))
 
     def found(self) -> dict[Pair, IntArray]:
         """See Engine."""
@@ -103,9 +104,7 @@ class WholeMatch:
         self._store.unlink(missing_ok=True)
         self._runs, self._pairs = self._runs + 1, list(pairs)
         write_pairs(self._folder / "pairs.txt", pairs)
-        match.match(
-            self._folder / "pairs.txt", self._features, self._store, models=self._models, settings=self._settings
-        )
+        match(self._folder / "pairs.txt", self._features, self._store, models=self._models, settings=self._settings)
 
     def found(self) -> dict[Pair, IntArray]:
         """See Engine."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lgbatch import __version__, bench_cli
+from lgbatch import __version__, bench_cli, store_cli
 from lgbatch.config import Settings
 from lgbatch.crawl import crawl
 from lgbatch.database import import_stores
@@ -39,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-EXTRACT = ("extractor", "max_keypoints", "resize", "max_megapixels", "device", "threads", "max_errors")
+EXTRACT = ("extractor", "max_keypoints", "resize", "max_megapixels", "on_change", "device", "threads", "max_errors")
 PAIRS = ("pairing", "window")
 MATCH = (
     "extractor",
@@ -48,6 +48,7 @@ MATCH = (
     "filter_threshold",
     "camera_mode",
     "camera_model",
+    "on_change",
     "device",
     "precision",
     "threads",
@@ -243,6 +244,7 @@ def errors(
     return 0
 
 
+app.add_typer(store_cli.app)
 app.add_typer(bench_cli.app, name="bench")
 
 

@@ -116,14 +116,17 @@ def _is_sqlite(path: Path) -> bool:
 
 
 @contextmanager
-def draft_of(path: Path) -> Iterator[Path]:
-    """A copy of the database, or a new one, beside it; gone afterwards unless `replace` moved it away."""
+def draft_of(path: Path, *, anew: bool = False) -> Iterator[Path]:
+    """A copy of the database, or an empty one, beside it; gone afterwards unless `replace` moved it away.
+
+    It is empty where there is no database yet, or one is to be made `anew`.
+    """
     draft = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(draft)
     settle(path)
     try:
-        if path.exists():
+        if path.exists() and not anew:
             shutil.copyfile(path, draft)
         try:
             open_database(draft).close()

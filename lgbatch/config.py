@@ -42,6 +42,11 @@ class Settings:
     )
     camera_model: str = _setting("SIMPLE_RADIAL", "COLMAP camera model.")
     mapper: Literal["incremental", "global"] = _setting("incremental", "COLMAP mapper.")
+    on_change: Literal["recompute", "refuse", "keep"] = _setting(
+        "refuse",
+        "What was made with other settings, by another model, or of a photo or features that have changed since: make "
+        "it again (recompute), go no further (refuse), or use it as it is (keep).",
+    )
     device: Literal["auto", "cpu", "cuda"] = _setting("auto", "Where the models run.")
     precision: Literal["auto", "fp32", "int8"] = _setting(
         "auto",

@@ -5,8 +5,9 @@ COLMAP names a pair by its two image ids, smaller first, and swaps the columns o
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lgbatch.cameras import CameraMode, Sizes, add_images
+from lgbatch.changes import usable_pairs
 from lgbatch.colmap import WAY_OUT, colmap_log_off, draft_of, open_database, replace
 from lgbatch.config import Settings
 from lgbatch.errors import DatabaseError, InputError
@@ -70,6 +72,7 @@ def import_database(
     *,
     camera_mode: CameraMode,
     camera_model: str,
+    rebuild: bool = False,
     progress: bool = False,
 ) -> DatabaseCounts:
     """Bring the COLMAP database at `path` up to date with `features` and `matches`.
@@ -79,7 +82,8 @@ def import_database(
     the input and are left alone, two-view geometries too. In mode 'auto' the EXIF of a camera that is there
     is taken from its first image. Pairs without matches get no row. All is written to a copy, which replaces
     the database at the end: a failure leaves the database as it was, and where nothing is missing the file is
-    not touched.
+    not touched. With `rebuild`, a database that does not equal the input, or has more pairs than it, is a view of
+    something that is no more: it is made anew from the input, if that has all of its images.
 
     Raises DatabaseError, naming the image or pair, when the input is unusable or differs from what the
     database holds, and InputError on an unknown camera model.
@@ -88,20 +92,54 @@ def import_database(
     sizes = _image_sizes(features, image_folder)
     pairs = matches.pairs()
     _check_pairs(pairs, set(sizes))
+    add = partial(
+        _import, path, image_folder, features, matches, sizes, pairs, camera_mode, camera_model, progress=progress
+    )
     try:
-        with colmap_log_off(), draft_of(path) as draft:
-            with open_database(draft) as db:
-                before = _totals(db)
-                ids = add_images(db, image_folder, sizes, camera_mode, camera_model, progress)
-                lengths = _add_keypoints(db, features, ids)
-                _add_matches(db, matches, pairs, ids, lengths, progress)
-                counts = DatabaseCounts(*(b - a for a, b in zip(before, _totals(db), strict=True)))
-            if any(astuple(counts)):
-                replace(draft, path)
+        with colmap_log_off():
+            try:
+                return add(exact=rebuild)
+            except DatabaseError:
+                if not (rebuild and path.exists() and _images_of(path) <= set(sizes)):
+                    raise
+            return add(anew=True)
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DatabaseError(f"cannot write {path}: {reason}; check free space and permissions") from error
+
+
+def _import(
+    path: Path,
+    image_folder: Path,
+    features: FeatureSource,
+    matches: MatchSource,
+    sizes: Sizes,
+    pairs: Sequence[Pair],
+    camera_mode: CameraMode,
+    camera_model: str,
+    *,
+    progress: bool,
+    exact: bool = False,
+    anew: bool = False,
+) -> DatabaseCounts:
+    with draft_of(path, anew=anew) as draft:
+        with open_database(draft) as db:
+            before = _totals(db)
+            ids = add_images(db, image_folder, sizes, camera_mode, camera_model, progress)
+            lengths = _add_keypoints(db, features, ids)
+            matched = _add_matches(db, matches, pairs, ids, lengths, progress)
+            after = _totals(db)
+            if exact and db.num_matched_image_pairs() > matched:
+                raise DatabaseError(f"{path} has pairs that are not among the matches: {WAY_OUT}")
+        counts = DatabaseCounts(*(b - a for a, b in zip(before, after, strict=True)))
+        if anew or any(astuple(counts)):
+            replace(draft, path)
     return counts
+
+
+def _images_of(path: Path) -> set[str]:
+    with draft_of(path) as draft, open_database(draft) as db:  # opening a database changes it
+        return {image.name for image in db.read_all_images()}
 
 
 def _totals(db: "pycolmap.Database") -> tuple[int, int, int, int, int]:
@@ -173,9 +211,11 @@ def _add_matches(
     ids: dict[str, int],
     lengths: dict[str, int],
     progress: bool,
-) -> None:
+) -> int:
+    """Write what is missing, compare what is there; the number of pairs that have matches."""
     import pycolmap
 
+    matched = 0
     with tqdm(total=len(pairs), desc="database", unit="pair", disable=None if progress else True) as bar:
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             batch = pairs[start : start + _PAIRS_AT_ONCE]
@@ -183,6 +223,7 @@ def _add_matches(
                 for pair in batch:
                     indices = matches.indices(pair)
                     _check_indices(pair, indices, lengths)
+                    matched += len(indices) > 0
                     a, b = ids[pair.a], ids[pair.b]
                     if db.exists_matches(a, b):
                         if not np.array_equal(db.read_matches(a, b), indices):
@@ -190,6 +231,7 @@ def _add_matches(
                     elif len(indices):
                         db.write_matches(a, b, indices.astype(np.uint32))
             bar.update(len(batch))
+    return matched
 
 
 def _check_indices(pair: Pair, indices: IntArray, lengths: dict[str, int]) -> None:
@@ -209,13 +251,13 @@ def _check_indices(pair: Pair, indices: IntArray, lengths: dict[str, int]) -> No
 
 @dataclass(frozen=True)
 class _StoredMatches:
-    """The matches of some images, as import_database takes them."""
+    """The matches of some images, given with the versions of their features, as import_database takes them."""
 
     store: MatchStore
-    names: Sequence[str]
+    versions: Mapping[str, int]
 
     def pairs(self) -> Sequence[Pair]:
-        return self.store.pairs(self.names)
+        return usable_pairs(self.store, self.versions)
 
     def indices(self, pair: Pair) -> IntArray:
         return self.store.read(pair).indices
@@ -239,7 +281,10 @@ class _StoredFeatures:
 
 
 def import_stores(workspace: Workspace, image_folder: Path, names: Sequence[str], settings: Settings) -> DatabaseCounts:
-    """Bring a workspace's database up to date with its stores, for the images `names`. Raises as import_database."""
+    """Bring a workspace's database up to date with its stores, for the images `names`. Raises as import_database.
+
+    Matches of features that have changed since are left out.
+    """
     finished = Finished(
         workspace.root,
         "import",
@@ -256,9 +301,10 @@ def import_stores(workspace: Workspace, image_folder: Path, names: Sequence[str]
             workspace.database,
             image_folder,
             _StoredFeatures(features, names),
-            _StoredMatches(matches, names),
+            _StoredMatches(matches, {name: features.record(name).version for name in names}),
             camera_mode=settings.camera_mode,
             camera_model=settings.camera_model,
+            rebuild=settings.on_change == "recompute",
             progress=sys.stderr.isatty(),
         )
     finished.save(counts, [workspace.database])

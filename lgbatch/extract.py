@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lgbatch.ahead import ahead
+from lgbatch.changes import drop_others, photos_to_extract
 from lgbatch.config import Settings
 from lgbatch.crawl import Crawl, crawl
 from lgbatch.decode import decode, to_original
@@ -18,9 +20,10 @@ from lgbatch.finished import Finished, photos_digest, relevant, signature
 from lgbatch.interrupt import deferred, until_stopped
 from lgbatch.ledger import Ledger
 from lgbatch.models import Model, model_path, open_extractor
+from lgbatch.provenance import Provenance, photo_file
 from lgbatch.runtime import available_cores
-from lgbatch.store import FeatureStore, Provenance
-from lgbatch.types import Failure, Features, ImageRef, Photo
+from lgbatch.store import FeatureStore
+from lgbatch.types import Failure, Features, ImageRef, Photo, PhotoFile
 
 MIN_SIDE = 5
 """A keypoint is the greatest in a window of this many pixels; what is smaller has none."""
@@ -88,8 +91,8 @@ def extract(
     One that failed before is a Failure again without being tried, unless its file or the settings have changed, or
     with `retry_failed`.
 
-    Raises InputError (no photos), ModelError, StoreError (made with other settings, disk full), and LgbatchError
-    where more photos fail than settings.max_errors allows.
+    Raises InputError (no photos), ModelError, StoreError (disk full, and what changes.photos_to_extract refuses),
+    and LgbatchError where more photos fail than settings.max_errors allows.
     """
     found = found or crawl(images)
     ledger = Ledger(store_path.parent, retry=retry_failed, limit=settings.max_errors)
@@ -116,22 +119,24 @@ def extract(
     ledger.check()
     with FeatureStore(store_path, append=extractor.provenance) as store:
         store.set_image_folder(images.resolve())
-        done = set(store.names())
-        missing = {ref.name: ref for ref in found.images if ref.name not in done}
+        missing = {ref.name: ref for ref in photos_to_extract(store, found.images, settings.on_change)}
         tried = {name: {"file": signature(ref.path), "settings": matter} for name, ref in missing.items()}
         failures += filter(None, (ledger.known("extract", name, tried[name]) for name in tried))
         known = {failure.name for failure in failures}
         todo = [ref for name, ref in missing.items() if name not in known]
+        files: dict[str, PhotoFile] = {}
         new, committed = 0, time.monotonic()
         with deferred(), tqdm(total=len(todo), desc="extract", unit="photo", disable=None) as bar:
-            for name, outcome in _features(todo, extractor, settings):
+            for name, outcome in _features(todo, extractor, settings, files):
+                if name in store:  # it is made again
+                    store.remove(name)
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
                     ledger.add(outcome, tried[name])
                     if ledger.full:
                         break
                 else:
-                    store.write(name, outcome)
+                    store.write(name, outcome, files.pop(name, None))
                     new += 1
                 bar.update()
                 if time.monotonic() - committed > COMMIT_SECONDS:
@@ -139,7 +144,8 @@ def extract(
                     committed = time.monotonic()
             store.commit()
         ledger.check()
-        keypoints = sum(store.count(name) for name in store.names())
+        drop_others(store, settings.on_change)
+        keypoints = store.points
     ledger.finish({"crawl", "extract"}, failures)
     result = Extracted(len(found.images) + len(found.failures), new, keypoints, tuple(failures))
     finished.save(result, [store_path])
@@ -147,10 +153,14 @@ def extract(
 
 
 def _features(
-    refs: Sequence[ImageRef], extractor: Extractor, settings: Settings
+    refs: Sequence[ImageRef], extractor: Extractor, settings: Settings, files: dict[str, PhotoFile]
 ) -> Iterator[tuple[str, Features | Failure]]:
+    """What becomes of each photo; what its file was, which is looked at first, is added to `files`."""
+
     def attempt(ref: ImageRef) -> Photo | Failure:
         try:
+            with suppress(OSError):  # decode tells
+                files[ref.name] = photo_file(ref)
             return decode(ref, settings.resize, settings.max_megapixels)
         except Exception as error:  # ItemError; or out of memory, say
             return _failure(ref.name, error)

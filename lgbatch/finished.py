@@ -22,10 +22,10 @@ from lgbatch.journal import write_synced
 T = TypeVar("T")
 
 SETTINGS = {
-    "extract": {"extractor", "max_keypoints", "resize", "max_megapixels"},
+    "extract": {"extractor", "max_keypoints", "resize", "max_megapixels", "on_change"},
     "pairs": {"pairing", "window"},
-    "match": {"extractor", "precision", "depth_confidence", "width_confidence", "filter_threshold"},
-    "import": {"camera_mode", "camera_model"},
+    "match": {"extractor", "precision", "depth_confidence", "width_confidence", "filter_threshold", "on_change"},
+    "import": {"camera_mode", "camera_model", "on_change"},
     "reconstruct": {"mapper"},
 }
 """The settings that change what a stage leaves. One that is named nowhere here is taken to change all of them."""

@@ -65,7 +65,7 @@ class JournaledFile:
         """As of any binary file; changes that are not committed yet are seen."""
         start, view = self._position, memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._end - start))
-        old = max(0, min(count, self._committed - start))
+        old = max(0, min(count, self._committed - start)) if self._pages else 0
         self._read_at(start + old, view[old:count])
         for page, inside, outside in _split(start, old):
             kept = self._pages.get(page)
@@ -99,8 +99,10 @@ class JournaledFile:
     def truncate(self, size: int | None = None) -> int:
         """HDF5 calls this with the end of its data; what is committed is never cut off."""
         self._end = max(self._position if size is None else size, self._committed)
-        with self._remembering():
+        try:
             self._cut(self._end)
+        except OSError as error:
+            self.failure = self.failure or error
         return self._end
 
     def flush(self) -> None:
@@ -155,15 +157,10 @@ class JournaledFile:
             view = view[count:]
 
     def _write_at(self, offset: int, view: memoryview) -> None:
-        with self._remembering():
+        try:
             self._file.seek(offset)
             while view:
                 view = view[self._file.write(view) :]
-
-    @contextlib.contextmanager
-    def _remembering(self) -> Iterator[None]:
-        try:
-            yield
         except OSError as error:
             self.failure = self.failure or error
 

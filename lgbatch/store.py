@@ -1,157 +1,58 @@
-"""features.h5 and matches.h5: HDF5 in hloc's layout, crash-safe. The only user of h5py.
+"""features.h5 and matches.h5, in hloc's layout, each item with what made it.
 
 features   one group per image, called by its name ('/' nests):
-           keypoints (N, 2) float32, scores (N,) float32, descriptors (D, N) float16, image_size (2,) int64 (W, H)
+           keypoints (N, 2) float32, scores (N,) float32, descriptors (D, N) float16, image_size (2,) int64 (W, H);
+           attribute lgbatch (6,) uint64: made, version, photo's hash, size and time, N; hash 0: no photo was given
 matches    one group per pair, a.replace('/', '-') / b.replace('/', '-'):
-           matches0 (N0,) int32, -1 for none; matching_scores0 (N0,) float32
+           matches0 (N0,) int32, -1 for none; matching_scores0 (N0,) float32;
+           attribute lgbatch (4,) uint64: made, version of a's features, version of b's, number of matches
 
-Files written by hloc are read as well (its keypoint_scores, its half precision, its pairs in either order).
-The root attribute `lgbatch` tells as JSON what made the file; another setting never mixes with what is there.
+What these numbers stand for is told in provenance.py, and where the meaning of `made` is kept in itemfile.py. Files
+written by hloc are read as well (its keypoint_scores, its half precision, its pairs in either order).
 """
 
-import io
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import h5py
 import numpy as np
+from h5py import h5d, h5g, h5o
 
-from lgbatch.errors import ItemError, StoreError
-from lgbatch.journal import JournaledFile, journal_path, recover, write_synced
-from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair
+from lgbatch.errors import ItemError
+from lgbatch.hdf5 import Array, link_names, open_group, write_number
+from lgbatch.itemfile import Store, reason
+from lgbatch.provenance import UNKNOWN, ImageRecord, PairRecord, version_of
+from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair, PhotoFile
 
-Provenance = dict[str, Any]
-_MADE_BY = "lgbatch"
 _IMAGES = "lgbatch_image_folder"
-# Superblock version 2: new-style groups that stay fast as they grow, and no "open for writing" mark that would
-# keep readers out after a crash.
-_FORMAT = ("v108", "v108")
-
-
-class Store:
-    """An HDF5 file, opened for reading or, with `append`, for adding items that become lasting at `commit`."""
-
-    def __init__(self, path: Path, *, append: Provenance | None = None) -> None:
-        """Open; `append` says what will make new items. Raises StoreError: not there, damaged, made otherwise."""
-        self.path = path
-        self._journaled: JournaledFile | None = None
-        try:
-            if append is None:
-                self._file = _open_to_read(path)
-            else:
-                if not path.exists():
-                    _create(path, append)
-                self._journaled = JournaledFile(path)
-                self._file = h5py.File(self._journaled, "r+", libver=_FORMAT)
-        except BlockingIOError:
-            self._drop()
-            raise StoreError(f"{path} is in use by another program: wait for it, or use another --workspace") from None
-        except OSError as error:
-            self._drop()
-            raise StoreError(
-                f"cannot open {path}: {_reason(error)}; move it away, or use another --workspace"
-            ) from None
-        if append is not None:
-            try:
-                self._refuse_others(append)
-            except StoreError:
-                self.close()
-                raise
-
-    @property
-    def provenance(self) -> Provenance | None:
-        """What made the file; None when it was not lgbatch. Raises StoreError when the file is damaged."""
-        with self._undamaged():
-            text = self._file.attrs.get(_MADE_BY)
-            return json.loads(text) if text else None
-
-    def commit(self) -> None:
-        """Make what was written so far last. Raises StoreError, and then the file is as at the last commit."""
-        assert self._journaled is not None, "opened for reading"
-        try:
-            self._file.flush()
-            self._journaled.commit()
-        except (OSError, RuntimeError) as error:
-            raise StoreError(self._unwritten(str(self.path), error)) from None
-
-    def close(self) -> None:
-        """Close; what was written after the last commit is dropped."""
-        self._file.close()
-        self._drop()
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Commit what a finished block wrote; a block that raised keeps what it committed itself."""
-        try:
-            if self._journaled is not None and kind is None:
-                self.commit()
-        finally:
-            self.close()
-
-    def _drop(self) -> None:
-        if self._journaled is not None:
-            self._journaled.close()
-
-    def _refuse_others(self, wanted: Provenance) -> None:
-        found = self.provenance
-        if found == wanted:
-            return
-        if found is None:
-            raise StoreError(f"{self.path} was not made by lgbatch: use another --workspace, or move it away")
-        old, new = _leaves(found), _leaves(wanted)
-        differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-        changes = ", ".join(f"{key} {old.get(key)} (now {new.get(key)})" for key in differing)
-        raise StoreError(f"{self.path} was made with {changes}: use another --workspace, or delete it")
-
-    @contextmanager
-    def _undamaged(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            reason = f"{self.path} is damaged ({_reason(error)})"
-            raise StoreError(f"{reason}: move it away, and run the step that makes it again") from None
-
-    def _write(self, item: str, group: str, arrays: dict[str, Any]) -> h5py.Group:
-        assert self._journaled is not None, "opened for reading"
-        try:
-            node = self._file.create_group(group)
-            for name, array in arrays.items():
-                node.create_dataset(name, data=array)
-            if self._journaled.failure:
-                raise self._journaled.failure
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StoreError(self._unwritten(f"{item} to {self.path}", error)) from None
-        return node
-
-    def _unwritten(self, what: str, error: Exception) -> str:
-        assert self._journaled is not None
-        reason = _reason(self._journaled.failure or error)  # what HDF5 says then is only what follows from it
-        return f"cannot write {what}: {reason}; what was finished is kept"
+_OPEN_GROUPS = 256  # of first images: pairs come in blocks of few images
 
 
 class FeatureStore(Store):
     """Local features by image name."""
 
+    kind = "features"
+    room = 20
+    _listed: set[str] | None = None
+
     def names(self) -> list[str]:
         """All images in it, sorted. Raises StoreError when the file is damaged."""
-        found: list[str] = []
+        return sorted(self._names())
 
-        def visit(name: str, node: h5py.HLObject) -> None:
-            if name.endswith("/keypoints") and isinstance(node, h5py.Dataset):
-                found.append(name.removesuffix("/keypoints"))
+    def __contains__(self, name: str) -> bool:
+        """Whether the image is there."""
+        return name in self._names()
 
-        with self._undamaged():
-            self._file.visititems(visit)
-        return sorted(found)
+    def record(self, name: str) -> ImageRecord:
+        """What the item says of itself. Raises StoreError when it is damaged; the image is to be there."""
+        words = self._record(self._root, name.encode())
+        if words is None:  # written by others
+            with self.undamaged():
+                keypoints = self.keypoints(name)
+            return ImageRecord(UNKNOWN, version_of(keypoints), len(keypoints), None)
+        made, version, digest, size, mtime_ns, count = words
+        return ImageRecord(made, version, count, PhotoFile(digest, size, mtime_ns) if digest else None)
 
     def count(self, name: str) -> int:
         """How many keypoints an image has; raises KeyError when it is not there."""
@@ -171,14 +72,15 @@ class FeatureStore(Store):
         try:
             group = self._file[name]
             scores = group["scores" if "scores" in group else "keypoint_scores"]
+            width, height = group["image_size"][()]
             features = Features(
-                keypoints=self.keypoints(name),
-                scores=np.asarray(scores, dtype=np.float32),
-                descriptors=np.ascontiguousarray(np.asarray(group["descriptors"], dtype=np.float32).T),
-                image_size=self.image_size(name),
+                keypoints=_floats(group["keypoints"][()]),
+                scores=_floats(scores[()]),
+                descriptors=_floats(group["descriptors"][()].T),  # HDF5's own conversion takes three times as long
+                image_size=(int(width), int(height)),
             )
         except (KeyError, OSError, ValueError, TypeError) as error:
-            raise ItemError(f"no features of {name} in {self.path.name} ({_reason(error)})") from None
+            raise ItemError(f"no features of {name} in {self.path.name} ({reason(error)})") from None
         rows = len(features.keypoints), len(features.scores), len(features.descriptors)
         if len(set(rows)) != 1 or features.keypoints.shape[1:] != (2,):
             raise ItemError(f"features of {name} do not fit together: {rows} keypoints, scores and descriptors")
@@ -195,26 +97,56 @@ class FeatureStore(Store):
         if self.image_folder != folder:
             self._file.attrs[_IMAGES] = str(folder)
 
-    def write(self, name: str, features: Features) -> None:
+    def write(self, name: str, features: Features, photo: PhotoFile | None = None) -> None:
         """Add an image; raises StoreError when it is there already or the disk is full."""
-        arrays = {
-            "keypoints": features.keypoints,
-            "scores": features.scores,
-            "descriptors": features.descriptors.T.astype(np.float16),
-            "image_size": np.array(features.image_size, dtype=np.int64),
+        arrays: dict[bytes, Array] = {
+            b"keypoints": features.keypoints,
+            b"scores": features.scores,
+            b"descriptors": features.descriptors.T.astype(np.float16, order="C"),
+            b"image_size": np.array(features.image_size, dtype=np.int64),
         }
-        node = self._write(name, name, arrays)
-        node["keypoints"].attrs["uncertainty"] = 1.0  # hloc's: detection noise in pixels
+        record = (self.current, version_of(*arrays.values()), *_photo_words(photo), len(features.keypoints))
+        node = self._write(name, self._root, name.encode(), arrays, record)
+        write_number(h5d.open(node, b"keypoints"), b"uncertainty", 1.0)  # hloc's: detection noise in pixels
+        self._names().add(name)
+
+    def remove(self, name: str) -> None:
+        """Take an image out; it is gone at the next commit."""
+        self._names().discard(name)
+        self._unlink(name, self._root, name.encode())
+
+    def remove_made(self, made: Set[int]) -> None:
+        """Take out what was made by these."""
+        for name in self.names():
+            if self.record(name).made in made:
+                self.remove(name)
+
+    def set_photo(self, name: str, photo: PhotoFile) -> None:
+        """Remember the photo's file as it is now; what it shows has not changed."""
+        record = self.record(name)
+        words = record.made, record.version, *_photo_words(photo), record.keypoints
+        self._set_record(self._root, name.encode(), words)
+
+    def _names(self) -> set[str]:
+        if self._listed is None:
+            with self.undamaged():
+                self._listed = set(_images(self._root, b""))
+        return self._listed
 
 
 class MatchStore(Store):
     """Matches by pair, in the order in which the pair was matched."""
 
+    kind = "matches"
+    _listed: set[bytes] | None = None
+
     def groups(self) -> Iterator[tuple[str, str]]:
         """The flattened names of all pairs in it."""
-        for first, group in self._file.items():
-            for second in group:
-                yield first, second
+        for first in sorted(self._firsts()):
+            with self.undamaged():
+                seconds = link_names(self._group(first))
+            for second in seconds:
+                yield first.decode(), second.decode()
 
     def pairs(self, names: Sequence[str]) -> list[Pair]:
         """The pairs of these images that are in it, in the order in which they were matched."""
@@ -224,13 +156,31 @@ class MatchStore(Store):
 
     def __contains__(self, pair: Pair) -> bool:
         """Whether the pair is there, in either order."""
-        return "/".join(flat(pair)) in self._file or "/".join(flat(Pair(pair.b, pair.a))) in self._file
+        return self._find(pair) is not None
+
+    def count(self, first: str, second: str) -> int:
+        """How many matches a pair has, by its names in `groups`."""
+        with self.undamaged():
+            return int(np.count_nonzero(self._file[first][second]["matches0"][()] >= 0))
+
+    def record(self, pair: Pair) -> PairRecord | None:
+        """What a pair says of itself, versions in the order of `pair`; None when it is not there."""
+        found = self._find(pair)
+        if found is None:
+            return None
+        words = self._record(self._group(found[0]), found[1])
+        if words is None:  # written by others
+            return PairRecord(UNKNOWN, (UNKNOWN, UNKNOWN), self.count(found[0].decode(), found[1].decode()))
+        made, first, second, count = words
+        return PairRecord(made, (second, first) if found[2] else (first, second), count)
 
     def read(self, pair: Pair) -> Matches:
         """Read a pair; columns are in the order of `pair`. Raises KeyError when it is not there."""
-        direct = "/".join(flat(pair))
-        swapped = direct not in self._file
-        group = self._file["/".join(flat(Pair(pair.b, pair.a))) if swapped else direct]
+        found = self._find(pair)
+        if found is None:
+            raise KeyError(pair)
+        first_name, second_name, swapped = found
+        group = self._file[first_name + b"/" + second_name]
         matches0 = np.asarray(group["matches0"], dtype=np.int32)
         first = np.flatnonzero(matches0 >= 0).astype(np.int32)
         scores = np.asarray(group["matching_scores0"], dtype=np.float32)[first]
@@ -243,14 +193,63 @@ class MatchStore(Store):
         """(K, 2) int32; as `read`."""
         return self.read(pair).indices
 
-    def write(self, pair: Pair, matches: Matches, count: int) -> None:
-        """Add a pair whose first image has `count` keypoints; raises StoreError as FeatureStore.write."""
+    def write(self, pair: Pair, matches: Matches, count: int, versions: tuple[int, int] = (UNKNOWN, UNKNOWN)) -> None:
+        """Add a pair whose first image has `count` keypoints; raises StoreError as FeatureStore.write.
+
+        `versions` are those of the features that it was matched from.
+        """
         matches0 = np.full(count, -1, dtype=np.int32)
         scores = np.zeros(count, dtype=np.float32)
         matches0[matches.indices[:, 0]] = matches.indices[:, 1]
         scores[matches.indices[:, 0]] = matches.scores
-        arrays = {"matches0": matches0, "matching_scores0": scores}
-        self._write(" ".join(pair), "/".join(flat(pair)), arrays)
+        arrays = {b"matches0": matches0, b"matching_scores0": scores}
+        first, second = (name.encode() for name in flat(pair))
+        parent = self._group(first, make=first not in self._firsts())
+        self._write(" ".join(pair), parent, second, arrays, (self.current, *versions, len(matches.indices)))
+
+    def remove(self, pair: Pair) -> None:
+        """Take a pair out, whichever order it has; it is gone at the next commit."""
+        found = self._find(pair)
+        if found:
+            self._unlink(" ".join(pair), self._group(found[0]), found[1])
+
+    def remove_made(self, made: Set[int]) -> None:
+        """Take out what was made by these."""
+        for first in self._firsts():
+            group = self._group(first)
+            for second in link_names(group):
+                words = self._record(group, second)
+                if words and words[0] in made:
+                    self._unlink(f"{first.decode()} {second.decode()}", group, second)
+
+    def _firsts(self) -> set[bytes]:
+        if self._listed is None:
+            with self.undamaged():
+                self._listed = set(link_names(self._root))
+            self._opened: OrderedDict[bytes, h5g.GroupID] = OrderedDict()
+        return self._listed
+
+    def _find(self, pair: Pair) -> tuple[bytes, bytes, bool] | None:
+        """Group names of a pair that is there, and whether it is there the other way round."""
+        first, second = (name.encode() for name in flat(pair))
+        for a, b, swapped in (first, second, False), (second, first, True):
+            if a in self._firsts() and self._group(a).links.exists(b):
+                return a, b, swapped
+        return None
+
+    def _group(self, first: bytes, make: bool = False) -> h5g.GroupID:
+        """The group of the pairs of a first image; the last ones are kept open."""
+        group = self._opened.get(first)
+        if group is None:
+            group = self._opened[first] = open_group(self._root, first, make=make)
+            self._firsts().add(first)
+            if len(self._opened) > _OPEN_GROUPS:
+                self._opened.popitem(last=False)
+        self._opened.move_to_end(first)
+        return group
+
+    def _forget(self) -> None:
+        self._opened = OrderedDict()
 
 
 def flat(pair: Pair) -> tuple[str, str]:
@@ -258,32 +257,18 @@ def flat(pair: Pair) -> tuple[str, str]:
     return pair.a.replace("/", "-"), pair.b.replace("/", "-")
 
 
-def _open_to_read(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise StoreError(f"no {path.name} in {path.parent}: run the step before this one, or choose its --workspace")
-    if journal_path(path).exists():
-        recover(path)
-    return h5py.File(path, "r")
+def _floats(values: Any) -> FloatArray:
+    return np.asarray(values).astype(np.float32, order="C", copy=False)
 
 
-def _create(path: Path, provenance: Provenance) -> None:
-    journal_path(path).unlink(missing_ok=True)  # of a file that was deleted: it must never meet this one
-    image = io.BytesIO()
-    with h5py.File(image, "w", libver=_FORMAT) as file:
-        file.attrs[_MADE_BY] = json.dumps(provenance)
-    partial = path.with_name(f".{path.name}.new")
-    write_synced(partial, image.getvalue())
-    partial.replace(path)
+def _photo_words(photo: PhotoFile | None) -> tuple[int, int, int]:
+    return (photo.digest, photo.size, photo.mtime_ns) if photo else (UNKNOWN, 0, 0)
 
 
-def _leaves(provenance: Provenance, prefix: str = "") -> Provenance:
-    """Nested settings as one level, called `outer.inner`."""
-    flattened: Provenance = {}
-    for key, value in provenance.items():
-        flattened |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flattened
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+def _images(folder: h5g.GroupID, prefix: bytes) -> Iterator[str]:
+    """Names of the groups below that have keypoints."""
+    for name in link_names(folder):
+        if folder.links.exists(name + b"/keypoints"):
+            yield (prefix + name).decode()
+        elif isinstance(node := h5o.open(folder, name), h5g.GroupID):
+            yield from _images(node, prefix + name + b"/")

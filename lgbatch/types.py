@@ -29,6 +29,17 @@ class ImageRef:
     """Where the file is."""
 
 
+class PhotoFile(NamedTuple):
+    """The file of a photo, by which it is known again."""
+
+    digest: int
+    """A hash of 64 bits of all its bytes."""
+    size: int
+    """In bytes."""
+    mtime_ns: int
+    """When it was last changed, in nanoseconds since 1970."""
+
+
 @dataclass(frozen=True)
 class Photo:
     """A decoded photo, at the size that the extractor sees."""

@@ -63,9 +63,11 @@ def scene(folder: Path, names: tuple[str, ...] = NAMES, count: int = 20) -> Sour
     return source
 
 
-def import_source(path: Path, source: Source, mode: str = "image", model: str = "SIMPLE_RADIAL") -> DatabaseCounts:
+def import_source(
+    path: Path, source: Source, mode: str = "image", model: str = "SIMPLE_RADIAL", rebuild: bool = False
+) -> DatabaseCounts:
     folder = path.parent / "images"
-    return import_database(path, folder, source, source, camera_mode=mode, camera_model=model)
+    return import_database(path, folder, source, source, camera_mode=mode, camera_model=model, rebuild=rebuild)
 
 
 def part(source: Source, names: list[str]) -> Source:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -230,6 +230,38 @@ def test_a_database_of_other_input_is_left_as_it_was(
         run(database, source)
     assert database.read_bytes() == before
     assert [p.name for p in database.parent.glob("database*")] == ["database.db"]
+
+
+def fewer_pairs(source: Source) -> None:
+    del source.found[Pair("a.jpg", "b.jpg")]
+
+
+@pytest.mark.parametrize("change", [other_keypoints, more_keypoints, other_matches, fewer_matches, fewer_pairs])
+def test_a_database_of_other_input_is_built_anew_where_that_is_asked_for(
+    database: Path, source: Source, change: Callable[[Source], None]
+) -> None:
+    run(database, source)
+    verify(database)
+    assert run(database, source, rebuild=True) == DatabaseCounts()
+    assert len(content(database)["verified"]) == 1
+    change(source)
+    counts = run(database, source, rebuild=True)
+    assert counts.images == 3 and counts.matches == sum(len(indices) for indices in source.found.values())
+    found = content(database)
+    run(database.with_name("fresh.db"), source)
+    assert found == content(database.with_name("fresh.db"))
+    assert found["verified"] == {}
+    assert not list(database.parent.glob("*.partial"))
+
+
+def test_a_database_with_other_images_is_not_built_anew(database: Path, source: Source) -> None:
+    run(database, source)
+    before = database.read_bytes()
+    other_keypoints(source)
+    del source.points["c.jpg"], source.found[Pair("b.jpg", "c.jpg")]
+    with pytest.raises(DatabaseError, match=r"image a\.jpg has other keypoints"):
+        run(database, source, rebuild=True)
+    assert database.read_bytes() == before
 
 
 def test_a_source_that_fails_leaves_no_trace(database: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:

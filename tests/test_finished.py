@@ -13,7 +13,7 @@ import pytest
 import synthetic
 from stand_in import StandIn
 
-from lgbatch import colmap, database, extract, finished, match, store
+from lgbatch import colmap, database, extract, finished, itemfile, match
 from lgbatch.config import Settings
 from lgbatch.database import import_stores
 from lgbatch.finished import Finished, relevant, signature
@@ -92,7 +92,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *allowed: str) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("opened")
 
-    for module, name in (extract, "Extractor"), (match, "Matcher"), (store, "_open_to_read"), (colmap, "_open"):
+    for module, name in (extract, "Extractor"), (match, "Matcher"), (itemfile, "open_to_read"), (colmap, "_open"):
         if name not in allowed:
             monkeypatch.setattr(module, name, refuse)
     if "JournaledFile" not in allowed:
@@ -221,7 +221,7 @@ def test_a_model_is_mapped_once(scene: Workspace, monkeypatch: pytest.MonkeyPatc
     first = mapped(scene)
     assert first.models[0].registered_images == 6
     with monkeypatch.context() as patch:
-        forbid(patch, "_open_to_read")
+        forbid(patch, "open_to_read")
         start = time.perf_counter()
         assert imported(scene) == database.DatabaseCounts()  # verification changed the database, but that is known
         again = mapped(scene)

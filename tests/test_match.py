@@ -8,8 +8,9 @@ import pytest
 
 from lgbatch.config import Settings
 from lgbatch.errors import InputError, ItemError, ModelError, StoreError
-from lgbatch.match import StemCache, match
+from lgbatch.match import match
 from lgbatch.matcher import Matcher, Stem
+from lgbatch.outcomes import StemCache
 from lgbatch.pairs import write_pairs
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import Features, Pair, Workspace

@@ -60,7 +60,8 @@ def test_features_come_back_as_they_were(path: Path) -> None:
             store.write(name, features(i))
         assert_equal(store.read(NAMES[1]), features(1))  # before the commit too
     with FeatureStore(path) as store:
-        assert store.provenance == MADE
+        assert [entry["by"] for entry in store.made.values()] == [MADE]
+        assert store.points == sum(len(features(i).keypoints) for i in range(len(NAMES)))
         assert store.names() == sorted(NAMES)
         for i, name in enumerate(NAMES):
             assert_equal(store.read(name), features(i))
@@ -126,7 +127,8 @@ def test_plain_h5py_finds_the_layout_of_hloc(path: Path, tmp_path: Path) -> None
         assert group["keypoints"].attrs["uncertainty"] == 1.0
         np.testing.assert_array_equal(group["descriptors"][()].T, features(2).descriptors)
         assert group["image_size"][()].tolist() == [4000, 3002]
-        assert json.loads(file.attrs["lgbatch"]) == MADE
+        (made,) = json.loads(file.attrs["lgbatch"])["made"].items()
+        assert made == (f"{group.attrs['lgbatch'][0]:016x}", {"by": MADE, "items": 5, "points": 170})
     with MatchStore(tmp_path / "matches.h5", append=MADE) as written:
         written.write(Pair("x/a b.jpg", "y/z/c.jpg"), *matches(3))
     with h5py.File(tmp_path / "matches.h5", "r") as file:
@@ -149,7 +151,7 @@ def test_files_of_hloc_are_read(path: Path, tmp_path: Path) -> None:
         group.create_dataset("image_size", data=np.array([4000, 3002]))
         group["keypoints"].attrs["uncertainty"] = 2.0
     with FeatureStore(path) as store:
-        assert store.provenance is None and store.image_folder is None
+        assert store.made == {} and store.image_folder is None
         assert store.names() == ["mapping/a.jpg"]
         found = store.read("mapping/a.jpg")
         assert found.keypoints.dtype == found.scores.dtype == found.descriptors.dtype == np.float32
@@ -191,21 +193,6 @@ def test_the_image_folder_is_remembered(path: Path, tmp_path: Path) -> None:
             store.set_image_folder(folder)
         with FeatureStore(path) as store:
             assert store.image_folder == folder
-
-
-def test_other_settings_are_refused_and_named(path: Path) -> None:
-    nested = {"matcher": "disk lightglue", "features": MADE}
-    with MatchStore(path, append=nested):
-        pass
-    before = path.read_bytes()
-    with pytest.raises(StoreError) as error:
-        MatchStore(path, append={"matcher": "disk lightglue", "features": MADE | {"max_keypoints": 512}})
-    one_line(error, str(path), "features.max_keypoints 2048 (now 512)", "--workspace")
-    assert "extractor" not in str(error.value)
-    with pytest.raises(StoreError) as error:
-        MatchStore(path, append=nested | {"threshold": 0.2})
-    one_line(error, "threshold None (now 0.2)")
-    assert path.read_bytes() == before
 
 
 def test_a_file_of_others_is_not_appended_to(path: Path) -> None:

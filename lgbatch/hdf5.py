@@ -1,0 +1,141 @@
+"""HDF5 as the stores use it: groups of plain contiguous datasets, each with a record in the attribute `lgbatch`.
+
+Calls are h5py's low-level ones: where items are written or looked up, the others take several times as long.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5p, h5s, h5t
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+MADE_BY = "lgbatch"
+# Superblock version 2: new-style groups that stay fast as they grow, and no "open for writing" mark that would
+# keep readers out after a crash.
+FORMAT = ("v108", "v108")
+
+_RECORD = MADE_BY.encode()
+_WORD = h5t.NATIVE_UINT64
+_ALL = h5s.ALL
+_TABLE_STEP = 512  # the table's text grows by so many bytes: most commits find it as long as it was, and in its place
+
+
+def write_item(
+    parent: h5g.GroupID, name: bytes, arrays: Mapping[bytes, Array], record: Sequence[int], room: int
+) -> h5g.GroupID:
+    """Make a group of these arrays with a record of uint64; `room` is as in Store.room."""
+    node = open_group(parent, name, make=True)
+    if room:
+        _make_room(node, room)
+    h5a.create(node, _RECORD, _WORD, _space((len(record),))).write(np.array(record, dtype=np.uint64), mtype=_WORD)
+    for key, array in arrays.items():
+        kind = _type(array.dtype)
+        data = h5d.create(node, key, kind, _space(array.shape), dcpl=_contiguous(), lcpl=_link())
+        if array.size:
+            data.write(_ALL, _ALL, np.ascontiguousarray(array), mtype=kind)
+    return node
+
+
+def read_record(parent: h5g.GroupID, name: bytes) -> list[int] | None:
+    """The record of a group; None where it has none, or is not there."""
+    try:
+        words = h5a.open(parent, _RECORD, obj_name=name)
+    except KeyError:
+        return None
+    values = np.empty(words.shape, dtype=np.uint64)
+    words.read(values, mtype=_WORD)
+    found: list[int] = values.tolist()
+    return found
+
+
+def change_record(parent: h5g.GroupID, name: bytes, record: Sequence[int]) -> None:
+    """Write another record of the same length over that of a group."""
+    # Opened through its group: HDF5 2.0 never writes what is changed through H5Aopen_by_name.
+    h5a.open(h5g.open(parent, name), _RECORD).write(np.array(record, dtype=np.uint64), mtype=_WORD)
+
+
+def read_table(file: h5py.File) -> dict[str, Any] | None:
+    """What write_table wrote; None where there is no such thing. Raises ValueError."""
+    text = file.attrs.get(MADE_BY)
+    table: dict[str, Any] = json.loads(text) if text else {}
+    return table if "made" in table else None
+
+
+def write_table(root: h5g.GroupID, table: Mapping[str, Any]) -> None:
+    """Set the root attribute that tells what made the items."""
+    text = json.dumps(table).encode()
+    length = -(-len(text) // _TABLE_STEP) * _TABLE_STEP
+    kind = h5t.C_S1.copy()
+    kind.set_size(length)
+    kind.set_strpad(h5t.STR_SPACEPAD)
+    kind.set_cset(h5t.CSET_UTF8)
+    if h5a.exists(root, _RECORD):
+        attribute = h5a.open(root, _RECORD)
+        if attribute.get_type().get_size() != length:
+            h5a.delete(root, _RECORD)
+            attribute = h5a.create(root, _RECORD, kind, h5s.create(h5s.SCALAR))
+    else:
+        attribute = h5a.create(root, _RECORD, kind, h5s.create(h5s.SCALAR))
+    attribute.write(np.array(text.ljust(length), dtype=f"S{length}"), mtype=kind)
+
+
+def link_names(group: h5g.GroupID) -> list[bytes]:
+    """The names in a group."""
+    names: list[bytes] = []
+    group.links.iterate(names.append)
+    return names
+
+
+def open_group(parent: h5g.GroupID, name: bytes, *, make: bool = False) -> h5g.GroupID:
+    """A group in a group, made, with those on the way to it, where it is not there. Raises KeyError, ValueError."""
+    return h5g.create(parent, name, lcpl=_link(), gcpl=_untimed_group()) if make else h5g.open(parent, name)
+
+
+def write_number(node: h5py.h5d.DatasetID, name: bytes, value: float) -> None:
+    """Give a dataset an attribute."""
+    h5a.create(node, name, h5t.IEEE_F64LE, h5s.create(h5s.SCALAR)).write(np.array(value))
+
+
+def _make_room(node: h5g.GroupID, words: int) -> None:
+    """Let a group's header have its names and record in one piece: else each gets a piece, and needs a read, alone."""
+    h5a.create(node, b"room", _WORD, _space((words,)))
+    h5a.delete(node, b"room")
+
+
+@functools.cache
+def _link() -> h5p.PropLCID:
+    plist = h5p.create(h5p.LINK_CREATE)
+    plist.set_char_encoding(h5t.CSET_UTF8)
+    plist.set_create_intermediate_group(True)
+    return plist
+
+
+@functools.cache
+def _untimed_group() -> h5p.PropGCID:
+    plist = h5p.create(h5p.GROUP_CREATE)
+    plist.set_obj_track_times(False)
+    return plist
+
+
+@functools.cache
+def _contiguous() -> h5p.PropDCID:
+    plist = h5p.create(h5p.DATASET_CREATE)
+    plist.set_layout(h5d.CONTIGUOUS)
+    plist.set_fill_time(h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)
+    return plist
+
+
+@functools.lru_cache(maxsize=1024)
+def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
+    return h5s.create_simple(shape)
+
+
+@functools.cache
+def _type(dtype: Any) -> h5t.TypeID:
+    return h5t.py_create(dtype)

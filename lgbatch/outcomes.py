@@ -1,0 +1,121 @@
+"""What comes of pairs: they are ordered, their features read ahead, and matched in threads."""
+
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
+
+from lgbatch.ahead import ahead
+from lgbatch.errors import ItemError
+from lgbatch.interrupt import until_stopped
+from lgbatch.matcher import Matcher, Stem, no_matches
+from lgbatch.schedule import Batch, plan
+from lgbatch.types import Failure, Features, Matches, Pair
+
+STEM_BYTES = 512 << 20
+"""Memory for what is kept of images between their pairs."""
+BYTES_PER_POINT = 4 * (256 + 64)
+
+Outcome = tuple[Pair, Matches | Failure]
+
+
+def outcomes(
+    pairs: Sequence[Pair], counts: Mapping[str, int], read: Callable[[str], Features], matcher: Matcher, workers: int
+) -> Generator[Outcome, None, None]:
+    """Match the pairs, in an order that keeps few images in memory, on `workers` threads ahead of the caller.
+
+    `counts` has the keypoints of every image, and `read` gives its features; a pair of an image that it raises
+    ItemError for comes with the Failure of that image.
+    """
+    full = [pair for pair in pairs if counts[pair.a] and counts[pair.b]]
+    yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
+    largest = max((counts[name] for pair in full for name in pair), default=1)
+    capacity = max(2 * workers + 2, STEM_BYTES // (largest * BYTES_PER_POINT))
+    points = sum(counts[pair.a] + counts[pair.b] for pair in full)
+    tokens = min(matcher.stages.tokens, points // (2 * workers) + 1)  # few pairs: some for every worker
+    matching = _Matching(matcher, tokens)
+    stems = StemCache(lambda name: matcher.stem(read(name)), capacity)
+
+    def stem_or_failure(name: str) -> Stem | Failure:
+        try:
+            return stems.get(name)
+        except ItemError as error:
+            return Failure("match", name, str(error), traceback.format_exc())
+
+    def work(batch: Batch) -> list[Outcome]:
+        failed: list[Outcome] = []
+        kept, ready = [], []
+        for pair in (full[i] for i in batch):
+            a, b = stem_or_failure(pair.a), stem_or_failure(pair.b)
+            if isinstance(a, Failure):
+                failed.append((pair, a))
+            elif isinstance(b, Failure):
+                failed.append((pair, b))
+            else:
+                ready.append((a, b))
+                kept.append(pair)
+        found = zip(kept, matching.match(ready), strict=True)
+        return failed + [(pair, _failure(pair, made) if isinstance(made, Exception) else made) for pair, made in found]
+
+    names = sorted({name for pair in full for name in pair})
+    ids = {name: i for i, name in enumerate(names)}
+    batches = plan(
+        [counts[name] for name in names], [(ids[a], ids[b]) for a, b in full], images=capacity, tokens=tokens
+    )
+    for done in ahead(work, until_stopped(batches), threads=workers, depth=2 * workers):
+        yield from done
+
+
+def _failure(pair: Pair, error: Exception) -> Failure:
+    reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+    return Failure("match", " ".join(pair), reason, "".join(traceback.format_exception(error)))
+
+
+class _Matching:
+    """A matcher whose batches become smaller when one does not fit into memory, and stay so."""
+
+    def __init__(self, matcher: Matcher, tokens: int) -> None:
+        self._matcher, self._tokens = matcher, tokens
+
+    def match(self, pairs: Sequence[tuple[Stem, Stem]]) -> list[Matches | Exception]:
+        """The matches of each pair, or what went wrong with it when it was tried alone."""
+        tokens = self._tokens
+        try:
+            return list(self._matcher.match(pairs, tokens))
+        except Exception as error:  # ONNX Runtime has a class for each status code
+            if len(pairs) == 1:
+                return [error]
+            if any(word in str(error).lower() for word in ("memory", "alloc")):
+                self._tokens = min(self._tokens, max(1, tokens // 2))
+            half = len(pairs) // 2
+            return self.match(pairs[:half]) + self.match(pairs[half:])
+
+
+class StemCache:
+    """What images need for all of their pairs, computed once while it is in memory, by whichever thread asks first."""
+
+    def __init__(self, make: Callable[[str], Stem], capacity: int) -> None:
+        """Keep the `capacity` images that were used last."""
+        self._make, self._capacity = make, capacity
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Future[Stem]] = OrderedDict()
+        self.made = 0
+
+    def get(self, name: str) -> Stem:
+        """Return an image's stem; raises what making it raised."""
+        with self._lock:
+            future = self._kept.get(name)
+            mine = future is None
+            if future is None:
+                future = self._kept[name] = Future()
+                self.made += 1
+                while len(self._kept) > self._capacity:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(name)
+        if mine:
+            try:
+                future.set_result(self._make(name))
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
