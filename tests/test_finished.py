@@ -96,7 +96,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *allowed: str) -> None:
         if name not in allowed:
             monkeypatch.setattr(module, name, refuse)
     if "JournaledFile" not in allowed:
-        monkeypatch.setattr(store, "JournaledFile", refuse)
+        monkeypatch.setattr(itemfile, "JournaledFile", refuse)
 
 
 def without_times(summary: Summary) -> dict[str, Any]:

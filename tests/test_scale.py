@@ -1,6 +1,8 @@
 """What stores cost, and whether that stays so: 100,000 pairs, and by LGBATCH_SCALE=1 as much as is promised.
 
-The long one by hand, some minutes on a machine of its own, and 1 GB: LGBATCH_SCALE=1 python -m pytest tests/test_scale.py -s -k hold
+The long one by hand, some minutes on a machine of its own, and 1 GB:
+
+    LGBATCH_SCALE=1 python -m pytest tests/test_scale.py -s -k hold
 """
 
 import json
@@ -128,7 +130,8 @@ OPENING = """
         with MatchStore(folder / "matches.h5", append={"made for": "this"}) as store:
             assert Pair(names[3], names[2]) in store and Pair(names[3], names[1000]) not in store
     opened, cpu = time.perf_counter() - start, time.process_time() - cpu
-    print(json.dumps({"opened": opened, "opened_cpu": cpu, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps({"opened": opened, "opened_cpu": cpu, "peak": peak}))
 """
 
 
