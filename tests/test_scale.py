@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ COST_PAIRS = int(os.environ.get("LGBATCH_COST_PAIRS", "100000"))
 class FreeMatcher:
     """Takes no time: each image is one number, and each pair has the same matches."""
 
-    provider, weights = "CPUExecutionProvider", "none"
+    stages = SimpleNamespace(weights="none", precision="fp32", tokens=4096)
 
     def __init__(self, *_: object) -> None:
         rng = np.random.default_rng(0)
