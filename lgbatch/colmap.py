@@ -47,7 +47,8 @@ def open_database(path: Path) -> "pycolmap.Database":
         return pycolmap.Database.open(path)
     except (RuntimeError, ValueError):
         raise DatabaseError(
-            f"{path} is no COLMAP database, or in use: close other programs that use it, or {WAY_OUT}"
+            f"{path} is no COLMAP database, in use, or cannot be written: check free space, close other programs that "
+            f"use it, or {WAY_OUT}"
         ) from None
 
 
@@ -77,14 +78,21 @@ def draft_of(path: Path) -> Iterator[Path]:
         try:
             open_database(draft).close()
         except DatabaseError:
-            raise DatabaseError(f"{path} is no COLMAP database: {WAY_OUT}") from None
+            if not path.exists():
+                raise DatabaseError(f"cannot write {path}: check free space and permissions") from None
+            raise DatabaseError(f"{path} is no COLMAP database, or there is no free space: {WAY_OUT}") from None
         yield draft
     finally:
         _remove(draft)
 
 
 def replace(draft: Path, path: Path) -> None:
-    """Put a closed draft in the database's place, durably. Raises DatabaseError while another program has it open."""
+    """Put a closed draft in the database's place, durably.
+
+    Raises DatabaseError while another program has the database open, and when the draft is not whole.
+    """
+    if _side_files(draft):  # SQLite could not fold its log in, which it keeps to itself
+        raise DatabaseError(f"cannot write {path}: check free space and permissions")
     with draft.open("rb+") as file:  # COLMAP writes with SQLite's synchronous=off
         os.fsync(file.fileno())
     settle(path)
