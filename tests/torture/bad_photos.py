@@ -45,7 +45,9 @@ def bmp(width: int, height: int) -> bytes:
 
 
 def tiff(*tags: tuple[int, int, int, int]) -> bytes:
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + b"\0" * 4
+    return (
+        b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + b"\0" * 4
+    )
 
 
 def cut(data: bytes, share: float) -> bytes:
@@ -116,7 +118,7 @@ FINE = {
 
 PHOTO = encoded(".png")
 GOOD_NAMES = {
-    "quotes": "it's \"quoted\".png",
+    "quotes": 'it\'s "quoted".png',
     "markup": "<b>&amp;<script>alert(1)<-script>.png",
     "four bytes": "𝕊🗿.png",
     "combining": "e\u0301.png",

@@ -174,11 +174,16 @@ TARGETS = {
     "features": Target(stores(False), read_features, (StoreError,)),
     "matches": Target(stores(True), read_matches, (StoreError,)),
     "config": Target(
-        lambda f: [b'max_keypoints = 2048\npairing = "sequential"\nfilter_threshold = 0.1\n# x\n', b"[a]\nb = [1, 2]\n"],
+        lambda f: [
+            b'max_keypoints = 2048\npairing = "sequential"\nfilter_threshold = 0.1\n# x\n',
+            b"[a]\nb = [1, 2]\n",
+        ],
         Settings.load,
         (InputError,),
     ),
-    "cameras": Target(lambda f: [b"1 0 0\n0 1 0\n0 0 1\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n0 0 0\n64 48\n"], camera_file, (InputError,)),
+    "cameras": Target(
+        lambda f: [b"1 0 0\n0 1 0\n0 0 1\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n0 0 0\n64 48\n"], camera_file, (InputError,)
+    ),
     "model": Target(models, read_model, (InputError,)),
 }
 

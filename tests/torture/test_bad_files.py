@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from torture import bad_files, figures, scene
 from torture.process import Server
 
@@ -20,12 +21,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, server: Server, standins:
     return folder
 
 
-QUICK = 12  # in the short suite, every so many-th
+def row(number: int, kind: str) -> ParameterSet:
+    marks = [pytest.mark.slow] if number % 12 else []  # every twelfth in the short suite
+    if kind in bad_files.KNOWN:
+        marks.append(pytest.mark.xfail(reason="told as a bug in lgbatch", strict=False))
+    return pytest.param(kind, marks=marks)
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if i % QUICK else []) for i, kind in enumerate(bad_files.ALL)]
-)
+@pytest.mark.parametrize("kind", [row(number, kind) for number, kind in enumerate(bad_files.ALL)])
 def test_a_bad_file_ends_in_one_line(kind: str, tmp_path: Path, server: Server, finished: Path) -> None:
     case, folder = bad_files.ALL[kind], tmp_path / "case"
     shutil.copytree(finished, folder)
@@ -37,7 +40,8 @@ def test_a_bad_file_ends_in_one_line(kind: str, tmp_path: Path, server: Server, 
         command += ["--images", "photos"]
     done = server.run(*command, folder=folder)
     said = done.out + done.err
-    assert done.problem() is None, (done.problem(), done.status, said)
+    problem = done.problem(lines=2)
+    assert problem is None, (problem, done.status, said)
     assert done.status == case.status, (done.status, said)
     assert case.word in said, said
     assert not any(ord(c) < 32 and c != "\n" or ord(c) == 127 for c in said), "it reaches the terminal"

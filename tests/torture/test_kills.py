@@ -20,8 +20,6 @@ from torture.process import COMMAND
 STAGES = ("start", "extract", "match", "import", "reconstruct")
 # One workspace is killed in these, one after the other, before its run is left to end.
 COURSE = ("extract", "match", "extract", "start", "match", "import", "match", "reconstruct", "import", "reconstruct")
-WORK = 400
-"""Makes extraction and matching take some seconds each, so that there are several commits."""
 _SIGNS = {"extract": "features.h5", "match": "pairs.txt", "import": "database.db", "reconstruct": "sparse"}
 
 
@@ -67,9 +65,12 @@ class Site:
         command = [*COMMAND, "run", self.photos, "-o", self.out, "--models", self.models, *self.options]
         folders = {"HOME": "home", "XDG_CACHE_HOME": "home", "TMPDIR": "tmp"}
         environment = dict(os.environ) | {name: str(self.folder / at) for name, at in folders.items()}
-        with (self.folder / "err").open("wb") as err, subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=err, env=environment, cwd=self.folder / "here"
-        ) as process:
+        with (
+            (self.folder / "err").open("wb") as err,
+            subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=err, env=environment, cwd=self.folder / "here"
+            ) as process,
+        ):
             try:
                 yield process
             finally:
@@ -176,9 +177,7 @@ def torture(site: Site, kills: int, rng: random.Random) -> Tally:
     return tally
 
 
-def check(
-    left: contents.Workspace, whole: contents.Workspace, known: set[str], stage: str, tally: Tally
-) -> set[str]:
+def check(left: contents.Workspace, whole: contents.Workspace, known: set[str], stage: str, tally: Tally) -> set[str]:
     """Compare what a kill left with the uninterrupted run, and with what is `known` to be committed."""
     damaged = {problem.partition(".")[0] for problem in left.problems}
     tally.unreadable += len(damaged & {"features", "matches"})
@@ -191,15 +190,30 @@ def check(
     return set(left.items)
 
 
-def test_killed_at_random_moments_nothing_committed_is_lost(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    models = standin.write(tmp_path / "models", extractor_work=WORK, matcher_work=WORK)
-    photos = tmp_path / "photos"
-    scene.render(photos, 14)
-    (tmp_path / "site").mkdir()
-    rng = random.Random(figures.SEED)
-    tally = torture(Site(tmp_path / "site", models, photos), figures.KILLS, rng)
-    figures.tell(tally.in_words("kills at random moments"))
+def clean(tally: Tally, kills: int) -> None:
     assert not tally.wrong and not tally.lost and not tally.corrupt, (tally.wrong, tally.lost, tally.corrupt)
-    assert tally.kills.total() >= figures.KILLS
+    assert tally.kills.total() >= kills
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_nothing_committed_is_lost(tmp_path: Path) -> None:
+    models = standin.write(tmp_path / "models", extractor_work=figures.WORK, matcher_work=figures.WORK)
+    scene.render(tmp_path / "photos", 14)
+    (tmp_path / "site").mkdir()
+    tally = torture(Site(tmp_path / "site", models, tmp_path / "photos"), figures.KILLS, random.Random(figures.SEED))
+    figures.tell(tally.in_words("kills at random moments"))
+    clean(tally, figures.KILLS)
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.skipif(not figures.PHOTOS.is_dir(), reason="needs photos")
+def test_killed_with_the_real_models(tmp_path: Path, models: Path) -> None:
+    for path in sorted(figures.PHOTOS.iterdir())[:5]:
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "photos")
+    (tmp_path / "site").mkdir()
+    options = ("--threads", "1", "--max-keypoints", "512", "--resize", "640")
+    tally = torture(Site(tmp_path / "site", models, tmp_path / "photos", options), 5, random.Random(figures.SEED))
+    figures.tell(tally.in_words("kills with the real models"))
+    clean(tally, 5)
