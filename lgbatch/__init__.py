@@ -5,8 +5,8 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# From 1.29 on ONNX Runtime reports on models and machine to its maker, also on Linux, unless this is set before it is
-# imported; it leaves files in the user's cache for that, too. Photos are nobody's business: only who asks for it has it.
+# From 1.29 on ONNX Runtime reports on models and machine to its maker, on Linux too, and leaves files in the user's
+# cache for that, unless this is set before it is imported. Who wants it sets the variable to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # In a checkout export/, pipelines/, bench/ and configs/ lie beside this folder; once installed, inside it.

@@ -1,132 +1,24 @@
-"""Bad files and folders: how each is made in a folder of good ones, which command meets it, and how it is to end.
+"""Bad pairs files, databases, models, settings and folders: how each is made, and how the command is to end."""
 
-In the folder: photos/ (three of them), out/ (a finished workspace of theirs), models/.
-"""
-
-import json
-import os
 import shutil
-import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import h5py
-import numpy as np
-
-Maker = Callable[[Path], Any]
-RANDOM = np.random.default_rng(1).bytes(20_000)
-FIRST, SECOND = "a.png", "day 1/b.bmp"
-RUN = ("run", "photos", "-o", "out")
-EXTRACT = ("extract", "photos", "-w", "out")
-PAIRS = ("pairs", "-w", "out")
-MATCH = ("match", "-w", "out")
-RECONSTRUCT = ("reconstruct", "-w", "out")
-
-
-class Case(NamedTuple):
-    make: Maker
-    command: tuple[str, ...]
-    status: int
-    word: str
-    """What the message must hold."""
-
-
-def file(name: str, data: bytes) -> Maker:
-    def make(folder: Path) -> None:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-    return make
-
-
-def cut(name: str, share: float) -> Maker:
-    return lambda at: os.truncate(at / name, int((at / name).stat().st_size * share))
-
-
-def folder(name: str) -> Maker:
-    def make(at: Path) -> None:
-        (at / name).unlink(missing_ok=True)
-        (at / name).mkdir(parents=True)
-        (at / name / "x").write_text("x")
-
-    return make
-
-
-def gone(*names: str) -> Maker:
-    def make(at: Path) -> None:
-        for name in names:
-            shutil.rmtree(at / name) if (at / name).is_dir() else (at / name).unlink()
-
-    return make
-
-
-def after(*makers: Maker) -> Maker:
-    def make(at: Path) -> None:
-        for maker in makers:
-            maker(at)
-
-    return make
-
-
-def store(name: str, change: Callable[[h5py.File], Any], *, fresh: bool = True) -> Maker:
-    """Change what is in a store; `fresh`: what was made from it is gone, so that it is read again."""
-
-    def make(at: Path) -> None:
-        with h5py.File(at / "out" / name, "r+") as opened:
-            change(opened)
-        for later in ("matches.h5", "database.db") if fresh and name == "features.h5" else ("database.db",):
-            (at / "out" / later).unlink()
-
-    return make
-
-
-def dataset(group: str, name: str, data: Any, **options: Any) -> Callable[[h5py.File], None]:
-    def change(opened: h5py.File) -> None:
-        del opened[group][name]
-        opened[group].create_dataset(name, data=data, **options)
-
-    return change
-
-
-def replaced(group: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[h5py.File], None]:
-    def make(opened: h5py.File) -> None:
-        data = change(opened[group][()])
-        del opened[group]
-        opened[group] = data
-
-    return make
-
-
-def at(row: Any, value: Any) -> Callable[[np.ndarray], np.ndarray]:
-    def change(data: np.ndarray) -> np.ndarray:
-        data[row] = value
-        return data
-
-    return change
-
-
-def linked(group: str, link: Any) -> Callable[[h5py.File], None]:
-    def change(opened: h5py.File) -> None:
-        if group in opened:
-            del opened[group]
-        opened[group] = link
-
-    return change
-
-
-def sql(*statements: str) -> Maker:
-    def make(folder: Path) -> None:
-        code = f"import sqlite3\nwith sqlite3.connect({str(folder / 'out/database.db')!r}) as c:\n"
-        code += "".join(f"    c.execute({statement!r})\n" for statement in statements)
-        subprocess.run([sys.executable, "-I", "-c", code], check=True)
-
-    return make
+from torture.bad_stores import FEATURES, MATCHES
+from torture.making import (
+    FIRST,
+    MATCH,
+    RANDOM,
+    RECONSTRUCT,
+    RUN,
+    Case,
+    Maker,
+    after,
+    cut,
+    file,
+    folder,
+    gone,
+    sql,
+)
 
 
 def other_database(folder: Path) -> None:
@@ -134,152 +26,6 @@ def other_database(folder: Path) -> None:
     sql("CREATE TABLE places (url TEXT)", "INSERT INTO places VALUES ('x')")(folder)
 
 
-KEYPOINTS, DESCRIPTORS, SCORES, SIZE = (
-    f"{FIRST}/{name}" for name in ("keypoints", "descriptors", "scores", "image_size")
-)
-PAIR = "a.png/day 1-b.bmp"
-MATCHES0, MATCHING = f"{PAIR}/matches0", f"{PAIR}/matching_scores0"
-FEATURES = {
-    "zero length": Case(file("out/features.h5", b""), MATCH, 2, "features.h5"),
-    "random": Case(file("out/features.h5", RANDOM), MATCH, 2, "features.h5"),
-    "half": Case(cut("out/features.h5", 0.5), RUN, 2, "features.h5"),
-    "all but the end": Case(cut("out/features.h5", 0.999), MATCH, 2, "features.h5"),
-    "a folder": Case(folder("out/features.h5"), RUN, 2, "features.h5"),
-    "a folder, read": Case(folder("out/features.h5"), PAIRS, 2, "features.h5"),
-    "missing": Case(gone("out/features.h5"), MATCH, 2, "features.h5"),
-    "signature only": Case(file("out/features.h5", b"\x89HDF\r\n\x1a\n" + bytes(2000)), MATCH, 2, "features.h5"),
-    "a journal of rubbish": Case(file("out/features.h5.journal", RANDOM), RUN, 0, "verified    3"),
-    "a journal that is a folder": Case(folder("out/features.h5.journal"), RUN, 2, "features.h5"),
-    "no keypoints": Case(store("features.h5", lambda f: f.__delitem__(KEYPOINTS)), MATCH, 1, FIRST),
-    "no descriptors": Case(store("features.h5", lambda f: f.__delitem__(DESCRIPTORS)), MATCH, 1, FIRST),
-    "no scores": Case(store("features.h5", lambda f: f.__delitem__(SCORES)), MATCH, 1, FIRST),
-    "no size": Case(store("features.h5", lambda f: f.__delitem__(SIZE)), MATCH, 2, FIRST),
-    "NaN keypoints": Case(store("features.h5", replaced(KEYPOINTS, at(0, np.nan))), MATCH, 2, FIRST),
-    "infinite keypoints": Case(store("features.h5", replaced(KEYPOINTS, at(0, np.inf))), MATCH, 2, FIRST),
-    "NaN descriptors": Case(store("features.h5", replaced(DESCRIPTORS, at(0, np.nan))), MATCH, 0, "pairs       3"),
-    "keypoints of three columns": Case(
-        store("features.h5", replaced(KEYPOINTS, lambda k: np.c_[k, k[:, 0]])), MATCH, 2, FIRST
-    ),
-    "keypoints in a row": Case(store("features.h5", replaced(KEYPOINTS, np.ravel)), MATCH, 2, FIRST),
-    "one keypoint, a number": Case(store("features.h5", replaced(KEYPOINTS, lambda k: k[0, 0])), MATCH, 2, FIRST),
-    "keypoints that are text": Case(store("features.h5", dataset(FIRST, "keypoints", [["a", "b"]])), MATCH, 1, FIRST),
-    "keypoints that are complex": Case(store("features.h5", replaced(KEYPOINTS, lambda k: k + 1j)), MATCH, 1, FIRST),
-    "keypoints of an own type": Case(
-        store("features.h5", dataset(FIRST, "keypoints", np.zeros(5, [("x", "f4"), ("y", "f4")]))), MATCH, 1, FIRST
-    ),
-    "keypoints that are a group": Case(
-        store("features.h5", lambda f: (f.__delitem__(KEYPOINTS), f.create_group(KEYPOINTS))), MATCH, 1, FIRST
-    ),
-    "empty keypoints": Case(store("features.h5", dataset(FIRST, "keypoints", h5py.Empty("f4"))), MATCH, 2, FIRST),
-    "ten billion keypoints": Case(
-        store("features.h5", dataset(FIRST, "keypoints", None, shape=(10**10, 2), dtype="f4", chunks=(1024, 2))),
-        MATCH,
-        1,
-        FIRST,
-    ),
-    "fewer descriptors": Case(store("features.h5", replaced(DESCRIPTORS, lambda d: d[:, :-1])), MATCH, 1, FIRST),
-    "descriptors of another length": Case(
-        store("features.h5", replaced(DESCRIPTORS, lambda d: d[:8])), MATCH, 1, FIRST
-    ),
-    "size of three": Case(store("features.h5", dataset(FIRST, "image_size", [1, 2, 3])), MATCH, 2, FIRST),
-    "size of nothing": Case(store("features.h5", replaced(SIZE, at(slice(None), 0))), MATCH, 2, FIRST),
-    "another's size": Case(store("features.h5", replaced(SIZE, lambda s: s + 1)), MATCH, 2, FIRST),
-    "link to itself": Case(store("features.h5", linked("loop", h5py.SoftLink("/loop"))), MATCH, 0, "pairs       3"),
-    "link to the root": Case(store("features.h5", linked("round", h5py.SoftLink("/"))), MATCH, 0, "pairs       3"),
-    "hard link to the root": Case(
-        store("features.h5", lambda f: f.__setitem__("round", f["/"])), MATCH, 0, "pairs       3"
-    ),
-    "link to another file": Case(
-        store("features.h5", linked(FIRST, h5py.ExternalLink("/etc/passwd", "/"))), MATCH, 1, FIRST
-    ),
-    "link to a file that hangs": Case(
-        after(lambda f: os.mkfifo(f / "pipe"), store("features.h5", linked(FIRST, h5py.ExternalLink("../pipe", "/")))),
-        MATCH,
-        1,
-        FIRST,
-    ),
-    "data in another file": Case(
-        store(
-            "features.h5",
-            lambda f: (
-                f.__delitem__(KEYPOINTS),
-                f.create_dataset(KEYPOINTS, (50, 2), "f4", external=[("/etc/passwd", 0, 400)]),
-            ),
-        ),
-        MATCH,
-        1,
-        FIRST,
-    ),
-    "unknown compression": Case(
-        store("features.h5", lambda f: (f.__delitem__(SCORES), unreadable_filter(f, SCORES))), MATCH, 1, FIRST
-    ),
-    "provenance that is no JSON": Case(
-        store("features.h5", lambda f: f.attrs.__setitem__("lgbatch", "{")), MATCH, 2, "damaged"
-    ),
-    "provenance that is a number": Case(
-        store("features.h5", lambda f: f.attrs.__setitem__("lgbatch", 7)), MATCH, 2, "damaged"
-    ),
-    "provenance that is a list": Case(
-        store("features.h5", lambda f: f.attrs.__setitem__("lgbatch", "[]")), RUN, 2, "features.h5"
-    ),
-    "image folder that is a number": Case(
-        store("features.h5", lambda f: f.attrs.__setitem__("lgbatch_image_folder", 7)), MATCH, 2, "images"
-    ),
-    "image folder that is gone": Case(
-        store("features.h5", lambda f: f.attrs.__setitem__("lgbatch_image_folder", "/nowhere")), MATCH, 2, "--images"
-    ),
-    "made with other settings": Case(lambda f: None, (*EXTRACT, "--max-keypoints", "7"), 2, "max_keypoints"),
-}
-
-
-def unreadable_filter(opened: h5py.File, name: str) -> None:
-    """A dataset whose filter nobody has."""
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_chunk((10,))
-    creation.set_filter(305, h5py.h5z.FLAG_OPTIONAL, ())
-    made = h5py.h5d.create(opened.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((10,)), creation)
-    made.write_direct_chunk((0,), bytes(40))
-
-
-MATCHES = {
-    "zero length": Case(file("out/matches.h5", b""), RUN, 2, "matches.h5"),
-    "random": Case(file("out/matches.h5", RANDOM), MATCH, 2, "matches.h5"),
-    "half": Case(cut("out/matches.h5", 0.5), RUN, 2, "matches.h5"),
-    "a folder": Case(folder("out/matches.h5"), RUN, 2, "matches.h5"),
-    "the features": Case(lambda f: shutil.copy(f / "out/features.h5", f / "out/matches.h5"), MATCH, 2, "matches.h5"),
-    "out of range": Case(store("matches.h5", replaced(MATCHES0, at(0, 99_999))), MATCH, 2, FIRST),
-    "beyond int32": Case(
-        store("matches.h5", replaced(MATCHES0, lambda m: m.astype(np.int64) + 2**40)), MATCH, 2, FIRST
-    ),
-    "minus five": Case(store("matches.h5", replaced(MATCHES0, at(slice(None), -5))), MATCH, 0, "pairs       3"),
-    "one keypoint twice": Case(store("matches.h5", replaced(MATCHES0, at(slice(None), 0))), MATCH, 2, FIRST),
-    "more than keypoints": Case(
-        store("matches.h5", replaced(MATCHES0, lambda m: np.r_[m, np.arange(500, 900)])), MATCH, 2, FIRST
-    ),
-    "floats": Case(store("matches.h5", replaced(MATCHES0, lambda m: m + 0.5)), MATCH, 2, FIRST),
-    "text": Case(store("matches.h5", dataset(PAIR, "matches0", ["a", "b"])), MATCH, 2, FIRST),
-    "two columns": Case(store("matches.h5", replaced(MATCHES0, lambda m: np.c_[m, m])), MATCH, 2, FIRST),
-    "a number": Case(store("matches.h5", replaced(MATCHES0, lambda m: m[0])), MATCH, 2, FIRST),
-    "no scores": Case(store("matches.h5", lambda f: f.__delitem__(MATCHING)), MATCH, 2, FIRST),
-    "fewer scores": Case(store("matches.h5", replaced(MATCHING, lambda s: s[:1])), MATCH, 2, FIRST),
-    "no matches": Case(store("matches.h5", lambda f: f.__delitem__(MATCHES0)), MATCH, 2, FIRST),
-    "ten billion": Case(
-        store("matches.h5", dataset(PAIR, "matches0", None, shape=(10**10,), dtype="i4", chunks=(1024,))),
-        MATCH,
-        2,
-        FIRST,
-    ),
-    "a pair that is data": Case(
-        store("matches.h5", lambda f: (f.__delitem__(PAIR), f.__setitem__(PAIR, np.zeros(5)))), MATCH, 2, FIRST
-    ),
-    "an image that is data": Case(
-        store("matches.h5", lambda f: f.__setitem__("x", np.zeros(5))), MATCH, 0, "pairs       3"
-    ),
-    "link to itself": Case(store("matches.h5", linked(PAIR, h5py.SoftLink(f"/{PAIR}"))), MATCH, 2, "matches.h5"),
-    "link to another file": Case(
-        store("matches.h5", linked("a.png", h5py.ExternalLink("/etc/passwd", "/"))), MATCH, 2, "matches.h5"
-    ),
-}
 PAIRS_FILES = {
     "missing": Case(gone("out/pairs.txt"), MATCH, 2, "lgbatch pairs"),
     "a folder": Case(folder("out/pairs.txt"), MATCH, 2, "pairs.txt"),
@@ -446,30 +192,3 @@ ALL = {
     }.items()
     for kind, case in cases.items()
 }
-
-KNOWN = {
-    "features: no size",
-    "features: one keypoint, a number",
-    "features: keypoints that are text",
-    "features: keypoints that are complex",
-    "features: keypoints of an own type",
-    "features: empty keypoints",
-    "features: ten billion keypoints",
-    "features: descriptors of another length",
-    "features: size of three",
-    "features: provenance that is a number",
-    "features: provenance that is a list",
-    "features: image folder that is a number",
-    "matches: more than keypoints",
-    "matches: text",
-    "matches: two columns",
-    "matches: a number",
-    "matches: no scores",
-    "matches: fewer scores",
-    "matches: no matches",
-    "matches: ten billion",
-    "matches: a pair that is data",
-    "matches: link to itself",
-    "matches: link to another file",
-}
-"""Told in one line, but as a bug in lgbatch: the stores do not check what lies in an item before they use it."""

@@ -22,10 +22,9 @@ def encoded(suffix: str, pixels: np.ndarray = NOISE) -> bytes:
 
 def holds(name: str | bytes, data: bytes) -> Maker:
     def make(folder: Path) -> None:
-        path = os.path.join(os.fsencode(folder), os.fsencode(name))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(data)
+        path = folder / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
     return make
 
@@ -120,7 +119,7 @@ PHOTO = encoded(".png")
 GOOD_NAMES = {
     "quotes": 'it\'s "quoted".png',
     "markup": "<b>&amp;<script>alert(1)<-script>.png",
-    "four bytes": "𝕊🗿.png",
+    "four bytes": "\U0001d54a\U0001f5ff.png",
     "combining": "e\u0301.png",
     "right to left": "\u202egnp.exe.png",
     "option": "--help.png",

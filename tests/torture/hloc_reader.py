@@ -20,7 +20,7 @@ def get_features(path: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def get_matches(path: Path, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
-    """Matches (K, 2) of a pair in the order asked for, and their scores (K,); raises ValueError when it is not there."""
+    """Matches (K, 2) of a pair, in the order asked for, and scores (K,); ValueError when the pair is not there."""
     with h5py.File(path, "r", libver="latest") as file:
         a, b = first.replace("/", "-"), second.replace("/", "-")
         for key, reverse in (f"{a}/{b}", False), (f"{b}/{a}", True):

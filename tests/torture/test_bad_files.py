@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark.structures import ParameterSet
+
 from torture import bad_files, figures, scene
+from torture.bad_stores import KNOWN
 from torture.process import Server
 
 
@@ -23,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, server: Server, standins:
 
 def row(number: int, kind: str) -> ParameterSet:
     marks = [pytest.mark.slow] if number % 12 else []  # every twelfth in the short suite
-    if kind in bad_files.KNOWN:
+    if kind in KNOWN:
         marks.append(pytest.mark.xfail(reason="told as a bug in lgbatch", strict=False))
     return pytest.param(kind, marks=marks)
 
@@ -44,4 +46,4 @@ def test_a_bad_file_ends_in_one_line(kind: str, tmp_path: Path, server: Server, 
     assert problem is None, (problem, done.status, said)
     assert done.status == case.status, (done.status, said)
     assert case.word in said, said
-    assert not any(ord(c) < 32 and c != "\n" or ord(c) == 127 for c in said), "it reaches the terminal"
+    assert not any((ord(c) < 32 and c != "\n") or ord(c) == 127 for c in said), "it reaches the terminal"

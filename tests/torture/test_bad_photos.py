@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from torture import contents, figures
 from torture.bad_photos import BAD, BAD_NAMES, FINE, GOOD_NAMES, PHOTO, Maker, holds
 from torture.process import Done, Server
@@ -27,7 +28,7 @@ def judge(done: Done, status: int, word: str) -> None:
     assert done.problem(lines=3) is None, (done.problem(lines=3), done.err)
     assert done.status == status, (done.status, done.err, done.out)
     assert word in done.out + done.err, (word, done.out, done.err)
-    assert not any(ord(c) < 32 and c != "\n" or ord(c) == 127 for c in done.out + done.err), "it reaches the terminal"
+    assert not any((ord(c) < 32 and c != "\n") or ord(c) == 127 for c in done.out + done.err), "it reaches the terminal"
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from torture import contents, figures, scene
 from torture.process import Server
 

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from torture import figures
-from torture.fuzz import LONGEST, TARGETS
+from torture.fuzz import LONGEST
+from torture.fuzz_targets import TARGETS
 
 SCRIPT = Path(__file__).parent / "fuzz.py"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+
 from torture import contents, hloc_reader
 from torture.process import Server
 

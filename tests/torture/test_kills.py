@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from torture import contents, figures, scene, standin
 from torture.process import COMMAND
 

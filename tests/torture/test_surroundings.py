@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark.structures import ParameterSet
+
 from torture import contents, figures
 from torture.process import Server
 from torture.test_faults import COMMITS
