@@ -178,6 +178,8 @@ def _check_database(path: Path) -> list[int]:
             raise ReconstructionError(f"{path} holds no images: run `lgbatch match` first")
         if max(lengths.values()) > _MOST_KEYPOINTS:  # a negative number, as COLMAP reads it
             raise ReconstructionError(f"{path} is damaged: delete the database and run `lgbatch match` again")
+        for image_id in lengths:
+            db.read_keypoints(image_id)  # raises here what would abort the process in COLMAP's own thread
         for pair_id in db.read_num_matches()[0]:
             a, b = pycolmap.pair_id_to_image_pair(pair_id)
             matches = db.read_matches(a, b) if {a, b} <= lengths.keys() else ()

@@ -211,6 +211,7 @@ def test_matches_that_would_crash_colmap(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ("UPDATE keypoints SET rows = -1 WHERE image_id = 1", "is damaged"),
+        ("UPDATE keypoints SET data = x'00' WHERE image_id = 1", "COLMAP failed"),
         ("UPDATE matches SET pair_id = -1 WHERE pair_id = 2147483649", "point outside"),
         ("UPDATE matches SET pair_id = 2147483647 * 7 + 9 WHERE pair_id = 2147483649", "images 7 and 9 point outside"),
     ],

@@ -47,8 +47,6 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if sys.platform != "linux" or compiler is None:
         pytest.skip("needs Linux and a C compiler")
     library = tmp_path_factory.mktemp("faults") / "faults.so"
-    subprocess.run(
-        [compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, HERE / "faults.c", "-ldl"], check=True
-    )
+    subprocess.run([compiler, "-O1", "-Wall", "-shared", "-fPIC", "-o", library, HERE / "faults.c", "-ldl"], check=True)
     with Server(library) as running:
         yield running

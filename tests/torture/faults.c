@@ -1,4 +1,5 @@
-/* A failing disk: every call that changes something below one folder is counted, and from a given one on they fail.
+/* A failing disk: every call that changes something below one folder is counted, and from a given one on they fail, or
+ * the process dies, or the folder is moved away.
  *
  * Loaded with LD_PRELOAD; does nothing until faults_arm is called. Calls are written to `log`, one a line.
  */
@@ -16,7 +17,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { COUNT, ONCE, ALWAYS, KILL, TORN };
+enum { COUNT, ONCE, ALWAYS, KILL, TORN, MOVE };
 
 static char root[PATH_MAX];
 static int log_file = -1, mode = COUNT, reason, at, calls;
@@ -50,14 +51,14 @@ static int is_ours(int folder, const char *path) { /* `path` NULL: the open file
 
 /* 0: go on; 1: fail. `grows`: needs space. `bytes`: a write's, so that half of it can be done. */
 static int fails(const char *what, int folder, const char *path, int grows, size_t bytes, int *half) {
-    char line[PATH_MAX + 64], link[64], full[PATH_MAX] = "";
+    char line[PATH_MAX + 64], link[64], full[PATH_MAX + 8] = "";
     int number, now, shown, saved = errno;
     if (!is_ours(folder, path)) { errno = saved; return 0; }
     number = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
     if (!path) {
         ssize_t n;
         snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
-        if ((n = readlink(link, full, sizeof full - 1)) > 0) full[n] = 0;
+        if ((n = readlink(link, full, PATH_MAX - 1)) > 0) full[n] = 0;
     }
     shown = snprintf(line, sizeof line, "%d\t%s\t%zu\t%s\n", number, what, bytes, path ? path : full);
     if (REAL(write)(log_file, line, shown) != shown) abort();
@@ -65,6 +66,12 @@ static int fails(const char *what, int folder, const char *path, int grows, size
     now = number == at || (mode == ALWAYS && number > at);
     if (mode == COUNT || !now) return 0;
     if (mode == KILL) kill(getpid(), SIGKILL);
+    if (mode == MOVE) {
+        snprintf(full, sizeof full, "%s moved", root);
+        if (REAL(rename)(root, full)) abort();
+        errno = saved;
+        return 0;
+    }
     if (mode == TORN) {
         *half = bytes > 1;
         if (!*half) kill(getpid(), SIGKILL);

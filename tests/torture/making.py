@@ -24,7 +24,8 @@ RECONSTRUCT = ("reconstruct", "-w", "out")
 class Case(NamedTuple):
     make: Maker
     command: tuple[str, ...]
-    status: int
+    status: int | tuple[int, ...]
+    """Or several, where each would be right."""
     word: str
     """What the message must hold."""
 

@@ -44,6 +44,6 @@ def test_a_bad_file_ends_in_one_line(kind: str, tmp_path: Path, server: Server, 
     said = done.out + done.err
     problem = done.problem(lines=2)
     assert problem is None, (problem, done.status, said)
-    assert done.status == case.status, (done.status, said)
+    assert done.status in ((case.status,) if isinstance(case.status, int) else case.status), (done.status, said)
     assert case.word in said, said
     assert not any((ord(c) < 32 and c != "\n") or ord(c) == 127 for c in said), "it reaches the terminal"

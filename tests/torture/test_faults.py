@@ -17,7 +17,7 @@ import lgbatch.extract, lgbatch.match
 assert lgbatch.extract.COMMIT_SECONDS and lgbatch.match.COMMIT_SECONDS
 lgbatch.extract.COMMIT_SECONDS = lgbatch.match.COMMIT_SECONDS = -1
 """
-COUNT, ONCE, ALWAYS, KILL, TORN = range(5)  # as in faults.c
+COUNT, ONCE, ALWAYS, KILL, TORN, MOVE = range(6)  # as in faults.c
 ERRORS = {
     "no space left": (ALWAYS, errno.ENOSPC),
     "quota exceeded": (ALWAYS, errno.EDQUOT),

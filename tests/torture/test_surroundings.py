@@ -11,7 +11,7 @@ from _pytest.mark.structures import ParameterSet
 
 from torture import contents, figures
 from torture.process import Server
-from torture.test_faults import COMMITS
+from torture.test_faults import COMMITS, COUNT, MOVE
 
 _CLOCKS = {
     "backwards": "lambda now, n: now - 1e6 * n",
@@ -28,26 +28,6 @@ def jumping(real, change={change}):
         return change(real(), calls[0])
     return clock
 time.time = jumping(time.time)
-"""
-# The folder goes away with the so-many-th item that is written, or when COLMAP starts.
-_VANISH = """
-import os, h5py
-def vanishing(real, left=[{after}]):
-    def call(*given, **named):
-        left[0] -= 1
-        if left[0] == 0:
-            os.rename({out!r}, {out!r} + " moved")
-        return real(*given, **named)
-    return call
-h5py.Group.create_dataset = vanishing(h5py.Group.create_dataset)
-"""
-_VANISH_LATE = """
-import os, lgbatch.reconstruct, pycolmap
-real = pycolmap.{what}
-def call(*given, **named):
-    os.rename({out!r}, {out!r} + " moved")
-    return real(*given, **named)
-pycolmap.{what} = call
 """
 
 
@@ -76,20 +56,25 @@ def test_a_clock_that_jumps_changes_nothing(
 
 
 VANISHED = {
-    "extraction": _VANISH.replace("{after}", "7"),
-    "matching": _VANISH.replace("{after}", "22"),
-    "verification": _VANISH_LATE.replace("{what}", "geometric_verification"),
-    "mapping": _VANISH_LATE.replace("{what}", "incremental_mapping"),
+    "extraction": "features.h5",
+    "matching": "matches.h5",
+    "import": "database.db.partial-wal",
+    "verification": "database.db-wal",
+    "mapping": "images.bin",
 }
+"""Stage, and the file that it writes to when the folder goes away."""
 
 
 @pytest.mark.parametrize("stage", some(VANISHED, "matching", "verification"))
 def test_a_workspace_that_vanishes_ends_in_one_line(
-    stage: str, tmp_path: Path, server: Server, standins: Path, photos: Path, whole: contents.Workspace
+    stage: str, tmp_path: Path, failing: Server, standins: Path, photos: Path, whole: contents.Workspace
 ) -> None:
-    out, moved = tmp_path / "out", tmp_path / "out moved"
+    out, moved, log = tmp_path / "out", tmp_path / "out moved", tmp_path / "log"
     command = ("run", photos, "-o", out, "--models", standins, "--threads", "1")
-    done = server.run(*command, first=COMMITS + VANISHED[stage].format(out=str(out)))
+    failing.run(*command, first=COMMITS, fault=(str(out), str(log), COUNT, 0, 0))
+    calls = [line.split("\t")[0] for line in log.read_text().splitlines() if Path(line).name == VANISHED[stage]]
+    shutil.rmtree(out)
+    done = failing.run(*command, first=COMMITS, fault=(str(out), str(log), MOVE, int(calls[len(calls) // 2]), 0))
     assert moved.is_dir(), "it was not moved"
     assert done.problem() is None and done.status == 2, (done.status, done.err)
     left = contents.read(moved)
@@ -97,7 +82,7 @@ def test_a_workspace_that_vanishes_ends_in_one_line(
     assert all(contents.equal(item, whole.items[name]) for name, item in left.items.items())
     shutil.rmtree(out, ignore_errors=True)
     moved.rename(out)
-    done = server.run(*command)
+    done = failing.run(*command)
     assert done.problem() is None and done.status == 0, done.err
     assert not contents.differences(contents.read(out), whole)
 
