@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check types setup clean
+.PHONY: demo test test-all torture check types setup clean
 
 demo: setup  ## Photos to a model on a small scene that it makes itself.
 	$(BIN)/lgbatch demo -o demo/
@@ -11,6 +11,12 @@ test: setup  ## Everything that ends within minutes.
 
 test-all: setup  ## The long tests too.
 	$(BIN)/python -m pytest
+
+KILLS ?= 100
+MINUTES ?= 10
+
+torture: setup  ## An hour of kills, failing disks, bad files and fuzzing; KILLS= and MINUTES= (of fuzzing) for more.
+	TORTURE_KILLS=$(KILLS) TORTURE_FAULTS=1 TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) $(BIN)/python -m pytest tests/torture
 
 check: setup types  ## What CI runs: format, lint, types, tests.
 	$(BIN)/ruff format --check

@@ -49,8 +49,6 @@ def add_images(
 
     Raises DatabaseError where the images and cameras of the database are not what the photos and the mode ask for.
     """
-    import pycolmap
-
     cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
     camera_of, everything = {}, dict(sizes)
     for image in db.read_all_images():
@@ -62,15 +60,14 @@ def add_images(
     exif = _read_photos(image_folder, everything, camera_of, mode, progress)
     groups = _camera_groups(everything, exif, mode)
     camera_for: dict[str, int] = {}
-    with pycolmap.DatabaseTransaction(db):
-        for names in groups:
-            camera_id = next((camera_of[name] for name in names if name in camera_of), None)
-            if camera_id is None:
-                camera_id = add_camera(db, camera_model, everything[names[0]], exif[names[0]].focal)
-            camera_for |= dict.fromkeys(names, camera_id)
-        for name in sizes:
-            if name not in camera_of:
-                add_image(db, name, camera_for[name], exif[name].position)
+    for names in groups:
+        camera_id = next((camera_of[name] for name in names if name in camera_of), None)
+        if camera_id is None:
+            camera_id = add_camera(db, camera_model, everything[names[0]], exif[names[0]].focal)
+        camera_for |= dict.fromkeys(names, camera_id)
+    for name in sizes:
+        if name not in camera_of:
+            add_image(db, name, camera_for[name], exif[name].position)
     ids = _check_images(db, everything, groups, mode, camera_model)
     return {name: ids[name] for name in sizes}
 

@@ -57,7 +57,10 @@ def open_database(path: Path) -> "pycolmap.Database":
     if db is None and _is_sqlite(path) and _wait_for_others(path):
         db = _open(path)
     if db is None:
-        raise DatabaseError(f"{path} is no COLMAP database, or in use: close other programs that use it, or {WAY_OUT}")
+        raise DatabaseError(
+            f"{path} is no COLMAP database, in use, or cannot be written: check free space, close other programs that "
+            f"use it, or {WAY_OUT}"
+        )
     return db
 
 
@@ -131,14 +134,21 @@ def draft_of(path: Path, *, anew: bool = False) -> Iterator[Path]:
         try:
             open_database(draft).close()
         except DatabaseError:
-            raise DatabaseError(f"{path} is no COLMAP database: {WAY_OUT}") from None
+            if not path.exists():
+                raise DatabaseError(f"cannot write {path}: check free space and permissions") from None
+            raise DatabaseError(f"{path} is no COLMAP database, or there is no free space: {WAY_OUT}") from None
         yield draft
     finally:
         _remove(draft)
 
 
 def replace(draft: Path, path: Path) -> None:
-    """Put a closed draft in the database's place, durably. Raises DatabaseError while another program has it open."""
+    """Put a closed draft in the database's place, durably.
+
+    Raises DatabaseError while another program has the database open, and when the draft is not whole.
+    """
+    if _side_files(draft):  # SQLite could not fold its log in, which it keeps to itself
+        raise DatabaseError(f"cannot write {path}: check free space and permissions")
     with draft.open("rb+") as file:  # COLMAP writes with SQLite's synchronous=off
         os.fsync(file.fileno())
     settle(path)

@@ -74,7 +74,7 @@ class Settings:
         for key in sorted(values.keys() - known):
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(sorted(known))}"
-            raise InputError(f"unknown setting '{key}'{hint}")
+            raise InputError(f"unknown setting {key!r}{hint}")
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,6 +101,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read settings from {path}: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
+        raise InputError(f"cannot read settings from {path}: {error}") from None
 
 
 def _check(f: "dataclasses.Field[Any]", value: Any) -> None:

@@ -27,8 +27,6 @@ from lgbatch.types import FloatArray, IntArray, Pair, Workspace
 if TYPE_CHECKING:
     import pycolmap
 
-_PAIRS_AT_ONCE = 5000  # a transaction's pages pass through the write-ahead log, which should stay small
-
 
 class FeatureSource(Protocol):
     """Where keypoints come from, one image at a time."""
@@ -187,20 +185,17 @@ def _check_pairs(pairs: Sequence[Pair], names: set[str]) -> None:
 
 def _add_keypoints(db: "pycolmap.Database", features: FeatureSource, ids: dict[str, int]) -> dict[str, int]:
     """Write what is missing, compare what is there; the number of keypoints by image name."""
-    import pycolmap
-
     lengths = {}
-    with pycolmap.DatabaseTransaction(db):
-        for name, image_id in ids.items():
-            keypoints = features.keypoints(name)
-            if keypoints.ndim != 2 or keypoints.shape[1] != 2 or not np.isfinite(keypoints).all():
-                raise DatabaseError(f"the keypoints of image {name} are not (N, 2) finite numbers: extract it again")
-            lengths[name] = len(keypoints)
-            keypoints = np.ascontiguousarray(keypoints, np.float32) + np.float32(0.5)
-            if not db.exists_keypoints(image_id):
-                db.write_keypoints(image_id, keypoints)
-            elif not np.array_equal(db.read_keypoints(image_id), keypoints):
-                raise DatabaseError(f"image {name} has other keypoints in the database: {WAY_OUT}")
+    for name, image_id in ids.items():
+        keypoints = features.keypoints(name)
+        if keypoints.ndim != 2 or keypoints.shape[1] != 2 or not np.isfinite(keypoints).all():
+            raise DatabaseError(f"the keypoints of image {name} are not (N, 2) finite numbers: extract it again")
+        lengths[name] = len(keypoints)
+        keypoints = np.ascontiguousarray(keypoints, np.float32) + np.float32(0.5)
+        if not db.exists_keypoints(image_id):
+            db.write_keypoints(image_id, keypoints)
+        elif not np.array_equal(db.read_keypoints(image_id), keypoints):
+            raise DatabaseError(f"image {name} has other keypoints in the database: {WAY_OUT}")
     return lengths
 
 
@@ -212,25 +207,21 @@ def _add_matches(
     lengths: dict[str, int],
     progress: bool,
 ) -> int:
-    """Write what is missing, compare what is there; the number of pairs that have matches."""
-    import pycolmap
+    """Write what is missing, compare what is there; the number of pairs that have matches.
 
+    Without a transaction: the draft needs none, and where COLMAP cannot write the end of one, it aborts the process.
+    """
     matched = 0
-    with tqdm(total=len(pairs), desc="database", unit="pair", disable=None if progress else True) as bar:
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            batch = pairs[start : start + _PAIRS_AT_ONCE]
-            with pycolmap.DatabaseTransaction(db):
-                for pair in batch:
-                    indices = matches.indices(pair)
-                    _check_indices(pair, indices, lengths)
-                    matched += len(indices) > 0
-                    a, b = ids[pair.a], ids[pair.b]
-                    if db.exists_matches(a, b):
-                        if not np.array_equal(db.read_matches(a, b), indices):
-                            raise DatabaseError(f"pair {pair.a} {pair.b} has other matches in the database: {WAY_OUT}")
-                    elif len(indices):
-                        db.write_matches(a, b, indices.astype(np.uint32))
-            bar.update(len(batch))
+    for pair in tqdm(pairs, desc="database", unit="pair", disable=None if progress else True):
+        indices = matches.indices(pair)
+        _check_indices(pair, indices, lengths)
+        matched += len(indices) > 0
+        a, b = ids[pair.a], ids[pair.b]
+        if db.exists_matches(a, b):
+            if not np.array_equal(db.read_matches(a, b), indices):
+                raise DatabaseError(f"pair {pair.a} {pair.b} has other matches in the database: {WAY_OUT}")
+        elif len(indices):
+            db.write_matches(a, b, indices.astype(np.uint32))
     return matched
 
 

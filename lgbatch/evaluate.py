@@ -215,7 +215,7 @@ def _read_model(folder: Path) -> "pycolmap.Reconstruction":
 
     try:
         return pycolmap.Reconstruction(str(folder))
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, ValueError, RuntimeError, IndexError, MemoryError):
         raise InputError(f"no COLMAP model in {folder}: give the folder with cameras.bin, such as sparse/0") from None
 
 

@@ -1,5 +1,6 @@
 """Which images to match with each other, and the file that says so."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -78,7 +79,8 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what keeps it from being written may keep it from being removed
+            part.unlink()
         raise InputError(f"cannot write pairs to {path}: {error.strerror}") from None
 
 

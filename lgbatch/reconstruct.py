@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from lgbatch.colmap import colmap_log_off, open_database, settle
@@ -29,6 +30,7 @@ T = TypeVar("T")
 _TICK = 0.1  # seconds between two looks at a running COLMAP, so the longest that a Ctrl-C goes unnoticed
 _PAIRS_AT_ONCE = 100  # COLMAP looks at its cancellation token between two batches
 _ONE_THREAD_IMAGES = 100  # sets up to this are mapped on one thread: repeatable, and measured to be no slower
+_MOST_KEYPOINTS = 2**31
 _INITIAL_INLIERS = 100  # what COLMAP asks of the first pair of a model, before it relaxes
 
 
@@ -192,9 +194,14 @@ def _check_database(path: Path) -> list[int]:
         lengths = {i.image_id: db.num_keypoints_for_image(i.image_id) for i in db.read_all_images()}
         if not lengths:
             raise ReconstructionError(f"{path} holds no images: run `lgbatch match` first")
+        if max(lengths.values()) > _MOST_KEYPOINTS:  # a negative number, as COLMAP reads it
+            raise ReconstructionError(f"{path} is damaged: delete the database and run `lgbatch match` again")
+        for image_id in lengths:
+            db.read_keypoints(image_id)  # raises here what would abort the process in COLMAP's own thread
         for pair_id in db.read_num_matches()[0]:
             a, b = pycolmap.pair_id_to_image_pair(pair_id)
-            if (db.read_matches(a, b).max(0) >= (lengths.get(a, 0), lengths.get(b, 0))).any():
+            matches = db.read_matches(a, b) if {a, b} <= lengths.keys() else ()
+            if not len(matches) or (np.max(matches, axis=0) >= (lengths[a], lengths[b])).any():
                 raise ReconstructionError(
                     f"{path}: the matches of images {a} and {b} point outside their keypoints: delete the "
                     "database and run `lgbatch match` again"

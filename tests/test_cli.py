@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -197,3 +198,13 @@ def test_an_interrupted_command_has_its_own_status(extracted: list[str], monkeyp
 def test_it_runs_as_a_module() -> None:
     done = module("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+
+
+def test_nothing_reports_on_the_user_or_is_left_in_their_folders(tmp_path: Path) -> None:
+    folders = {name: str(tmp_path / name) for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    command = [sys.executable, "-c", "import lgbatch.models"]
+    subprocess.run(command, env=environment | folders, check=True)
+    assert [path for folder in folders.values() for path in Path(folder).rglob("*")] == []

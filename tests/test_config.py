@@ -75,6 +75,9 @@ def test_a_bad_value_says_what_is_good(changes: dict[str, Any], reason: str) -> 
     ("content", "reason"),
     [
         (b"resize = ", "is not valid TOML"),
+        (b"resize = " + b"[" * 100_000, "cannot read settings"),
+        (b"resize = " + b"9" * 10_000, "cannot read settings"),
+        (b'"a\\nb" = 1', r"unknown setting 'a\nb'"),
         (b"resize = '\xff'", "cannot read settings"),
         (None, "No such file"),
     ],
@@ -85,7 +88,8 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes |
         path.write_bytes(content)
     with pytest.raises(InputError) as error:
         Settings.load(path)
-    assert reason in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
+    assert reason in str(error.value) and "\n" not in str(error.value)
+    assert "unknown setting" in reason or str(path) in str(error.value)
 
 
 def test_there_are_presets() -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from synthetic import SIZE, Source, content, photo, scene
 from synthetic import import_source as run
 
 from lgbatch import colmap
+from lgbatch.colmap import draft_of, replace
 from lgbatch.database import DatabaseCounts
 from lgbatch.errors import DatabaseError, InputError
 from lgbatch.types import FloatArray, IntArray, Pair
@@ -356,3 +358,38 @@ def test_nothing_is_printed(database: Path, source: Source, capfd: pytest.Captur
     source.points["d.jpg"], source.sizes["d.jpg"] = source.points["b.jpg"], SIZE
     run(database, source)
     assert capfd.readouterr() == ("", "")
+
+
+FULL_DISK = """
+    import resource, sys
+    from pathlib import Path
+    from lgbatch.errors import DatabaseError
+    from synthetic import import_source, scene
+    database, limit = Path(sys.argv[1]), int(sys.argv[2])
+    source = scene(database.parent / "images", tuple(f"{i}.jpg" for i in range(30)), count=200)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        import_source(database, source)
+    except DatabaseError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+@pytest.mark.parametrize("limit", [0, 50_000, 250_000, 300_000])
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing(database: Path, limit: int) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(FULL_DISK), str(database), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "free space" in done.stdout and "delete" not in done.stdout and done.stdout.count("\n") == 1
+    assert sorted(path.name for path in database.parent.iterdir()) == ["images"]
+
+
+def test_a_draft_whose_log_is_not_folded_in_does_not_replace_the_database(database: Path, source: Source) -> None:
+    run(database, source)
+    before = content(database)
+    with pytest.raises(DatabaseError, match="free space"), draft_of(database) as draft:
+        draft.with_name(draft.name + "-wal").write_bytes(b"what SQLite could not fold in")
+        replace(draft, database)
+    assert content(database) == before
+    assert not list(database.parent.glob("*.partial*"))

@@ -158,6 +158,16 @@ def test_a_folder_without_a_model_is_an_error(tmp_path: Path, poses: dict[str, A
         evaluate(tmp_path, known(poses))
 
 
+def test_a_model_whose_files_do_not_fit_together_is_an_error(tmp_path: Path, poses: dict[str, Array]) -> None:
+    import pycolmap
+
+    options = pycolmap.SyntheticDatasetOptions(num_rigs=2, num_frames_per_rig=1, num_points3D=10)
+    pycolmap.synthesize_dataset(options).write(tmp_path)
+    (tmp_path / "rigs.bin").write_bytes(bytes(8))
+    with pytest.raises(InputError, match="no COLMAP model in"):
+        evaluate(tmp_path, known(poses))
+
+
 STRECHA = "100 0 320\n0 101 240\n0 0 1\n0 0 0\n0 -1 0\n1 0 0\n0 0 1\n{centre}\n640 480\n"
 
 

@@ -1,5 +1,7 @@
 """Pairs: which ones there are, and that the file gives back what was written."""
 
+import errno
+import os
 import tempfile
 from pathlib import Path
 
@@ -120,3 +122,13 @@ def test_no_bytes_end_the_run_and_no_line_is_lost(content: bytes) -> None:
     counted = len(found.pairs) + found.duplicates + found.reversed + found.self_pairs + len(found.failures)
     assert counted <= content.count(b"\n") + 1
     assert len({frozenset(pair) for pair in found.pairs}) == len(found.pairs)
+
+
+def test_a_disk_that_fails_in_everything_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(InputError, match=r"cannot write pairs to .*pairs\.txt: Input/output error"):
+        write_pairs(tmp_path / "pairs.txt", [Pair("a", "b")])

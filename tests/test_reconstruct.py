@@ -1,6 +1,8 @@
 """Verification and mapping, on synthetic scenes that COLMAP makes without any model."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -203,6 +205,23 @@ def test_matches_that_would_crash_colmap(tmp_path: Path) -> None:
     with pycolmap.Database.open(database) as db:
         db.write_matches(1, 3, removed.astype(np.uint32))
     with pytest.raises(ReconstructionError, match=r"images 1 and 3 point outside"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("UPDATE keypoints SET rows = -1 WHERE image_id = 1", "is damaged"),
+        ("UPDATE keypoints SET data = x'00' WHERE image_id = 1", "COLMAP failed"),
+        ("UPDATE matches SET pair_id = -1 WHERE pair_id = 2147483649", "point outside"),
+        ("UPDATE matches SET pair_id = 2147483647 * 7 + 9 WHERE pair_id = 2147483649", "images 7 and 9 point outside"),
+    ],
+)
+def test_rows_that_would_crash_colmap(tmp_path: Path, change: str, reason: str) -> None:
+    database = fill(tmp_path, synthetic(tmp_path, 3))
+    script = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as c: c.execute(sys.argv[2])"
+    subprocess.run([sys.executable, "-c", script, database, change], check=True)
+    with pytest.raises(ReconstructionError, match=reason):
         run(tmp_path)
 
 

@@ -1,0 +1,174 @@
+/* A failing disk: every call that changes something below one folder is counted, and from a given one on they fail, or
+ * the process dies, or the folder is moved away.
+ *
+ * Loaded with LD_PRELOAD; does nothing until faults_arm is called. Calls are written to `log`, one a line.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { COUNT, ONCE, ALWAYS, KILL, TORN, MOVE };
+
+static char root[PATH_MAX];
+static int log_file = -1, mode = COUNT, reason, at, calls;
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+void faults_arm(const char *folder, const char *log, int mode_, int at_, int reason_) {
+    strncpy(root, folder, sizeof root - 1);
+    log_file = REAL(open)(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    mode = mode_, at = at_, reason = reason_, calls = 0;
+}
+
+static int inside(const char *path) {
+    size_t length = strlen(root);
+    return length && !strncmp(path, root, length) && (path[length] == '/' || !path[length]);
+}
+
+static int is_ours(int folder, const char *path) { /* `path` NULL: the open file `folder` itself */
+    char link[64], full[2 * PATH_MAX] = "";
+    if (log_file < 0) return 0;
+    if (!path || path[0] != '/') {
+        ssize_t n;
+        snprintf(link, sizeof link, folder == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", folder);
+        if ((n = readlink(link, full, PATH_MAX - 1)) < 0) return 0;
+        full[n] = 0;
+        if (path) strcat(strcat(full, "/"), path);
+        return inside(full);
+    }
+    return inside(path);
+}
+
+/* 0: go on; 1: fail. `grows`: needs space. `bytes`: a write's, so that half of it can be done. */
+static int fails(const char *what, int folder, const char *path, int grows, size_t bytes, int *half) {
+    char line[PATH_MAX + 64], link[64], full[PATH_MAX + 8] = "";
+    int number, now, shown, saved = errno;
+    if (!is_ours(folder, path)) { errno = saved; return 0; }
+    number = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
+    if (!path) {
+        ssize_t n;
+        snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+        if ((n = readlink(link, full, PATH_MAX - 1)) > 0) full[n] = 0;
+    }
+    shown = snprintf(line, sizeof line, "%d\t%s\t%zu\t%s\n", number, what, bytes, path ? path : full);
+    if (REAL(write)(log_file, line, shown) != shown) abort();
+    errno = saved;
+    now = number == at || (mode == ALWAYS && number > at);
+    if (mode == COUNT || !now) return 0;
+    if (mode == KILL) kill(getpid(), SIGKILL);
+    if (mode == MOVE) {
+        snprintf(full, sizeof full, "%s moved", root);
+        if (REAL(rename)(root, full)) abort();
+        errno = saved;
+        return 0;
+    }
+    if (mode == TORN) {
+        *half = bytes > 1;
+        if (!*half) kill(getpid(), SIGKILL);
+        return 0;
+    }
+    if (!grows && (reason == ENOSPC || reason == EDQUOT)) return 0;
+    if (mode == ALWAYS && number == at && bytes > 1 && (reason == ENOSPC || reason == EDQUOT)) {
+        *half = 1; /* what still fits is written */
+        return 0;
+    }
+    errno = reason;
+    return 1;
+}
+
+static ssize_t halved(ssize_t done) {
+    if (mode == TORN) kill(getpid(), SIGKILL);
+    return done;
+}
+
+#define FAIL(result, what, folder, path, grows) \
+    do { int half_ = 0; if (fails(what, folder, path, grows, 0, &half_)) return result; } while (0)
+
+ssize_t write(int fd, const void *data, size_t n) {
+    int half = 0;
+    if (fails("write", fd, NULL, 1, n, &half)) return -1;
+    return half ? halved(REAL(write)(fd, data, n / 2)) : REAL(write)(fd, data, n);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t n, off_t where) {
+    int half = 0;
+    if (fails("pwrite", fd, NULL, 1, n, &half)) return -1;
+    return half ? halved(REAL(pwrite)(fd, data, n / 2, where)) : REAL(pwrite)(fd, data, n, where);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t n, off64_t where) { return pwrite(fd, data, n, where); }
+
+ssize_t writev(int fd, const struct iovec *parts, int count) {
+    size_t n = 0;
+    int half = 0, i;
+    for (i = 0; i < count; i++) n += parts[i].iov_len;
+    if (fails("writev", fd, NULL, 1, n, &half)) return -1;
+    return half ? halved(REAL(write)(fd, parts[0].iov_base, parts[0].iov_len)) : REAL(writev)(fd, parts, count);
+}
+
+ssize_t sendfile(int to, int from, off_t *where, size_t n) {
+    ssize_t (*real)(int, int, off_t *, size_t) = dlsym(RTLD_NEXT, "sendfile");
+    FAIL(-1, "sendfile", to, NULL, 1);
+    return real(to, from, where, n);
+}
+
+ssize_t sendfile64(int to, int from, off_t *where, size_t n) { return sendfile(to, from, where, n); }
+
+ssize_t copy_file_range(int from, off_t *where, int to, off_t *there, size_t n, unsigned flags) {
+    FAIL(-1, "copy_file_range", to, NULL, 1);
+    return REAL(copy_file_range)(from, where, to, there, n, flags);
+}
+
+int fsync(int fd) { FAIL(-1, "fsync", fd, NULL, 1); return REAL(fsync)(fd); }
+int fdatasync(int fd) { FAIL(-1, "fdatasync", fd, NULL, 1); return REAL(fdatasync)(fd); }
+
+int ftruncate(int fd, off_t size) {
+    struct stat now;
+    int grows = fstat(fd, &now) || size > now.st_size;
+    FAIL(-1, "ftruncate", fd, NULL, grows);
+    return REAL(ftruncate)(fd, size);
+}
+
+int ftruncate64(int fd, off64_t size) { return ftruncate(fd, size); }
+
+static int writes(int flags) { return (flags & O_ACCMODE) != O_RDONLY || flags & O_CREAT; }
+
+#define OPENED(call) \
+    mode_t mode_ = 0; \
+    if (flags & (O_CREAT | __O_TMPFILE)) { va_list rest; va_start(rest, flags); mode_ = va_arg(rest, mode_t); va_end(rest); } \
+    if (writes(flags)) FAIL(-1, "open", folder, path, flags & O_CREAT); \
+    return call
+
+int openat(int folder, const char *path, int flags, ...) { OPENED(REAL(openat)(folder, path, flags, mode_)); }
+int openat64(int folder, const char *path, int flags, ...) { OPENED(REAL(openat)(folder, path, flags, mode_)); }
+int open(const char *path, int flags, ...) { int folder = AT_FDCWD; OPENED(REAL(openat)(folder, path, flags, mode_)); }
+int open64(const char *path, int flags, ...) { int folder = AT_FDCWD; OPENED(REAL(openat)(folder, path, flags, mode_)); }
+
+FILE *fopen(const char *path, const char *how) {
+    if (strpbrk(how, "wa+")) FAIL(NULL, "open", AT_FDCWD, path, 1);
+    return REAL(fopen)(path, how);
+}
+
+FILE *fopen64(const char *path, const char *how) { return fopen(path, how); }
+
+int mkdirat(int folder, const char *path, mode_t m) { FAIL(-1, "mkdir", folder, path, 1); return REAL(mkdirat)(folder, path, m); }
+int mkdir(const char *path, mode_t m) { return mkdirat(AT_FDCWD, path, m); }
+int unlinkat(int folder, const char *path, int flags) {
+    FAIL(-1, flags ? "rmdir" : "unlink", folder, path, 0);
+    return REAL(unlinkat)(folder, path, flags);
+}
+int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }
+int rmdir(const char *path) { return unlinkat(AT_FDCWD, path, AT_REMOVEDIR); }
+int remove(const char *path) { struct stat s; return !lstat(path, &s) && S_ISDIR(s.st_mode) ? rmdir(path) : unlink(path); }
+int renameat(int a, const char *from, int b, const char *to) { FAIL(-1, "rename", b, to, 1); return REAL(renameat)(a, from, b, to); }
+int rename(const char *from, const char *to) { return renameat(AT_FDCWD, from, AT_FDCWD, to); }

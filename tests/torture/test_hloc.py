@@ -1,0 +1,64 @@
+"""A whole run's files, read the way hloc reads them; and hloc's files, made in its way, as a run's input."""
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from torture import contents, hloc_reader
+from torture.process import Server
+
+
+@pytest.fixture(scope="module")
+def out(server: Server, standins: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hloc") / "out"
+    assert server.run("run", photos, "-o", folder, "--models", standins).status == 0
+    return folder
+
+
+def test_hlocs_reader_finds_what_a_run_wrote(out: Path) -> None:
+    rows = contents.read(out).rows
+    names = hloc_reader.list_images(out / "features.h5")
+    assert len(names) == len(rows["images"]) == 4
+    for name in names:
+        keypoints, uncertainty = hloc_reader.get_keypoints(out / "features.h5", name)
+        found = hloc_reader.get_features(out / "features.h5", name)
+        assert uncertainty == 1.0
+        assert keypoints.shape == (len(keypoints), 2) and found["descriptors"].shape == (16, len(keypoints))
+        assert found["scores"].shape == (len(keypoints),) and found["image_size"].tolist() == [320, 240]
+    pairs = [(a, b) for a in names for b in names if a < b]
+    for a, b in pairs:
+        matches, scores = hloc_reader.get_matches(out / "matches.h5", a, b)
+        turned, _ = hloc_reader.get_matches(out / "matches.h5", b, a)
+        assert len(matches) == len(scores) > 100 and sorted(map(tuple, matches)) == sorted((b, a) for a, b in turned)
+        left, right = (hloc_reader.get_features(out / "features.h5", name)["descriptors"].T for name in (a, b))
+        assert (left[matches[:, 0]] == right[matches[:, 1]]).all()
+
+
+def test_a_run_goes_on_from_hlocs_files(
+    out: Path, tmp_path: Path, server: Server, standins: Path, photos: Path
+) -> None:
+    """Features and pairs by hloc: matched, imported and mapped here."""
+    work = tmp_path / "work"
+    work.mkdir()
+    names = hloc_reader.list_images(out / "features.h5")
+    with h5py.File(work / "features.h5", "w", libver="latest") as file:
+        for name in names:
+            found = hloc_reader.get_features(out / "features.h5", name)
+            group = file.create_group(name)
+            for key, data in found.items():
+                group.create_dataset(key, data=data.astype(np.float16) if data.dtype == np.float32 else data)
+            group["keypoints"].attrs["uncertainty"] = 1.0
+    shutil.copy(out / "pairs.txt", work)
+    done = server.run("match", "-w", work, "--images", photos, "--models", standins)
+    assert done.status == 0, done.err
+    done = server.run("reconstruct", "-w", work, "--images", photos)
+    assert done.status == 0, done.err
+    ours, theirs = contents.read(out), contents.read(work)
+    assert ours.matches.keys() == theirs.matches.keys()
+    for pair, item in ours.matches.items():
+        np.testing.assert_array_equal(item["matches0"], theirs.matches[pair]["matches0"])
+    for table in "images", "keypoints", "matches", "two_view_geometries":
+        assert ours.rows[table] == theirs.rows[table]
