@@ -80,9 +80,15 @@ def stage_names() -> dict[str, str]:
     return {"stem": "stem", **layers, **{f"head{i}": "head" for i in range(LAYERS)}}
 
 
+def family(extractor: str) -> str:
+    """The network that an extractor is a variant of; one LightGlue serves them all: aliked for aliked-n16."""
+    return extractor.partition("-")[0]
+
+
 def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
     """Where the model of this extractor and kind lies; the stages are a folder of models."""
-    return folder / (f"{extractor}-{kind}-v{FORMAT}" + ("" if kind == "stages" else ".onnx"))
+    name = extractor if kind == "extractor" else family(extractor)
+    return folder / (f"{name}-{kind}-v{FORMAT}" + ("" if kind == "stages" else ".onnx"))
 
 
 def open_extractor(folder: Path, extractor: str, *, device: str, threads: int) -> Model:
@@ -130,8 +136,9 @@ def _open(path: Path, extractor: str, kind: str, *, device: str, threads: int, s
     found = metadata.get("lgbatch.kind"), metadata.get("lgbatch.extractor")
     if found[0] is None:
         raise ModelError(f"{path} was not made by lgbatch: delete it and {again}")
-    if found != (kind, extractor):
-        raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {extractor} {kind}: delete it and {again}")
+    owner = extractor if kind == "extractor" else family(extractor)
+    if found != (kind, owner):
+        raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {owner} {kind}: delete it and {again}")
     names = sorted(i.name for i in session.get_inputs()), [o.name for o in session.get_outputs()]
     if names != (sorted(INTERFACE[kind][0]), INTERFACE[kind][1]):
         raise ModelError(f"{path} has other inputs or outputs than its metadata says: delete it and {again}")
