@@ -166,13 +166,15 @@ def deformable_conv(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
         y = torch.arange(height)[:, None] + tap // 3 - 1 + down
         column = torch.arange(width) + tap % 3 - 1 + right
         at = torch.stack([(2 * column + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-        taps.append(torch.einsum("oi,bihw->bohw", weight[:, :, tap // 3, tap % 3], F.grid_sample(x, at[None], align_corners=False)))
+        taps.append(
+            torch.einsum(
+                "oi,bihw->bohw", weight[:, :, tap // 3, tap % 3], F.grid_sample(x, at[None], align_corners=False)
+            )
+        )
     return torch.stack(taps).sum(0)
 
 
 def _aliked_keypoints(scores: Tensor, max_keypoints: int) -> tuple[Tensor, Tensor]:
-    height, width = scores.shape
-
     def window_max(x: Tensor) -> Tensor:
         return F.max_pool2d(x[None], 5, 1, 2)[0]
 

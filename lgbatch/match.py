@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lgbatch.ahead import ahead
 from lgbatch.config import Settings
-from lgbatch.errors import ItemError
+from lgbatch.errors import InputError, ItemError
 from lgbatch.matcher import Matcher, Stem, no_matches
 from lgbatch.models import available_cores
 from lgbatch.pairs import PairsFile, read_pairs
@@ -53,10 +53,14 @@ class Matched:
 def match(pairs_path: Path, features_path: Path, store_path: Path, *, models: Path, settings: Settings) -> Matched:
     """Match every pair of the file that the store lacks. A pair that names an unknown image is a Failure.
 
-    Raises InputError (no pairs file), ModelError, StoreError (no features, made with other settings, disk full).
+    Raises InputError (no pairs file, features of another extractor), ModelError, StoreError (no features, made with
+    other settings, disk full).
     """
     listed = read_pairs(pairs_path)
     with FeatureStore(features_path) as features:
+        made_by = features.provenance.get("extractor", settings.extractor)
+        if made_by != settings.extractor:
+            raise InputError(f"{features_path} holds {made_by} features: match them with --extractor {made_by}")
         matcher = Matcher(models, settings)
         provenance = {
             "matcher": f"{settings.extractor} lightglue",
