@@ -23,8 +23,8 @@ from lgbatch.models import INTERFACE
 OPSET = 22
 STRIDE = 32
 """Sides are padded to a multiple of this, at both ends, with the pixels at the edge."""
-POOLS = (1, 2, 4, 4)
-"""How much smaller each level of the pyramid is than the one before."""
+POOLS = (2, 4, 4)
+"""How much smaller each level of the pyramid is than the one before; the first is full-size."""
 TINY = 1e-12
 
 
@@ -124,21 +124,17 @@ class AlikedExtractor(nn.Module):
         height, width = image.shape[-2:]
         down, right = -height % STRIDE, -width % STRIDE
         top, left = down // 2, right // 2
-        x = F.pad(image, (left, right - left, top, down - top), mode="replicate")
-        levels = []
-        heat: Tensor | None = None
-        for block, pool, weight, part in zip(self.blocks, POOLS, self.aggregate, self.parts, strict=True):
-            x = block(F.avg_pool2d(x, pool) if pool > 1 else x)
-            size = x.shape[2:]
-            if heat is None:
-                # Channels first, as a product: ONNX Runtime's 1 x 1 convolution reorders its result (measured).
-                heat = (part @ F.selu(weight.T @ x.flatten(2))).unflatten(2, size)
-                levels.append(Level(x.flatten(2).transpose(1, 2), size))
-            else:
-                level = F.selu(x.flatten(2).transpose(1, 2) @ weight)
-                small = (part @ level.transpose(1, 2)).unflatten(2, size)
-                heat = heat + F.interpolate(small, heat.shape[2:], mode="bilinear", align_corners=True)
-                levels.append(Level(level, size))
+        x = self.blocks[0](F.pad(image, (left, right - left, top, down - top), mode="replicate"))
+        full = x.shape[2:]
+        # Channels first, as products: ONNX Runtime's 1 x 1 convolution reorders its result (measured).
+        heat = (self.parts[0] @ F.selu(self.aggregate[0].T @ x.flatten(2))).unflatten(2, full)
+        levels = [Level(x.flatten(2).transpose(1, 2), full)]
+        for block, pool, weight, part in zip(self.blocks[1:], POOLS, self.aggregate[1:], self.parts[1:], strict=True):
+            x = block(F.avg_pool2d(x, pool))
+            level = Level(F.selu(x.flatten(2).transpose(1, 2) @ weight), x.shape[2:])
+            small = (part @ level.pixels.transpose(1, 2)).unflatten(2, level.size)
+            heat = heat + F.interpolate(small, full, mode="bilinear", align_corners=True)
+            levels.append(level)
         for conv in self.head:
             heat = conv(F.selu(heat))
         scores = heat.sigmoid()[:, 0, top : top + height, left : left + width]

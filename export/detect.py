@@ -2,6 +2,8 @@
 detection, Zhao et al., IEEE Transactions on Multimedia 2022).
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,7 +20,7 @@ TEMPERATURE = 0.1
 def choose(scores: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor]:
     """The strongest keypoints of scores (B, H, W) in 0..1, best first: raster indices (B, K), counts (B,).
 
-    K is the greatest count. Rows from an image's count on are padding.
+    K is the greatest count, at least 1. Rows from an image's count on are padding.
     """
     height, width = scores.shape[1:]
     inner = maxima(scores)[:, RADIUS : height - RADIUS, RADIUS : width - RADIUS]
@@ -27,8 +29,8 @@ def choose(scores: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor]:
     inner = torch.where(inner > least[:, None, None], inner, 0.0)
     masked = F.pad(inner, (RADIUS, RADIUS, RADIUS, RADIUS)).flatten(1)
     found = (masked > 0).sum(1)
-    k = torch.minimum(max_keypoints, found.amax(0)).item()
-    torch._check(k >= 0)
+    k = cast(int, torch.minimum(max_keypoints, found.amax(0).clamp(min=1)).item())  # no empty tensors further on
+    torch._check(k >= 1)
     torch._check(k <= height * width)
     return torch.topk(masked, k, dim=1)[1], torch.minimum(found, max_keypoints)
 

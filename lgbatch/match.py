@@ -58,7 +58,7 @@ def match(pairs_path: Path, features_path: Path, store_path: Path, *, models: Pa
     """
     listed = read_pairs(pairs_path)
     with FeatureStore(features_path) as features:
-        made_by = features.provenance.get("extractor", settings.extractor)
+        made_by = (features.provenance or {}).get("extractor", settings.extractor)
         if made_by != settings.extractor:
             raise InputError(f"{features_path} holds {made_by} features: match them with --extractor {made_by}")
         matcher = Matcher(models, settings)
