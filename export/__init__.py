@@ -51,10 +51,10 @@ def ensure_models(
     folder: Path, extractor: str, kinds: Sequence[Kind] = NEEDED, say: Callable[[str], None] = to_stderr
 ) -> None:
     """Export an extractor's models when one of `kinds` is missing. Raises ModelError when it cannot be done here."""
-    if unavailable := set(kinds).difference(_kinds(extractor)):
+    if not set(kinds) <= set(_kinds(extractor)):
         raise ModelError(
-            f"no LightGlue has been published for {extractor}, so there is no {' and no '.join(sorted(unavailable))}: "
-            "it can extract features, for other programs, but lgbatch cannot match them"
+            f"no LightGlue has been published for {extractor}: `lgbatch extract` can use it, but to match or "
+            "reconstruct, choose another --extractor"
         )
     missing = [path for kind in kinds if not (path := model_path(folder, extractor, kind)).exists()]
     if not missing:
