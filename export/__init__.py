@@ -15,10 +15,17 @@ from pathlib import Path
 from lgbatch import __version__
 from lgbatch.errors import ModelError
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
-from lgbatch.models import Kind, model_path
+from lgbatch.models import Kind, family, model_path
 
-EXTRACTORS = {"disk": {"extractor": "disk-depth-save.pth", "matcher": "disk_lightglue.pth"}}
-"""The weights of each extractor and of its LightGlue. Its module here, and its reference, have its name."""
+EXTRACTORS = {
+    "disk": {"extractor": "disk-depth-save.pth", "matcher": "disk_lightglue.pth"},
+    "aliked-n16": {"extractor": "aliked-n16.pth", "matcher": "aliked_lightglue.pth"},
+    "aliked-n16rot": {"extractor": "aliked-n16rot.pth", "matcher": "aliked_lightglue.pth"},
+    "aliked-n32": {"extractor": "aliked-n32.pth", "matcher": "aliked_lightglue.pth"},
+    "aliked-t16": {"extractor": "aliked-t16.pth"},
+}
+"""The weights of each extractor and of its LightGlue, which nobody has published for aliked-t16. The module here, and
+the reference, have the name of the family."""
 
 KINDS: tuple[Kind, ...] = ("extractor", "stages", "stages-int8", "matcher")
 """The single-graph matcher is for other programs."""
@@ -40,7 +47,12 @@ class Exported:
 
 
 def ensure_models(folder: Path, extractor: str, kinds: Sequence[Kind], say: Callable[[str], None] = to_stderr) -> None:
-    """Export what is missing of an extractor's models. Raises ModelError when it cannot be done here."""
+    """Export an extractor's models when one of `kinds` is missing. Raises ModelError when it cannot be done here."""
+    if not set(kinds) <= set(_kinds(extractor)):
+        raise ModelError(
+            f"no LightGlue has been published for {extractor}: `lgbatch extract` can use it, but to match or "
+            "reconstruct, choose another --extractor"
+        )
     missing = [path for kind in kinds if not (path := model_path(folder, extractor, kind)).exists()]
     if not missing:
         return
@@ -51,15 +63,21 @@ def ensure_models(folder: Path, extractor: str, kinds: Sequence[Kind], say: Call
             f"per machine, or copy {names} from a machine that has them into {folder}"
         )
     say(f"Making the {extractor} models, once per machine, in {folder}")
-    export(folder, extractor, say=say)
+    export(folder, extractor, again=False, say=say)
 
 
 def export(
-    folder: Path, extractor: str, *, weights: Path | None = None, say: Callable[[str], None] = to_stderr
+    folder: Path,
+    extractor: str,
+    *,
+    weights: Path | None = None,
+    again: bool = True,
+    say: Callable[[str], None] = to_stderr,
 ) -> list[Exported]:
     """Write the ONNX models of an extractor and of its LightGlue into `folder`, each compared with the reference.
 
-    weights: a folder of weights files to use instead of the cached or fetched ones.
+    weights: a folder of weights files to use instead of the cached or fetched ones. again: also those that are there;
+    a family shares one LightGlue.
     Raises ModelError: weights not to be had or wrong, torch missing, or a model that differs from the reference.
     """
     for package in PACKAGES:
@@ -69,19 +87,25 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"cannot write models to {folder} ({error.strerror}): choose another with --models") from None
-    return [_export_one(folder, extractor, kind, weights, say) for kind in KINDS]
+    wanted = [kind for kind in _kinds(extractor) if again or not model_path(folder, extractor, kind).exists()]
+    return [_export_one(folder, extractor, kind, weights, say) for kind in wanted]
+
+
+def _kinds(extractor: str) -> tuple[Kind, ...]:
+    return KINDS if "matcher" in EXTRACTORS[extractor] else ("extractor",)
 
 
 def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, say: Callable[[str], None]) -> Exported:
     file = WEIGHTS[EXTRACTORS[extractor]["extractor" if kind == "extractor" else "matcher"]]
     state = load_state(find_weights(file, path=weights, cache=folder / "weights"))
-    say(f"{extractor} {kind}: exporting {file.name} ({file.license})")
+    owner = extractor if kind == "extractor" else family(extractor)
+    say(f"{owner} {kind}: exporting {file.name} ({file.license})")
     from lgbatch.export.build import build, compare
     from lgbatch.export.graph import save
 
     metadata = {
         "lgbatch.version": __version__,
-        "lgbatch.extractor": extractor,
+        "lgbatch.extractor": owner,
         "lgbatch.weights": file.name,
         "lgbatch.weights_sha256": file.sha256,
         "lgbatch.settings": json.dumps({"precision": "int8" if kind == "stages-int8" else "fp32"}),
@@ -102,5 +126,5 @@ def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, 
             path.replace(Path(drafts) / "old")
         draft.replace(path)
     shown = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in figures.items())
-    say(f"{extractor} {kind}: {path}; against PyTorch: {shown}")
+    say(f"{owner} {kind}: {path}; against PyTorch: {shown}")
     return Exported(path, figures)

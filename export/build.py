@@ -7,7 +7,7 @@ import onnx
 
 from lgbatch.export import matcher, parity, reference
 from lgbatch.export.graph import to_onnx
-from lgbatch.models import Kind
+from lgbatch.models import Kind, family
 
 
 def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple[str, onnx.ModelProto]]:
@@ -16,7 +16,7 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
     A model of one file is called "". Raises KeyError when the state dict is another network's.
     """
     if kind == "extractor":
-        network = importlib.import_module(f"lgbatch.export.{extractor}")
+        network = importlib.import_module(f"lgbatch.export.{family(extractor)}")
         return {"": (kind, to_onnx(network.graph(state)))}
     if kind == "matcher":
         return {"": (kind, matcher.single(state))}
@@ -27,7 +27,7 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
 def compare(extractor: str, kind: Kind, path: Path, state: reference.State) -> parity.Figures:
     """How far a written model is from its reference. Raises ModelError when it is more than rounding."""
     if kind == "extractor":
-        expect = getattr(reference, extractor)
+        expect = getattr(reference, family(extractor))
         return parity.extractor(path, lambda image, most: expect(state, image, most))
     if kind == "matcher":
         return parity.matcher(path, state)

@@ -18,6 +18,8 @@ from lgbatch.types import FloatArray
 SIZES = ((256, 320), (250, 333), (64, 48))
 """(height, width) of the photos: a multiple of the network's stride, one that is not, and a tiny one."""
 
+SAME = 1e-2
+"""Keypoints that are closer than this, in pixels, are the same."""
 THRESHOLD = np.array(0.1, np.float32)
 
 Figures = dict[str, float]
@@ -35,10 +37,8 @@ def extractor(model: Path, expect: Extract) -> Figures:
         outputs = session.run(None, {"image": photos, "max_keypoints": np.array(512)})
         for photo, keypoints, scores, descriptors, count in zip(photos, *outputs, strict=True):
             expected = expect(torch.from_numpy(photo), 512)
-            ours = {tuple(k): i for i, k in enumerate(keypoints[:count].tolist())}
-            rows = [(i, ours[tuple(k)]) for i, k in enumerate(expected[0].tolist()) if tuple(k) in ours]
-            theirs, mine = np.array(rows, dtype=np.int64).reshape(-1, 2).T
-            same += len(rows)
+            theirs, mine = same_keypoints(expected[0].numpy(), keypoints[:count])
+            same += len(mine)
             total += max(len(expected[0]), int(count))
             score = max(score, _largest(expected[1].numpy()[theirs] - scores[mine]))
             cosine = max(cosine, _largest(1 - (expected[2].numpy()[theirs] * descriptors[mine]).sum(1)))
@@ -49,6 +49,16 @@ def extractor(model: Path, expect: Extract) -> Figures:
         "cosine_error": cosine,
     }
     return _judge(model, figures, figures["same_keypoints"] >= 0.995 and cosine < 1e-3)
+
+
+def same_keypoints(first: FloatArray, second: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of first (M, 2) and second (N, 2) at the same place, up to SAME pixels, each once."""
+    if not (len(first) and len(second)):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    nearest = np.stack([np.linalg.norm(second - keypoint, axis=1).argmin() for keypoint in first])
+    rows = np.flatnonzero(np.linalg.norm(first - second[nearest], axis=1) < SAME)
+    once = np.unique(nearest[rows], return_index=True)[1]
+    return rows[once], nearest[rows][once]
 
 
 def matcher(model: Path, state: reference.State) -> Figures:

