@@ -76,8 +76,8 @@ def match(
     extraction failed on. What failed before is tried again when features.h5 or the settings have changed, or with
     `retry_failed`.
 
-    Raises InputError (no pairs file, features of another extractor), ModelError, StoreError (no features, disk full, and what changes.pairs_to_match
-    refuses), and LgbatchError where more fail than settings.max_errors allows.
+    Raises InputError (no pairs file, features of another extractor), ModelError, StoreError (no features, disk full,
+    and what changes.pairs_to_match refuses), and LgbatchError where more fail than settings.max_errors allows.
     """
     ledger = Ledger(store_path.parent, retry=retry_failed, limit=settings.max_errors)
     made_from = {"features": signature(features_path), "settings": relevant("match", settings)}
