@@ -48,13 +48,14 @@ def colmap_log_off() -> Iterator[None]:
         pycolmap.logging.minloglevel = before
 
 
-def open_database(path: Path) -> "pycolmap.Database":
+def open_database(path: Path, *, shared: bool = True) -> "pycolmap.Database":
     """Open or make a database, to be used as a context manager.
 
-    One that another program is writing to is waited for, as by `settle`. Raises DatabaseError where that fails.
+    One that another program is writing to is waited for, as by `settle`, if it is `shared` with others at all. Raises
+    DatabaseError where that fails.
     """
     db = _open(path)
-    if db is None and _is_sqlite(path) and _wait_for_others(path):
+    if db is None and shared and _is_sqlite(path) and _wait_for_others(path):
         db = _open(path)
     if db is None:
         raise DatabaseError(
@@ -132,7 +133,7 @@ def draft_of(path: Path, *, anew: bool = False) -> Iterator[Path]:
         if path.exists() and not anew:
             shutil.copyfile(path, draft)
         try:
-            open_database(draft).close()
+            open_database(draft, shared=False).close()
         except DatabaseError:
             if not path.exists():
                 raise DatabaseError(f"cannot write {path}: check free space and permissions") from None

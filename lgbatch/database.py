@@ -121,7 +121,7 @@ def _import(
     anew: bool = False,
 ) -> DatabaseCounts:
     with draft_of(path, anew=anew) as draft:
-        with open_database(draft) as db:
+        with open_database(draft, shared=False) as db:
             before = _totals(db)
             ids = add_images(db, image_folder, sizes, camera_mode, camera_model, progress)
             lengths = _add_keypoints(db, features, ids)
@@ -136,7 +136,7 @@ def _import(
 
 
 def _images_of(path: Path) -> set[str]:
-    with draft_of(path) as draft, open_database(draft) as db:  # opening a database changes it
+    with draft_of(path) as draft, open_database(draft, shared=False) as db:  # opening a database changes it
         return {image.name for image in db.read_all_images()}
 
 

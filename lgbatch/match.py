@@ -88,10 +88,11 @@ def match(
         return replace(before, new=0)
     listed, work = read_pairs(pairs_path), _Work()
     with FeatureStore(features_path) as features:
-        for entry in features.made.values():
-            extractor = entry["by"].get("extractor", settings.extractor)
-            if extractor != settings.extractor:
-                raise InputError(f"{features_path} holds {extractor} features: match them with --extractor {extractor}")
+        for extractor in {entry["by"].get("extractor") for entry in features.made.values()} - {
+            settings.extractor,
+            None,
+        }:
+            raise InputError(f"{features_path} holds {extractor} features: match them with --extractor {extractor}")
         matcher = Matcher(models, settings)
         with MatchStore(store_path, append=_provenance(matcher, settings)) as store:
             images = {name: features.record(name) for name in features.names()}

@@ -296,7 +296,7 @@ def _run(work: Callable[[], T], bar: "tqdm[Any]", token: "pycolmap.CancellationT
         while not done.wait(_TICK):
             bar.refresh()
     except KeyboardInterrupt:
-        if token:
+        if token and thread.ident is not None:  # it was started
             token.cancel()
             done.wait()
         raise

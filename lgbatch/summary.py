@@ -1,5 +1,6 @@
 """What a run did: filled stage by stage, told in words or as JSON."""
 
+import contextlib
 import json
 import platform
 import sys
@@ -162,6 +163,9 @@ def _accuracy_in_words(accuracy: dict[str, Any]) -> str:
 
 def peak_memory_mb() -> float | None:
     """Most memory that this process had at once; None where the system does not say (Windows)."""
+    with contextlib.suppress(OSError):  # Linux; getrusage begins there with the memory of the process that started this
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10, 1)
     try:
         import resource
     except ImportError:

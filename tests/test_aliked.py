@@ -39,7 +39,7 @@ def photo(folder: Path, size: tuple[int, int], number: int = 0) -> NDArray[np.fl
 
 def extractor(models: Path, name: str) -> Model:
     ensure_models(models, name, ["extractor"])
-    return open_extractor(models, name, device="cpu", threads=1)
+    return open_extractor(models, Settings(extractor=name, device="cpu", threads=1))
 
 
 def run(model: Model, images: NDArray[np.float32], most: int) -> list[Found]:
@@ -135,7 +135,7 @@ def test_blocks_of_a_pyramid_are_those_of_the_upsampled_map(side: int, full: tup
 
 def test_matches_are_the_published_lightglues(models: Path, gallery: Path) -> None:
     ensure_models(models, "aliked-n16", KINDS)
-    settings = Settings(extractor="aliked-n16", max_keypoints=400, threads=1)
+    settings = Settings(extractor="aliked-n16", max_keypoints=400, threads=1, precision="fp32")
     opened = Extractor(models, settings)
     first, second = (opened.extract([decode(ref, 640)])[0] for ref in crawl(gallery).images[:2])
     matcher = Matcher(models, settings)
@@ -151,10 +151,12 @@ def test_variants_share_one_lightglue(models: Path) -> None:
     for kind in ("stages", "matcher"):
         assert model_path(models, "aliked-n16", kind) == model_path(models, "aliked-n32", kind)
         assert model_path(models, "aliked-n16", kind) != model_path(models, "disk", kind)
-    assert open_stages(models, "aliked-n32", device="cpu")["stem"].weights == WEIGHTS["aliked_lightglue.pth"].sha256
+    for precision in ("fp32", "int8"):
+        opened = open_stages(models, Settings(extractor="aliked-n32", device="cpu", precision=precision))
+        assert opened.weights == WEIGHTS["aliked_lightglue.pth"].sha256
 
 
 def test_what_has_no_lightglue_is_told_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no LightGlue has been published for aliked-t16"):
-        ensure_models(tmp_path / "models", "aliked-t16")
+        ensure_models(tmp_path / "models", "aliked-t16", ["extractor", "stages"])
     assert not (tmp_path / "models").exists()

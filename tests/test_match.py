@@ -160,9 +160,9 @@ def test_two_images_with_one_name_in_hlocs_layout_are_refused_by_name(
 
 
 def test_features_of_another_extractor_are_refused(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    with FeatureStore(workspace.features, append={"extractor": "aliked-n16"}):
-        pass
+    workspace, one = Workspace(tmp_path), np.ones((1, 2), np.float32)
+    with FeatureStore(workspace.features, append={"extractor": "aliked-n16"}) as store:
+        store.write("a.jpg", Features(one, one[:, 0], one, (8, 6)))
     write_pairs(workspace.pairs, [Pair("a.jpg", "b.jpg")])
     with pytest.raises(InputError, match=r"holds aliked-n16 features: match them with --extractor aliked-n16$"):
         match(workspace.pairs, workspace.features, workspace.matches, models=tmp_path, settings=Settings())
