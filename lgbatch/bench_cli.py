@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lgbatch.bench import matching, whole
+from lgbatch.bench import extraction, matching, whole
 from lgbatch.config import Settings
 from lgbatch.models import default_folder
 from lgbatch.options import Json, Models, command
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 MATCH = ("extractor", "max_keypoints", "resize", "filter_threshold", "device", "threads")
+EXTRACT = ("max_keypoints", "resize", "device", "threads")
 RUN = ("extractor", "max_keypoints", "resize", "pairing", "window", "mapper", "device", "threads")
 EFFORT = matching.Effort()
 
@@ -57,6 +58,27 @@ def match(
     effort = matching.Effort(pairs=pairs, other_pairs=other_pairs, repeats=repeats, seconds=seconds)
     report = matching.run(
         images, others, models=models or default_folder(), settings=settings, effort=effort, workspace=workspace
+    )
+    print(json.dumps(report.as_dict()) if as_json else report.in_words())
+    return 0
+
+
+@command(app, *EXTRACT)
+def extract(
+    images: Annotated[Path | None, typer.Argument(help="Folder of photos.", show_default="the demo's")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Folder of their known cameras, NAME.camera.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="An extractor; may be given several times.", show_default="all")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds, of which the median is told.")] = 3,
+    models: Models = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """The extractors side by side: photos a second, PyTorch's, and what their features are good for."""
+    report = extraction.run(
+        images, truth, models=models or default_folder(), settings=settings, extractors=only or (), repeats=repeats
     )
     print(json.dumps(report.as_dict()) if as_json else report.in_words())
     return 0

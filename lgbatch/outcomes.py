@@ -2,7 +2,7 @@
 
 import threading
 import traceback
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 
@@ -35,7 +35,8 @@ def outcomes(
     points = sum(counts[pair.a] + counts[pair.b] for pair in full)
     tokens = min(matcher.stages.tokens, points // (2 * workers) + 1)  # few pairs: some for every worker
     matching = _Matching(matcher, tokens)
-    stems = StemCache(lambda name: matcher.stem(read(name)), capacity)
+    uses = Counter(name for pair in full for name in pair)
+    stems = StemCache(lambda name: matcher.stem(read(name)), capacity, uses)
 
     def stem_or_failure(name: str) -> Stem | Failure:
         try:
@@ -58,7 +59,7 @@ def outcomes(
         found = zip(kept, matching.match(ready), strict=True)
         return failed + [(pair, _failure(pair, made) if isinstance(made, Exception) else made) for pair, made in found]
 
-    names = sorted({name for pair in full for name in pair})
+    names = sorted(uses)
     ids = {name: i for i, name in enumerate(names)}
     batches = plan(
         [counts[name] for name in names], [(ids[a], ids[b]) for a, b in full], images=capacity, tokens=tokens
@@ -95,9 +96,9 @@ class _Matching:
 class StemCache:
     """What images need for all of their pairs, computed once while it is in memory, by whichever thread asks first."""
 
-    def __init__(self, make: Callable[[str], Stem], capacity: int) -> None:
-        """Keep the `capacity` images that were used last."""
-        self._make, self._capacity = make, capacity
+    def __init__(self, make: Callable[[str], Stem], capacity: int, uses: Mapping[str, int]) -> None:
+        """Keep the `capacity` images that were used last, and none that was used as often as `uses` says."""
+        self._make, self._capacity, self._left = make, capacity, dict(uses)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Future[Stem]] = OrderedDict()
         self.made = 0
@@ -113,6 +114,9 @@ class StemCache:
                 while len(self._kept) > self._capacity:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(name)
+            self._left[name] -= 1
+            if not self._left[name]:
+                del self._kept[name]
         if mine:
             try:
                 future.set_result(self._make(name))

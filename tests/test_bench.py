@@ -12,13 +12,14 @@ import torch
 from typer.testing import CliRunner
 
 from lgbatch import cli
-from lgbatch.bench import matching, whole
+from lgbatch.bench import extraction, geometry, matching, whole
 from lgbatch.bench.engines import Scene
 from lgbatch.bench.operations import at_full_depth, operations, padding, stops
 from lgbatch.bench.rows import Row, agreement, spread
 from lgbatch.config import Settings
 from lgbatch.matcher import Trace
 from lgbatch.pairs import exhaustive
+from lgbatch.pipelines import scene
 from lgbatch.types import Features, IntArray, Pair
 
 ROW = {
@@ -171,6 +172,53 @@ def one_thread() -> Iterator[Settings]:
     before = torch.get_num_threads()
     yield Settings(max_keypoints=100, threads=1, precision="fp32")
     torch.set_num_threads(before)
+
+
+def test_a_keypoint_is_found_again_where_the_homography_puts_it() -> None:
+    pixels = np.zeros((300, 400, 3), np.uint8)
+    cv2.rectangle(pixels, (150, 100), (250, 200), (255, 255, 255), -1)
+    elsewhere, homography = geometry.warped(pixels, 3)
+    points = np.random.default_rng(0).uniform([20, 20], [380, 280], (200, 2)).astype(np.float32)
+    there = cv2.perspectiveTransform(points[None].astype(np.float64), homography)[0].astype(np.float32)
+    centre = cv2.perspectiveTransform(np.array([[[200.0, 150.0]]]), homography)[0, 0].round().astype(int)
+    assert elsewhere[centre[1], centre[0]].tolist() == [255, 255, 255]
+    assert geometry.repeatability(points, there, homography, (400, 300)) == 1
+    assert geometry.repeatability(points, there + 4, homography, (400, 300)) < 0.2
+    assert geometry.repeatability(points, there[:0], homography, (400, 300)) == 0
+
+
+def test_two_views_are_judged_by_their_cameras() -> None:
+    cameras = dict(list(scene.cameras().items())[:3])
+    world = np.random.default_rng(0).uniform([-2, -1, 1], [2, 1, 5], (300, 3))
+    keypoints = {name: camera.project(world).astype(np.float32) for name, camera in cameras.items()}
+    rows = np.stack([np.arange(300)] * 2, axis=1).astype(np.int32)
+    shuffled = np.stack([rows[:, 0], np.roll(rows[:, 1], 7)], axis=1)
+    pairs = exhaustive(list(cameras))
+    good = geometry.two_view_accuracy(dict.fromkeys(pairs, rows), keypoints, cameras, 1.0)
+    bad = geometry.two_view_accuracy(dict.fromkeys(pairs, shuffled), keypoints, cameras, 1.0)
+    assert (good.precision, good.right) == (1, 300) and good.auc > 98
+    assert bad.precision < 0.1 and bad.auc < 30
+
+
+@pytest.mark.weights
+def test_extractors_side_by_side(models: Path, gallery: Path, tmp_path: Path) -> None:
+    photos = shrunk(gallery, tmp_path / "photos", 2)
+    settings = Settings(max_keypoints=100, threads=1, precision="fp32")
+    report = extraction.run(photos, models=models, settings=settings, extractors=["disk"], repeats=1)
+    (row,) = json.loads(json.dumps(report.as_dict()))["rows"]
+    assert (row["name"], row["keypoints"]) == ("disk", 100)
+    assert row["photos_per_second"] > row["pytorch_photos_per_second"] > 0
+    assert 0.3 < row["repeatability"] <= 1
+    assert "disk" in report.in_words()
+
+
+def test_an_extractor_without_models_is_told_and_an_unknown_one_refused(tmp_path: Path) -> None:
+    photos, models = shrunk(None, tmp_path / "photos", 1), tmp_path / "models"
+    models.write_text("not a folder")
+    report = extraction.run(photos, models=models, settings=Settings(), extractors=["disk"], repeats=1)
+    assert "cannot write models" in report.in_words()
+    result = CliRunner().invoke(cli.app, ["bench", "extract", str(photos), "--only", "disc"])
+    assert result.exit_code == 2 and "extractor must be one of disk" in result.stderr
 
 
 @pytest.mark.weights

@@ -1,67 +1,16 @@
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lgbatch.config import Settings
-from lgbatch.errors import InputError, ItemError, ModelError, StoreError
+from lgbatch.errors import InputError, ModelError, StoreError
 from lgbatch.match import match
-from lgbatch.matcher import Matcher, Stem
-from lgbatch.outcomes import StemCache
+from lgbatch.matcher import Matcher
 from lgbatch.pairs import write_pairs
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import Features, Pair, Workspace
-
-
-def stem(number: float) -> Stem:
-    values = np.full((1, 1), number, np.float32)
-    return Stem(values, values, values)
-
-
-def test_a_stem_is_made_once_even_for_many_threads() -> None:
-    made: list[str] = []
-    gate = threading.Barrier(8)
-
-    def make(name: str) -> Stem:
-        made.append(name)
-        return stem(float(name))
-
-    cache = StemCache(make, capacity=20)
-
-    def use(start: int) -> list[float]:
-        gate.wait()
-        return [float(cache.get(str((start + i) % 20)).x[0, 0]) for i in range(20)]
-
-    with ThreadPoolExecutor(8) as pool:
-        for start, values in zip(range(8), pool.map(use, range(8)), strict=True):
-            assert values == [(start + i) % 20 for i in range(20)]
-    assert sorted(made, key=int) == [str(i) for i in range(20)]
-
-
-def test_stems_that_were_used_longest_ago_leave() -> None:
-    made: list[str] = []
-
-    def make(name: str) -> Stem:
-        made.append(name)
-        return stem(0)
-
-    cache = StemCache(make, capacity=2)
-    for name in "abacab":
-        cache.get(name)
-    assert made == ["a", "b", "c", "b"]
-
-
-def test_features_that_cannot_be_read_fail_every_pair_of_theirs() -> None:
-    def make(name: str) -> Stem:
-        raise ItemError(f"no features of {name}")
-
-    cache = StemCache(make, capacity=2)
-    for _ in range(2):
-        with pytest.raises(ItemError, match="no features of a"):
-            cache.get("a")
 
 
 @pytest.fixture
