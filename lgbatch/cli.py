@@ -25,6 +25,7 @@ from lgbatch.models import default_folder, stages_kind
 from lgbatch.options import Json, Models, RetryFailed, WorkspaceFolder, command
 from lgbatch.pairs import check_pairs, make_pairs, write_pairs
 from lgbatch.pipelines import demo as demo_pipeline
+from lgbatch.pipelines import infer as infer_pipeline
 from lgbatch.pipelines import sfm
 from lgbatch.reconstruct import reconstruct as reconstruct_database
 from lgbatch.store import FeatureStore
@@ -53,6 +54,17 @@ MATCH = (
     "precision",
     "threads",
     "max_errors",
+)
+INFER = (
+    "extractor",
+    "max_keypoints",
+    "resize",
+    "depth_confidence",
+    "width_confidence",
+    "filter_threshold",
+    "device",
+    "precision",
+    "threads",
 )
 RECONSTRUCT = ("mapper", "threads")
 RUN = tuple(dict.fromkeys(EXTRACT + PAIRS + MATCH + RECONSTRUCT))
@@ -204,6 +216,33 @@ def reconstruct(
         )
     summary.add_reconstruction(done)
     return _tell(summary, as_json)
+
+
+@command(app, *INFER)
+def infer(
+    first: Annotated[Path, typer.Argument(help="A photo.")],
+    second: Annotated[Path, typer.Argument(help="Another photo.")],
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write: a picture (.png, .jpg), arrays (.npz) or text (.json). May be given several times.",
+            show_default="matches.png",
+        ),
+    ] = None,
+    models: Models = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Match two photos, and draw the matches: lines by score, points by the layer after which they left."""
+    files = output or [Path("matches.png")]
+    found = infer_pipeline.run(first, second, files, models=models, settings=settings)
+    told = {"keypoints": [len(image.keypoints) for image in found.features], "stop": found.followed.stop}
+    told |= {"matches": len(found.followed.matches.indices), "files": [str(file) for file in files]}
+    print(json.dumps(told) if as_json else f"{found.in_words()}: {', '.join(map(str, files))}")
+    return 0
 
 
 @command(app, *RUN)

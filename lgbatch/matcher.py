@@ -45,8 +45,12 @@ class _Side:
     cosines: FloatArray
     sines: FloatArray
     index: IntArray
+    layers: IntArray | None = None
+    """Where it is asked for: how many layers each point of the image went through before it left, or LAYERS."""
 
-    def keep(self, mask: Bools) -> None:
+    def keep(self, mask: Bools, layers: int) -> None:
+        if self.layers is not None:
+            self.layers[self.index[~mask]] = layers
         self.x, self.index = self.x[mask], self.index[mask]
         self.cosines, self.sines = self.cosines[mask], self.sines[mask]
 
@@ -65,6 +69,18 @@ class _Pair:
     @property
     def lengths(self) -> tuple[int, int]:
         return len(self.sides[0].x), len(self.sides[1].x)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A pair's matches, and what happened on the way."""
+
+    matches: Matches
+    stop: int
+    """Layers that the pair went through."""
+    layers0: IntArray
+    layers1: IntArray
+    """(N,) int32: layers that each point went through; fewer than `stop` where it left, as it had no match."""
 
 
 class Matcher:
@@ -99,7 +115,21 @@ class Matcher:
     def match_and_stop(self, pairs: Sequence[tuple[Stem, Stem]], tokens: int) -> list[tuple[Matches, int]]:
         """As `match`, and after how many layers each pair was done."""
         every = [_Pair((_side(first), _side(second)), len(first.x) + len(second.x)) for first, second in pairs]
-        active = every
+        self._send(every, tokens)
+        return [(pair.matches, pair.stop) for pair in every]
+
+    def follow(self, first: Stem, second: Stem) -> Followed:
+        """Match one pair, and tell where on its way each point left."""
+        sides = _side(first), _side(second)
+        layers = [np.full(len(side.x), LAYERS, dtype=np.int32) for side in sides]
+        for side, of_side in zip(sides, layers, strict=True):
+            side.layers = of_side
+        pair = _Pair(sides, len(first.x) + len(second.x))
+        self._send([pair], len(first.x) + len(second.x))
+        return Followed(pair.matches, pair.stop, np.minimum(layers[0], pair.stop), np.minimum(layers[1], pair.stop))
+
+    def _send(self, active: Sequence[_Pair], tokens: int) -> None:
+        """Through the layers, each as far as it needs."""
         for layer in range(LAYERS):
             done = []
             for batch in _batches(active, tokens):
@@ -108,7 +138,6 @@ class Matcher:
                 self._finish(batch, layer)
             finished = {id(pair) for pair in done}
             active = [pair for pair in active if id(pair) not in finished and min(pair.lengths) > 0]
-        return [(pair.matches, pair.stop) for pair in every]
 
     def _advance(self, batch: Sequence[_Pair], layer: int) -> list[_Pair]:
         """Send a batch through a layer, drop points, and return the pairs that are done."""
@@ -149,7 +178,7 @@ class Matcher:
             if self._depth >= 0:  # a point that is not sure yet is never dropped
                 keep |= confidence[:count] <= confidence_threshold(layer)
             if not keep.all():
-                side.keep(keep)
+                side.keep(keep, layer + 1)
 
     def _finish(self, batch: Sequence[_Pair], layer: int) -> None:
         feed = self._feed(batch, ("x",)) | {"threshold": self._threshold}
