@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lgbatch import single
 from lgbatch.config import Settings
 from lgbatch.match import match
 from lgbatch.matcher import Matcher, Trace
@@ -16,7 +17,7 @@ from lgbatch.pairs import write_pairs
 from lgbatch.runtime import available_cores
 from lgbatch.schedule import plan
 from lgbatch.store import FeatureStore, MatchStore
-from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair
+from lgbatch.types import Features, IntArray, Matches, Pair
 
 
 @dataclass(frozen=True)
@@ -124,37 +125,24 @@ class SingleGraph:
     def __init__(self, scene: Scene, models: Path, settings: Settings) -> None:
         """Open the model. Raises ModelError."""
         self._scene = scene
-        self._model = open_matcher(models, settings)
-        self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
+        self._graph = single.SingleGraph(open_matcher(models, settings), settings.filter_threshold)
         self._found: dict[Pair, IntArray] = {}
         self._trace: Trace = []
 
     def match(self, pairs: Sequence[Pair]) -> None:
         """See Engine."""
         self._found, self._trace = {}, []
-        names = list(self._scene.counts)
+        counts, features = self._scene.counts, self._scene.features
+        names = list(counts)
         ids = [(names.index(a), names.index(b)) for a, b in pairs]
-        tokens = TOKENS[self._model.device]
-        for batch in plan(list(self._scene.counts.values()), ids, images=len(names), tokens=tokens):
-            self._match([pairs[i] for i in batch])
-
-    def _match(self, pairs: Sequence[Pair]) -> None:
-        feed: dict[str, Any] = {"threshold": self._threshold}
-        for side in (0, 1):
-            images = [self._scene.features[pair[side]] for pair in pairs]
-            feed |= {
-                f"keypoints{side}": _padded([image.keypoints for image in images]),
-                f"descriptors{side}": _padded([image.descriptors for image in images]),
-                f"size{side}": np.array([image.image_size for image in images], dtype=np.float32),
-                f"lengths{side}": np.array([len(image.keypoints) for image in images]),
-            }
-        matches0 = self._model.run(feed)[0]
-        for pair, row in zip(pairs, matches0, strict=True):
-            rows = np.flatnonzero(row >= 0)
-            self._found[pair] = np.stack([rows, row[rows]], axis=1).astype(np.int32)
-        lengths = feed["lengths0"], feed["lengths1"]
-        self._trace += [("stem", lengths[:1]), ("stem", lengths[1:])]
-        self._trace += [(f"layer{i}", lengths) for i in range(LAYERS)] + [(f"head{LAYERS - 1}", lengths)]
+        tokens = TOKENS[self._graph.model.device]
+        for batch in plan(list(counts.values()), ids, images=len(names), tokens=tokens):
+            named = [pairs[i] for i in batch]
+            found = self._graph.match([(features[a], features[b]) for a, b in named])
+            self._found |= {pair: matches.indices for pair, matches in zip(named, found, strict=True)}
+            lengths = np.array([counts[a] for a, _ in named]), np.array([counts[b] for _, b in named])
+            self._trace += [("stem", lengths[:1]), ("stem", lengths[1:])]
+            self._trace += [(f"layer{i}", lengths) for i in range(LAYERS)] + [(f"head{LAYERS - 1}", lengths)]
 
     def found(self) -> dict[Pair, IntArray]:
         """See Engine."""
@@ -212,8 +200,3 @@ class Published:
 def fixed(settings: Settings) -> Settings:
     """The settings with which every pair goes through all layers with all its points."""
     return replace(settings, depth_confidence=-1, width_confidence=-1)
-
-
-def _padded(values: Sequence[FloatArray]) -> FloatArray:
-    length = max(len(value) for value in values)
-    return np.stack([np.pad(value, ((0, length - len(value)), (0, 0))) for value in values])

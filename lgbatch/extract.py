@@ -19,14 +19,12 @@ from lgbatch.errors import StoreError
 from lgbatch.finished import Finished, photos_digest, relevant, signature
 from lgbatch.interrupt import deferred, until_stopped
 from lgbatch.ledger import Ledger
-from lgbatch.models import Model, model_path, open_extractor
+from lgbatch.models import MIN_SIDE, Model, model_path, open_extractor
 from lgbatch.provenance import Provenance, photo_file
 from lgbatch.runtime import available_cores
 from lgbatch.store import FeatureStore
 from lgbatch.types import Failure, Features, ImageRef, Photo, PhotoFile
 
-MIN_SIDE = 5
-"""A keypoint is the greatest in a window of this many pixels; what is smaller has none."""
 BATCH = {"cpu": 1, "cuda": 8}
 """Photos in one batch. On CPU more are no faster (measured), and take more memory."""
 COMMIT_SECONDS = 2.0

@@ -32,6 +32,8 @@ TOKENS: dict[Device, int] = {"cpu": 4096, "cuda": 131072}
 INT8_TOKENS = 2048
 """Larger batches are no faster there, and each size of batch is one more shape to compile."""
 
+MIN_SIDE = 5
+"""Pixels of a photo's short side that an extractor needs: a keypoint is the greatest in a window of this many."""
 LAYERS = 9
 _SIDES = [f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)]
 _PAIR = ["x0", "x1", "lengths0", "lengths1"]
@@ -62,6 +64,11 @@ class Model:
     def weights(self) -> str:
         """sha256 of the weights that it was made from."""
         return self.session.metadata["lgbatch.weights_sha256"]
+
+    @property
+    def family(self) -> str:
+        """Whose features it makes or takes, as `family` tells."""
+        return family(self.session.metadata["lgbatch.extractor"])
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
         """Outputs in the order of INTERFACE; raises RuntimeError when the run fails."""
@@ -162,6 +169,11 @@ def open_matcher(folder: Path, settings: Settings) -> Model:
     return _open(path, settings.extractor, "matcher", device, threads=settings.threads or available_cores())
 
 
+def open_file(path: Path, kind: Literal["extractor", "matcher"], device: Device, *, threads: int) -> Model:
+    """Open and check a model wherever it lies, of whatever extractor. Raises ModelError as open_extractor."""
+    return _open(path, None, kind, device, threads=threads)
+
+
 def open_stages(folder: Path, settings: Settings) -> Stages:
     """Open and check the staged matcher of an extractor. Raises ModelError as open_extractor and matching_precision.
 
@@ -181,7 +193,7 @@ def open_stages(folder: Path, settings: Settings) -> Stages:
 
 def _open(
     path: Path,
-    extractor: str,
+    extractor: str | None,
     kind: str,
     device: Device,
     *,
@@ -189,8 +201,11 @@ def _open(
     streams: int = 0,
     quick: bool = False,
 ) -> Model:
-    """Open and check a file; a stage, of which `streams` run at once, shares its memory with the others."""
-    again = f"run `lgbatch export {extractor}`"
+    """Open and check a file; a stage, of which `streams` run at once, shares its memory with the others.
+
+    Without an extractor it may be of any.
+    """
+    again = f"run `lgbatch export {extractor or 'EXTRACTOR'}`"
     if not path.is_file():
         raise ModelError(f"no {path.name} in {path.parent}: {again}")
     session: Session
@@ -207,8 +222,10 @@ def _open(
     found = session.metadata.get("lgbatch.kind"), session.metadata.get("lgbatch.extractor")
     if found[0] is None:
         raise ModelError(f"{path} was not made by lgbatch: delete it and {again}")
-    owner = extractor if kind == "extractor" else family(extractor)
-    if found != (kind, owner):
+    if extractor is None and found[0] != kind:
+        raise ModelError(f"{path} is a {found[1]} {found[0]}, not a model of the kind {kind}: give another file")
+    owner = extractor if extractor is None or kind == "extractor" else family(extractor)
+    if owner is not None and found != (kind, owner):
         raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {owner} {kind}: delete it and {again}")
     if (sorted(session.inputs), list(session.outputs)) != (sorted(INTERFACE[kind][0]), INTERFACE[kind][1]):
         raise ModelError(f"{path} has other inputs or outputs than its metadata says: delete it and {again}")

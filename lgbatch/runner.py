@@ -1,0 +1,135 @@
+"""Photos to matched keypoints in a few lines of Python, with the calls of LightGlue-ONNX of 2023.
+
+    image0, scales0 = load_image("a.jpg", resize=1024)
+    image1, scales1 = load_image("b.jpg", resize=1024)
+    runner = LightGlueRunner(extractor_path="disk-extractor-v1.onnx", lightglue_path="disk-matcher-v1.onnx")
+    m_kpts0, m_kpts1 = runner.run(image0, image1, scales0, scales1)
+
+It runs at fixed depth. Whole folders, with each photo's features kept and pairs that leave early, are for
+lgbatch.pipelines.sfm.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lgbatch.decode import decode
+from lgbatch.errors import InputError, ItemError, ModelError
+from lgbatch.models import MIN_SIDE, TOKENS, open_file
+from lgbatch.runtime import Array, available_cores, choose
+from lgbatch.schedule import pack
+from lgbatch.single import SingleGraph
+from lgbatch.types import Features, FloatArray, ImageRef, Matches
+
+Pair = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+"""image0, image1, scales0, scales1, as `LightGlueRunner.run` takes them."""
+
+
+def load_image(
+    path: str | Path, resize: int | None = None, *, grayscale: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """A photo as the runner takes it: (1, 3, H, W) float32, RGB in 0..1, and its scales (2,) float32.
+
+    resize: the long side is shrunk to this, in pixels; None keeps it. Scales are the new size by the old one, along x
+    and y. grayscale: (1, 1, H, W). Raises InputError when the file is no photo.
+    """
+    try:
+        photo = decode(ImageRef(Path(path).name, Path(path)), resize or 0)
+    except ItemError as error:
+        raise InputError(f"{path}: {error}") from None
+    height, width = photo.pixels.shape[:2]
+    image = np.ascontiguousarray(photo.pixels.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
+    scales = np.array([width / photo.size[0], height / photo.size[1]], dtype=np.float32)
+    return (rgb_to_grayscale(image) if grayscale else image), scales
+
+
+def rgb_to_grayscale(image: FloatArray) -> FloatArray:
+    """(B, 3, H, W) RGB to (B, 1, H, W), by the weights of ITU-R BT.601."""
+    weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    gray: FloatArray = np.einsum("bchw,c->bhw", image, weights)[:, None]
+    return gray
+
+
+class LightGlueRunner:
+    """An extractor and its single-graph LightGlue, as `lgbatch export` writes them into the model cache."""
+
+    def __init__(
+        self,
+        extractor_path: str | Path,
+        lightglue_path: str | Path,
+        providers: Sequence[str] = ("CUDAExecutionProvider", "CPUExecutionProvider"),
+        *,
+        max_keypoints: int = 2048,
+        filter_threshold: float = 0.1,
+    ) -> None:
+        """Open both. Of the providers, CUDA is used where there is a GPU, else the CPU; others are told and left out.
+
+        max_keypoints: most to keep of an image. filter_threshold: least assignment probability of a match.
+        Raises ModelError: a file is missing, damaged, not of lgbatch, or the two do not go together.
+        """
+        for name in providers:
+            if name not in ("CUDAExecutionProvider", "CPUExecutionProvider"):
+                print(f"LightGlueRunner does without {name}: it knows CUDA and the CPU", file=sys.stderr)
+        device = choose("auto" if "CUDAExecutionProvider" in providers else "cpu")
+        threads = available_cores()
+        self._extractor = open_file(Path(extractor_path), "extractor", device, threads=threads)
+        matcher = open_file(Path(lightglue_path), "matcher", device, threads=threads)
+        if self._extractor.family != matcher.family:
+            raise ModelError(
+                f"{lightglue_path} is LightGlue for {matcher.family}, but {extractor_path} is an extractor of "
+                f"{self._extractor.family}: take the two that one `lgbatch export` has written"
+            )
+        self._matcher = SingleGraph(matcher, filter_threshold)
+        self._max_keypoints = np.array(max_keypoints)
+
+    def run(
+        self, image0: FloatArray, image1: FloatArray, scales0: FloatArray, scales1: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """The matched keypoints of two photos, (K, 2) each: row k of one matches row k of the other.
+
+        Images are (1, 3, H, W), or (1, 1, H, W) in gray, as load_image gives them; the keypoints are in pixels of the
+        photos before they were scaled, top-left pixel centre (0, 0).
+        """
+        ((points0, points1),) = self.run_many([(image0, image1, scales0, scales1)])
+        return points0, points1
+
+    def run_many(self, pairs: Sequence[Pair]) -> list[tuple[FloatArray, FloatArray]]:
+        """As `run`, for pairs of photos, in batches. An image that is in several pairs is extracted once.
+
+        It is known again by being the same array, not one with the same values.
+        """
+        images = {id(image): image for pair in pairs for image in pair[:2]}
+        features = {key: self._extract(image) for key, image in images.items()}
+        sides = [(features[id(pair[0])], features[id(pair[1])]) for pair in pairs]
+        found: list[tuple[FloatArray, FloatArray]] = [(np.zeros((0, 2), np.float32),) * 2] * len(pairs)
+        full = [i for i, (first, second) in enumerate(sides) if len(first.keypoints) and len(second.keypoints)]
+        lengths = [(len(sides[i][0].keypoints), len(sides[i][1].keypoints)) for i in full]
+        for group in pack(lengths, TOKENS[self._extractor.device]):
+            batch = [full[i] for i in group]
+            for i, matches in zip(batch, self._matcher.match([sides[i] for i in batch]), strict=True):
+                found[i] = _matched(sides[i], matches, pairs[i])
+        return found
+
+    def _extract(self, image: Array) -> Features:
+        if image.ndim != 4 or image.shape[0] != 1 or image.shape[1] not in (1, 3):
+            raise InputError(f"an image is (1, 3, H, W), or (1, 1, H, W) in gray, not {image.shape}: see load_image")
+        height, width = image.shape[2:]
+        if min(height, width) < MIN_SIDE:
+            none = np.zeros((0, 2), dtype=np.float32)
+            return Features(none, none[:, 0], none, (width, height))
+        rgb = np.ascontiguousarray(np.broadcast_to(image, (1, 3, *image.shape[2:])), dtype=np.float32)
+        keypoints, scores, descriptors, counts = self._extractor.run(
+            {"image": rgb, "max_keypoints": self._max_keypoints}
+        )
+        rows = slice(counts[0])
+        return Features(keypoints[0, rows], scores[0, rows], descriptors[0, rows], (width, height))
+
+
+def _matched(sides: tuple[Features, Features], matches: Matches, pair: Pair) -> tuple[FloatArray, FloatArray]:
+    first, second = (
+        (features.keypoints[matches.indices[:, side]] + np.float32(0.5)) / pair[2 + side] - np.float32(0.5)
+        for side, features in enumerate(sides)
+    )
+    return first, second
