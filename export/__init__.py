@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lgbatch import __version__
 from lgbatch.errors import ModelError
@@ -80,15 +81,79 @@ def export(
     a family shares one LightGlue.
     Raises ModelError: weights not to be had or wrong, torch missing, or a model that differs from the reference.
     """
-    for package in PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise ModelError(f"export needs {package}: run `pip install 'lgbatch[export]'`")
+    _check_packages()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"cannot write models to {folder} ({error.strerror}): choose another with --models") from None
     wanted = [kind for kind in _kinds(extractor) if again or not model_path(folder, extractor, kind).exists()]
     return [_export_one(folder, extractor, kind, weights, say) for kind in wanted]
+
+
+def export_for_others(
+    output: Path,
+    extractor: str,
+    *,
+    end2end: bool = False,
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    max_keypoints: int | None = None,
+    weights: Path | None = None,
+    models: Path,
+    say: Callable[[str], None] = to_stderr,
+) -> list[Path]:
+    """Write models for other programs into the folder `output`: see export.others.Form for what they may be like.
+
+    `models` is where weights are kept. Raises ModelError as `export`, and where there is no such model.
+    """
+    _check_packages()
+    files = EXTRACTORS[extractor]
+    if "matcher" not in files and end2end:
+        raise ModelError(f"no LightGlue has been published for {extractor}: export it without --end2end")
+    if "matcher" not in files and precision == "int8":
+        raise ModelError(f"there is no int8 of {extractor}: 8-bit weights are for LightGlue's linear layers")
+    from lgbatch.export.graph import save
+    from lgbatch.export.others import Form, build
+
+    states = {}
+    for role in ("extractor", "matcher"):
+        if role in files:
+            file = WEIGHTS[files[role]]
+            states[role] = load_state(find_weights(file, path=weights, cache=models / "weights"))
+            say(f"{extractor} {role}: {file.name} ({file.license})")
+    form = Form(end2end=end2end, precision=precision, size=size, batch=batch, max_keypoints=max_keypoints)
+    settings = {"precision": precision, "size": size, "batch": batch, "max_keypoints": max_keypoints}
+    written = []
+    try:
+        for name, kind, model in build(extractor, form, states["extractor"], states.get("matcher")):
+            roles = ["extractor", "matcher"] if end2end else ["extractor" if kind == "extractor" else "matcher"]
+            used = [WEIGHTS[files[role]] for role in roles]
+            metadata = {
+                "lgbatch.version": __version__,
+                "lgbatch.kind": kind,
+                "lgbatch.extractor": extractor if kind in ("extractor", "end2end") else family(extractor),
+                "lgbatch.weights": ", ".join(file.name for file in used),
+                "lgbatch.weights_sha256": ", ".join(file.sha256 for file in used),
+                "lgbatch.license": "; ".join(file.license for file in used),
+                "lgbatch.settings": json.dumps(settings),
+            }
+            path = output / f"{name}.onnx"
+            save(model, path, metadata)
+            written.append(path)
+    except KeyError as error:
+        raise ModelError(f"the weights have no entry {error}: they are not those of {extractor}") from None
+    except OSError as error:
+        raise ModelError(f"cannot write models to {output} ({error.strerror}): choose another with --output") from None
+    for path in written:
+        say(str(path))
+    return written
+
+
+def _check_packages() -> None:
+    for package in PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise ModelError(f"export needs {package}: run `pip install 'lgbatch[export]'`")
 
 
 def _kinds(extractor: str) -> tuple[Kind, ...]:

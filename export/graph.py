@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -58,8 +59,19 @@ def with_weights(model: onnx.ModelProto, module: nn.Module) -> onnx.ModelProto:
     return copy
 
 
+def fixed_input(model: onnx.ModelProto, name: str, value: int) -> onnx.ModelProto:
+    """A copy of a model in which an input of one integer is a constant."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = [slot for slot in copy.graph.input if slot.name != name]
+    del copy.graph.input[:]
+    copy.graph.input.extend(kept)
+    copy.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    return copy
+
+
 def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a model with its metadata, making the folder if need be."""
     onnx.helper.set_model_props(model, dict(metadata))
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(model, path)

@@ -10,13 +10,12 @@ from typing import Annotated
 
 import typer
 
-from lgbatch import __version__, bench_cli, store_cli
+from lgbatch import __version__, bench_cli, export_cli, store_cli
 from lgbatch.config import Settings
 from lgbatch.crawl import crawl
 from lgbatch.database import import_stores
 from lgbatch.errors import InputError
-from lgbatch.export import EXTRACTORS, ensure_models
-from lgbatch.export import export as export_models
+from lgbatch.export import ensure_models
 from lgbatch.extract import extract as extract_features
 from lgbatch.ledger import Ledger
 from lgbatch.lock import locked
@@ -105,25 +104,6 @@ def run(
     What is finished is not done again. Ctrl-C keeps the batch in flight; a second Ctrl-C leaves at once.
     """
     return _tell(sfm.run(images, output, models=models, settings=settings, retry_failed=retry_failed), as_json)
-
-
-@command(app)
-def export(
-    extractor: Annotated[str, typer.Argument(help="Which local features: " + ", ".join(EXTRACTORS) + ".")] = "disk",
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder of weights files.", show_default="the cache, or else fetched")
-    ] = None,
-    models: Models = None,
-    as_json: Json = False,
-    *,
-    settings: Settings,
-) -> int:
-    """Make the ONNX models of an extractor and its LightGlue from the pretrained weights (once per machine)."""
-    chosen = Settings.load(**settings.as_dict() | {"extractor": extractor}).extractor
-    written = export_models(models or default_folder(), chosen, weights=weights)
-    if as_json:
-        print(json.dumps({str(model.path): model.parity for model in written}))
-    return 0
 
 
 @command(app, *EXTRACT)
@@ -283,6 +263,7 @@ def errors(
     return 0
 
 
+app.add_typer(export_cli.app)
 app.add_typer(store_cli.app)
 app.add_typer(bench_cli.app, name="bench")
 

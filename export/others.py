@@ -1,0 +1,75 @@
+"""Models for other programs: end to end, in half or 8-bit precision, for one size of photos, with fixed counts.
+
+Imports torch, so it is imported only when exporting.
+"""
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import onnx
+import torch
+
+from lgbatch.export import matcher, reference
+from lgbatch.export.end2end import end2end
+from lgbatch.export.graph import Graph, fixed_input, to_onnx
+from lgbatch.export.half import fp16
+from lgbatch.export.quantize import int8
+from lgbatch.models import family
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What such a model is to be like."""
+
+    end2end: bool = False
+    """One graph from photos to matches, instead of the extractor, the single-graph matcher and the stages."""
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    size: tuple[int, int] | None = None
+    """(height, width) of all photos; None: any, and in each run another."""
+    batch: int | None = None
+    """Photos, or pairs, of a run; None: any number."""
+    max_keypoints: int | None = None
+    """Most keypoints of a photo; None: an input of the model."""
+
+
+State = reference.State
+Named = Iterator[tuple[str, str, onnx.ModelProto]]
+"""File name without .onnx, kind, and graph."""
+
+
+def build(extractor: str, form: Form, weights: State, matcher_weights: State | None) -> Named:
+    """The graphs of a form. Without weights of a LightGlue there is the extractor alone.
+
+    Raises KeyError when a state dict is another network's.
+    """
+    network: Graph = importlib.import_module(f"lgbatch.export.{family(extractor)}").graph(weights)
+    if form.size or form.batch:
+        network = _fixed(network, form)
+    tail = "" if form.precision == "fp32" else f"-{form.precision}"
+    convert = {"fp32": lambda model: model, "fp16": fp16, "int8": int8}[form.precision]
+
+    def limited(model: onnx.ModelProto) -> onnx.ModelProto:
+        return fixed_input(model, "max_keypoints", form.max_keypoints) if form.max_keypoints else model
+
+    if form.end2end:
+        assert matcher_weights is not None
+        yield f"{extractor}-end2end{tail}", "end2end", convert(limited(end2end(network, matcher_weights)))
+        return
+    if form.precision != "int8":  # its work is convolutions, which are left as they are
+        yield f"{extractor}-extractor{tail}", "extractor", convert(limited(to_onnx(network)))
+    if matcher_weights is not None:
+        name = family(extractor)
+        yield f"{name}-matcher{tail}", "matcher", convert(matcher.single(matcher_weights))
+        for stage, kind, model in matcher.stages(matcher_weights):
+            yield f"{name}-stages{tail}/{stage}", kind, convert(model)
+
+
+def _fixed(network: Graph, form: Form) -> Graph:
+    """The same, traced for one size of photos, or one number of them."""
+    image = network.inputs["image"]
+    shape = (form.batch or image.shape[0], 3, *(form.size or image.shape[2:]))
+    free = [axis for axis in network.dynamic["image"] if not (form.batch if axis == 0 else form.size)]
+    inputs = {**network.inputs, "image": torch.rand(shape)}
+    return replace(network, inputs=inputs, dynamic={**network.dynamic, "image": free})

@@ -1,0 +1,190 @@
+"""Models for other programs: each is exported, run in ONNX Runtime, and compared with what the tool itself runs.
+
+Those are compared with PyTorch in test_export.py, test_aliked.py and where they are made. By hand, half an hour:
+
+    python -m pytest tests/test_others.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from lgbatch import LightGlueRunner, cli, load_image
+from lgbatch.export import EXTRACTORS, KINDS, ensure_models
+from lgbatch.models import LAYERS, family, model_path, stage_names
+
+pytestmark = pytest.mark.weights
+
+MOST = 300
+WITH_LIGHTGLUE = [name for name in EXTRACTORS if "matcher" in EXTRACTORS[name]]
+LEAST = {"fp32": 0.99, "fp16": 0.9, "int8": 0.97}
+"""Share of matches that are those of single precision. In half precision DISK's maxima move a pixel here and there."""
+
+Array = NDArray[Any]
+
+
+def export(*options: object) -> dict[str, Path]:
+    """Run `lgbatch export`; the files that it wrote, by name."""
+    result = CliRunner().invoke(cli.app, ["export", *map(str, options), "--json"])
+    assert result.exit_code == 0, result.stderr
+    return {Path(file).name: Path(file) for file in json.loads(result.stdout)["files"]}
+
+
+def run(path: Path, feed: dict[str, Array]) -> dict[str, Array]:
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [slot.name for slot in session.get_outputs()]
+    wanted = {slot.name for slot in session.get_inputs()}
+    values = {name: value for name, value in feed.items() if name in wanted}
+    return dict(zip(names, session.run(None, values), strict=True))
+
+
+def share_of_matches(found: tuple[Array, Array], expected: tuple[Array, Array]) -> float:
+    """Share of all matches (K, 2) and (K, 2) that the other has too, up to half a pixel on both sides."""
+    ours, theirs = np.hstack(found), np.hstack(expected)
+    distance = np.abs(ours[:, None] - theirs[None]).max(2)
+    both = int((distance.min(1) < 0.5).sum())
+    return both / (len(ours) + len(theirs) - both)
+
+
+def assert_end2end(path: Path, models: Path, extractor: str, gallery: Path, least: float) -> None:
+    runner = LightGlueRunner(
+        model_path(models, extractor, "extractor"), model_path(models, extractor, "matcher"), max_keypoints=MOST
+    )
+    (image0, scales0), (image1, scales1) = (load_image(gallery / f"view_0{i}.jpg", resize=320) for i in (0, 1))
+    told = run(
+        path,
+        {
+            "image0": image0,
+            "image1": image1,
+            "scales0": scales0[None],
+            "scales1": scales1[None],
+            "max_keypoints": np.array(MOST),
+            "threshold": np.array(0.1, np.float32),
+        },
+    )
+    rows = np.flatnonzero(told["matches0"][0] >= 0)
+    found = told["keypoints0"][0, rows], told["keypoints1"][0, told["matches0"][0, rows]]
+    expected = runner.run(image0, image1, scales0, scales1)
+    assert len(rows) > 50 and (told["scores"][0, rows] > 0.1).all()
+    assert share_of_matches(found, expected) >= least
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("extractor", WITH_LIGHTGLUE)
+@pytest.mark.slow
+def test_end_to_end(extractor: str, precision: str, models: Path, gallery: Path, tmp_path: Path) -> None:
+    ensure_models(models, extractor, KINDS)
+    options = [] if precision == "fp32" else [f"--{precision}"]
+    (path,) = export(extractor, "--end2end", *options, "-o", tmp_path).values()
+    assert_end2end(path, models, extractor, gallery, LEAST[precision])
+    # A batch of two unequal pairs gives what each gives; a photo without keypoints matches nothing.
+    (image0, scales0), (image1, scales1) = (load_image(gallery / f"view_0{i}.jpg", resize=320) for i in (2, 3))
+    common = {"max_keypoints": np.array(100), "threshold": np.array(0.1, np.float32)}
+    scales = {"scales0": scales0[None], "scales1": scales1[None]}
+    both = {name: np.concatenate([value, value]) for name, value in scales.items()}
+    flat = np.full_like(image0, 0.5)
+    alone = run(path, {"image0": image0, "image1": image1} | scales | common)
+    pairs = {"image0": np.concatenate([image0, flat]), "image1": np.concatenate([image1, image1])}
+    together = run(path, pairs | both | common)
+    first = together["matches0"][0, : alone["matches0"].shape[1]]
+    assert (first >= 0).sum() > 20 and np.mean(first == alone["matches0"][0]) > 0.98
+    assert (together["matches0"][1] >= 0).sum() <= together["counts0"][1]
+
+
+def test_one_size_one_batch_one_count_in_half_precision(models: Path, gallery: Path, tmp_path: Path) -> None:
+    image = load_image(gallery / "view_00.jpg", resize=320)[0]
+    size = f"{image.shape[2]}x{image.shape[3]}"
+    options = ["--end2end", "--fp16", "--static", size, "--batch", 1, "--max-keypoints", MOST, "-o", tmp_path]
+    (path,) = export("disk", *options).values()
+    assert path.name == "disk-end2end-fp16.onnx"
+    model = onnx.load(path)
+    shapes = {slot.name: [d.dim_value for d in slot.type.tensor_type.shape.dim] for slot in model.graph.input}
+    assert shapes["image0"] == shapes["image1"] == list(image.shape) and "max_keypoints" not in shapes
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["lgbatch.kind"] == "end2end" and "Apache-2.0" in metadata["lgbatch.license"]
+    halves = [slot for slot in model.graph.initializer if slot.data_type == onnx.TensorProto.FLOAT16]
+    assert len(halves) > 50
+    assert_end2end(path, models, "disk", gallery, LEAST["fp16"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("extractor", list(EXTRACTORS))
+@pytest.mark.slow
+def test_parts(extractor: str, precision: str, models: Path, gallery: Path, tmp_path: Path) -> None:
+    ensure_models(models, extractor, KINDS if extractor in WITH_LIGHTGLUE else ["extractor"])
+    options = [] if precision == "fp32" else [f"--{precision}"]
+    if extractor not in WITH_LIGHTGLUE and precision == "int8":
+        result = CliRunner().invoke(cli.app, ["export", extractor, "--int8", "-o", str(tmp_path)])
+        assert result.exit_code == 2 and "there is no int8 of" in result.stderr
+        return
+    files = export(extractor, *options, "-o", tmp_path)
+    image = load_image(gallery / "view_00.jpg", resize=320)[0]
+    feed: dict[str, Array] = {"image": image, "max_keypoints": np.array(MOST)}
+    exact = run(model_path(models, extractor, "extractor"), feed)
+    if precision != "int8":
+        (name,) = (name for name in files if "-extractor" in name)
+        made = run(files[name], feed)
+        points, theirs = made["keypoints"][0, : made["counts"][0]], exact["keypoints"][0, : exact["counts"][0]]
+        near = np.linalg.norm(points[:, None] - theirs[None], axis=2).min(1)
+        assert np.mean(near < 0.1) >= (0.999 if precision == "fp32" else 0.9)
+    if extractor not in WITH_LIGHTGLUE:
+        return
+    count = int(exact["counts"][0])
+    size = np.array([image.shape[:1:-1]], np.float32)
+    pair = {f"{name}{side}": exact[name][:, :count] for name in ("keypoints", "descriptors") for side in (0, 1)}
+    pair |= {f"size{side}": size for side in (0, 1)} | {f"lengths{side}": np.array([count]) for side in (0, 1)}
+    pair |= {"threshold": np.array(0.1, np.float32)}
+    (name,) = (name for name in files if "-matcher" in name)
+    matches = run(files[name], pair)["matches0"][0]
+    assert np.mean(matches == np.arange(count)) > 0.97
+    # Each stage on what the exact ones make.
+    stages = model_path(models, extractor, "stages")
+    one = {name: pair[f"{name}0"] for name in ("keypoints", "descriptors", "size", "lengths")}
+    stem = run(stages / "stem.onnx", one)
+    state = {f"{name}{side}": value for name, value in stem.items() for side in (0, 1)} | {
+        name: pair[name] for name in ("lengths0", "lengths1", "threshold")
+    }
+    folder = tmp_path / next(path.parent.name for path in files.values() if "-stages" in path.parent.name)
+    assert {path.stem for path in folder.iterdir()} == set(stage_names())
+    for stage in [f"layer{i}" for i in range(LAYERS)]:
+        expected, made = (run(at / f"{stage}.onnx", state) for at in (stages, folder))
+        scale = np.abs(expected["y0"]).max()
+        assert np.abs(made["y0"] - expected["y0"]).max() < (1e-4 if precision == "fp32" else 0.05) * scale
+        state |= {"x0": expected["y0"], "x1": expected["y1"]}
+    assert np.mean(run(folder / f"head{LAYERS - 1}.onnx", state)["matches0"][0] == np.arange(count)) > 0.97
+
+
+@pytest.mark.parametrize("extractor", ["disk", "aliked-n16"])
+@pytest.mark.slow
+def test_half_precision_keeps_places_in_a_large_photo(
+    extractor: str, models: Path, gallery: Path, tmp_path: Path
+) -> None:
+    files = export(extractor, "--fp16", "-o", tmp_path)
+    photo = cv2.resize(cv2.imread(str(gallery / "view_00.jpg")), (4000, 3000), interpolation=cv2.INTER_CUBIC)
+    image = np.ascontiguousarray(photo[..., ::-1].transpose(2, 0, 1)[None], dtype=np.float32) / 255
+    feed: dict[str, Array] = {"image": image, "max_keypoints": np.array(2048)}
+    exact = run(model_path(models, extractor, "extractor"), feed)["keypoints"][0]
+    half = run(files[f"{extractor}-extractor-fp16.onnx"], feed)["keypoints"][0]
+    near = np.linalg.norm(half[:, None] - exact[None], axis=2).min(1)
+    print(f"\n{extractor}: {np.mean(near <= 0.05):.2%} within 0.05 px, {np.mean(near <= 1.5):.2%} within 1.5 px")
+    assert np.mean(near <= 0.05) >= 0.9
+
+
+def test_what_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:
+    for options, told in (
+        (["aliked-t16", "--end2end"], "no LightGlue has been published for aliked-t16"),
+        (["disk", "--fp16", "--int8"], "are two precisions"),
+        (["disk", "--static", "large"], "give height and width"),
+        (["disk", "--end2end", "--weights", str(tmp_path)], "disk-depth-save.pth"),
+    ):
+        result = CliRunner().invoke(cli.app, ["export", *options, "-o", str(tmp_path)])
+        assert result.exit_code == 2 and told in result.stderr and result.stderr.count("\n") == 1
+    assert family("aliked-t16") == "aliked" and not list(tmp_path.iterdir())
