@@ -172,8 +172,9 @@ def match(
                 pairs_file, files.features, files.matches, models=models, settings=settings, retry_failed=retry_failed
             )
         summary.add_matched(done)
+        unusable = {failure.name for failure in done.failures}
         with summary.timed("import"):
-            import_stores(files, folder, names, settings)
+            import_stores(files, folder, [name for name in names if name not in unusable], settings)
     return _tell(summary, as_json)
 
 

@@ -3,9 +3,11 @@
 pycolmap is imported inside the functions: where it comes before zlib or numpy, its own symbols shadow theirs.
 """
 
+import contextlib
 import logging
 import os
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ WAIT_SECONDS = 20.0
 
 _LOOK_SECONDS = 0.2
 _SQLITE = b"SQLite format 3\0"
+_TABLES = {"cameras", "images", "keypoints"}
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _FOCAL_FACTOR = 1.2  # COLMAP's guess of a focal length in image widths (the longer side), where EXIF gives none
 
@@ -55,7 +58,7 @@ def open_database(path: Path, *, shared: bool = True) -> "pycolmap.Database":
     DatabaseError where that fails.
     """
     db = _open(path)
-    if db is None and shared and _is_sqlite(path) and _wait_for_others(path):
+    if db is None and shared and _wait_for_others(path):
         db = _open(path)
     if db is None:
         raise DatabaseError(
@@ -83,7 +86,7 @@ def _wait_for_others(path: Path) -> bool:
     """Whether the database is free, now or within WAIT_SECONDS."""
     end, told = time.monotonic() + WAIT_SECONDS, False
     while not _is_free(path):
-        if not _is_sqlite(path) or time.monotonic() > end:
+        if time.monotonic() > end or not _is_in_use(path):
             return False
         if not told:
             told = True
@@ -103,13 +106,46 @@ def _is_free(path: Path) -> bool:
     return db is not None and not _side_files(path)
 
 
+def _is_in_use(path: Path) -> bool:
+    """Whether it is another program that keeps us out of a database, and not a full disk, say."""
+    if not _is_sqlite(path):
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as file:
+            file.execute("BEGIN IMMEDIATE")
+            file.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    except sqlite3.Error:
+        return False
+    return True
+
+
 def _open(path: Path) -> "pycolmap.Database | None":
     import pycolmap
 
+    _refuse_others(path)
     try:
         return pycolmap.Database.open(path)
     except (RuntimeError, ValueError):
         return None
+
+
+def _refuse_others(path: Path) -> None:
+    """Raise DatabaseError on the database of another program: COLMAP would put its tables into it."""
+    if not _is_sqlite(path):
+        return
+    # Immutable: no lock is taken, and none that pycolmap might have on the file goes with it.
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as file:
+        try:
+            tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        except sqlite3.Error:  # damaged, as COLMAP will find
+            return
+    if tables and not tables >= _TABLES:
+        raise DatabaseError(
+            f"{path} is another program's database, with tables such as {min(tables)}: move it away, or use another "
+            "workspace"
+        )
 
 
 def _is_sqlite(path: Path) -> bool:
@@ -128,6 +164,7 @@ def draft_of(path: Path, *, anew: bool = False) -> Iterator[Path]:
     draft = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(draft)
+    _refuse_others(path)
     settle(path)
     try:
         if path.exists() and not anew:

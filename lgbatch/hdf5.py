@@ -5,12 +5,13 @@ Calls are h5py's low-level ones: where items are written or looked up, the other
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5p, h5s, h5t
+from h5py import h5a, h5d, h5g, h5l, h5o, h5p, h5s, h5t
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -23,6 +24,8 @@ _RECORD = MADE_BY.encode()
 _WORD = h5t.NATIVE_UINT64
 _ALL = h5s.ALL
 _TABLE_STEP = 512  # the table's text grows by so many bytes: most commits find it as long as it was, and in its place
+
+_MOST_NUMBERS = 1 << 28  # in one array: two million descriptors
 
 
 def write_item(
@@ -41,14 +44,44 @@ def write_item(
     return node
 
 
-def read_record(parent: h5g.GroupID, name: bytes) -> list[int] | None:
-    """The record of a group; None where it has none, or is not there."""
+def read_array(node: h5g.GroupID, key: bytes, kinds: str, axes: int) -> Array:
+    """A dataset of one of these kinds of numbers (NumPy's letters), with so many axes, as it is stored.
+
+    Raises KeyError where there is none and ValueError where it is something else, which may be made to do harm.
+    """
+    if is_link(node, key):
+        raise ValueError(f"{key.decode()} is a link to elsewhere")
+    data = h5o.open(node, key)
+    if not isinstance(data, h5d.DatasetID):
+        raise ValueError(f"{key.decode()} is no dataset")
+    shape, kind = data.shape or (), data.dtype
+    if kind.kind not in kinds or len(shape) != axes or data.get_create_plist().get_external_count():
+        raise ValueError(f"{key.decode()} is an array of {kind} and shape {shape}")
+    if math.prod(shape) > _MOST_NUMBERS:
+        raise ValueError(f"{key.decode()} has {math.prod(shape)} numbers, which is too many")
+    values = np.empty(shape, dtype=kind)
+    if values.size:
+        data.read(_ALL, _ALL, values)
+    return values
+
+
+def is_link(parent: h5g.GroupID, name: bytes) -> bool:
+    """Whether a name leads elsewhere in the file, or out of it. Stores have no such names, and none is followed."""
+    return bool(parent.links.get_info(name).type != h5l.TYPE_HARD)
+
+
+def read_record(parent: h5g.GroupID, name: bytes, words: int) -> list[int] | None:
+    """The record of a group, so many words; None where it has none. Raises ValueError, KeyError where it is no item."""
+    if is_link(parent, name):
+        raise ValueError("a link to elsewhere")
     try:
-        words = h5a.open(parent, _RECORD, obj_name=name)
+        record = h5a.open(parent, _RECORD, obj_name=name)
     except KeyError:
         return None
-    values = np.empty(words.shape, dtype=np.uint64)
-    words.read(values, mtype=_WORD)
+    if record.shape != (words,):
+        raise ValueError(f"its record has the shape {record.shape}")
+    values = np.empty(words, dtype=np.uint64)
+    record.read(values, mtype=_WORD)
     found: list[int] = values.tolist()
     return found
 
@@ -60,10 +93,18 @@ def change_record(parent: h5g.GroupID, name: bytes, record: Sequence[int]) -> No
 
 
 def read_table(file: h5py.File) -> dict[str, Any] | None:
-    """What write_table wrote; None where there is no such thing. Raises ValueError."""
+    """What write_table wrote; None where there is no such thing. Raises ValueError, TypeError, KeyError."""
     text = file.attrs.get(MADE_BY)
-    table: dict[str, Any] = json.loads(text) if text else {}
-    return table if "made" in table else None
+    if text is None:
+        return None
+    table: dict[str, Any] = json.loads(text)
+    sound = isinstance(table["made"], dict) and isinstance(table["kind"], str) and isinstance(table["unused"], int)
+    for key, entry in table["made"].items() if sound else ():
+        counts = entry["items"], entry["points"]
+        sound = sound and int(key, 16) >= 0 and isinstance(entry["by"], dict) and {*map(type, counts)} == {int}
+    if not sound:
+        raise ValueError("its attribute lgbatch is not what lgbatch writes")
+    return table
 
 
 def write_table(root: h5g.GroupID, table: Mapping[str, Any]) -> None:
@@ -93,7 +134,11 @@ def link_names(group: h5g.GroupID) -> list[bytes]:
 
 def open_group(parent: h5g.GroupID, name: bytes, *, make: bool = False) -> h5g.GroupID:
     """A group in a group, made, with those on the way to it, where it is not there. Raises KeyError, ValueError."""
-    return h5g.create(parent, name, lcpl=_link(), gcpl=_untimed_group()) if make else h5g.open(parent, name)
+    if make:
+        return h5g.create(parent, name, lcpl=_link(), gcpl=_untimed_group())
+    if is_link(parent, name):
+        raise ValueError("a link to elsewhere")
+    return h5g.open(parent, name)
 
 
 def write_number(node: h5py.h5d.DatasetID, name: bytes, value: float) -> None:

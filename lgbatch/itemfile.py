@@ -27,6 +27,9 @@ from lgbatch.hdf5 import Array
 from lgbatch.journal import JournaledFile, journal_path, recover, write_synced
 from lgbatch.provenance import Provenance, fingerprint
 
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+"""What reading a damaged file raises."""
+
 
 class Store:
     """An HDF5 file, opened for reading or, with `append`, for adding items that become lasting at `commit`."""
@@ -35,6 +38,8 @@ class Store:
     """What the items are."""
     room = 0
     """Words to set aside in an item's header, for the names and the record that do not fit into it as HDF5 makes it."""
+    words = 0
+    """Of an item's record."""
     _now: int
     _unused_before: int
 
@@ -158,12 +163,12 @@ class Store:
         self._unused_before = self._table["unused"]
 
     @contextmanager
-    def undamaged(self) -> Iterator[None]:
-        """What goes wrong in the block says that the file is damaged, as a StoreError."""
+    def undamaged(self, item: str = "") -> Iterator[None]:
+        """What goes wrong in the block says that the file is damaged, and in which item, as a StoreError."""
         try:
             yield
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            damage = f"{self.path} is damaged ({reason(error)})"
+        except DAMAGE as error:
+            damage = f"{self.path} is damaged ({f'{item}: ' * bool(item)}{reason(error)})"
             raise StoreError(f"{damage}: move it away, and run the step that makes it again") from None
 
     def _write(
@@ -199,8 +204,8 @@ class Store:
 
     def _record(self, parent: h5g.GroupID, name: bytes) -> list[int] | None:
         """The record of an item that is there; None where it has none."""
-        with self.undamaged():
-            return hdf5.read_record(parent, name)
+        with self.undamaged(name.decode(errors="replace")):
+            return hdf5.read_record(parent, name, self.words)
 
     def _set_record(self, parent: h5g.GroupID, name: bytes, record: Sequence[int]) -> None:
         hdf5.change_record(parent, name, record)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 
 from lgbatch.ahead import ahead
-from lgbatch.errors import ItemError
 from lgbatch.interrupt import until_stopped
 from lgbatch.matcher import Matcher, Stem, no_matches
 from lgbatch.schedule import Batch, plan
@@ -25,8 +24,8 @@ def outcomes(
 ) -> Generator[Outcome, None, None]:
     """Match the pairs, in an order that keeps few images in memory, on `workers` threads ahead of the caller.
 
-    `counts` has the keypoints of every image, and `read` gives its features; a pair of an image that it raises
-    ItemError for comes with the Failure of that image.
+    `counts` has the keypoints of every image, and `read` gives its features; a pair of an image that cannot be read, or
+    that does not fit the model, comes with the Failure of that image.
     """
     full = [pair for pair in pairs if counts[pair.a] and counts[pair.b]]
     yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
@@ -41,8 +40,8 @@ def outcomes(
     def stem_or_failure(name: str) -> Stem | Failure:
         try:
             return stems.get(name)
-        except ItemError as error:
-            return Failure("match", name, str(error), traceback.format_exc())
+        except Exception as error:  # ItemError; or ONNX Runtime's, of descriptors that are not the model's
+            return _failure(name, error)
 
     def work(batch: Batch) -> list[Outcome]:
         failed: list[Outcome] = []
@@ -57,7 +56,9 @@ def outcomes(
                 ready.append((a, b))
                 kept.append(pair)
         found = zip(kept, matching.match(ready), strict=True)
-        return failed + [(pair, _failure(pair, made) if isinstance(made, Exception) else made) for pair, made in found]
+        return failed + [
+            (pair, _failure(" ".join(pair), made) if isinstance(made, Exception) else made) for pair, made in found
+        ]
 
     names = sorted(uses)
     ids = {name: i for i, name in enumerate(names)}
@@ -68,9 +69,9 @@ def outcomes(
         yield from done
 
 
-def _failure(pair: Pair, error: Exception) -> Failure:
+def _failure(name: str, error: Exception) -> Failure:
     reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-    return Failure("match", " ".join(pair), reason, "".join(traceback.format_exception(error)))
+    return Failure("match", name, reason, "".join(traceback.format_exception(error)))
 
 
 class _Matching:

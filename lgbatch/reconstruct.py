@@ -1,34 +1,30 @@
 """COLMAP database -> verified pairs and sparse models, through pycolmap.
 
 Verification writes its two-view geometries into the database and skips the pairs that have one, so it goes on
-where it stopped. Every random seed is fixed. Verification then gives the same result with any number of threads;
+where it stopped. COLMAP does that and the mapping in a process of its own (mapping.py), which may abort. Every random
+seed is fixed. Verification then gives the same result with any number of threads;
 mapping only with one, and with more the models of a hard scene can differ visibly from run to run.
 """
 
+import contextlib
+import logging
 import shutil
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
+from lgbatch import apart
+from lgbatch.apart import Message
 from lgbatch.colmap import colmap_log_off, open_database, settle
 from lgbatch.errors import ReconstructionError
 from lgbatch.finished import Finished
-from lgbatch.interrupt import deferred
 
-if TYPE_CHECKING:
-    import pycolmap
-
-T = TypeVar("T")
-
-_TICK = 0.1  # seconds between two looks at a running COLMAP, so the longest that a Ctrl-C goes unnoticed
-_PAIRS_AT_ONCE = 100  # COLMAP looks at its cancellation token between two batches
 _ONE_THREAD_IMAGES = 100  # sets up to this are mapped on one thread: repeatable, and measured to be no slower
 _MOST_KEYPOINTS = 2**31
 _INITIAL_INLIERS = 100  # what COLMAP asks of the first pair of a model, before it relaxes
@@ -103,19 +99,25 @@ def reconstruct(
         with colmap_log_off():
             settle(database)
             lengths = _check_database(database)
-            start = time.perf_counter()
-            _verify(database, threads, progress)
-            verified = time.perf_counter()
-            matched, inliers = _count_pairs(database)
-            run = _map_globally if mapper == "global" else _map_incrementally
             usable = sum(length > 0 for length in lengths)
-            mapper_threads = 1 if usable <= _ONE_THREAD_IMAGES else threads or -1
-            models = _map(lambda out: run(database, image_folder, out, mapper_threads, usable, progress), sparse)
+            request = {
+                "database": str(database),
+                "images": str(image_folder),
+                "mapper": mapper,
+                "threads": threads,
+                "mapper_threads": 1 if usable <= _ONE_THREAD_IMAGES else threads,
+                "usable": usable,
+                "log": logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG),
+            }
+            bars = _Progress(usable, progress)
+            models = _verify_and_map(request, sparse, bars)
+            mapped = time.perf_counter()
+            matched, inliers = _count_pairs(database)
     except OSError as error:
         raise ReconstructionError(f"cannot write {sparse}: {error}") from error
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise ReconstructionError(f"COLMAP failed: {reason}; run with --debug to see its log") from error
+        raise ReconstructionError(f"COLMAP failed: {reason}; {_way_out(reason, database.parent)}") from error
     result = Reconstruction(
         images=len(lengths),
         images_with_keypoints=usable,
@@ -124,8 +126,8 @@ def reconstruct(
         most_inliers=max(inliers, default=0),
         models=models,
         older_models=not models and any(_numbered(sparse)),
-        seconds_verification=verified - start,
-        seconds_mapping=time.perf_counter() - verified,
+        seconds_verification=bars.began["mapping"] - bars.began["verification"],
+        seconds_mapping=mapped - bars.began["mapping"],
     )
     finished.save(result, [database, *_numbered(sparse)], over="import" if imported else None)
     return result
@@ -215,122 +217,64 @@ def _count_pairs(path: Path) -> tuple[int, list[int]]:
         return len(db.read_num_matches()[0]), db.read_two_view_geometry_num_inliers()[1]
 
 
-def _verify(path: Path, threads: int, progress: bool) -> None:
-    import pycolmap
+class _Progress:
+    """What COLMAP's process tells, as bars on a terminal."""
 
-    verifier = pycolmap.GeometricVerifierOptions(num_threads=threads or -1)
-    pairing = pycolmap.ExistingMatchedPairingOptions(batch_size=_PAIRS_AT_ONCE)
-    geometry = pycolmap.TwoViewGeometryOptions()
-    geometry.ransac.random_seed = 0
-    token = pycolmap.CancellationToken()
-    with _bar("verification", progress) as bar:
-        _run(lambda: pycolmap.geometric_verification(path, verifier, pairing, geometry, token), bar, token)
+    def __init__(self, images: int, shown: bool) -> None:
+        self._images, self._shown = images, shown
+        self._bar: tqdm[Any] | None = None
+        self.began: dict[str, float] = {}
+        """When verification and mapping began, by time.perf_counter."""
 
+    def __call__(self, message: Message | None) -> None:
+        if message and "begun" in message:
+            self._begin(message["begun"])
+        elif self._bar is not None and message:  # models can share images, and can be given up
+            self._bar.update(min(message["registered"], self._images - self._bar.n))
+        elif self._bar is not None:
+            self._bar.refresh()
 
-def _map_incrementally(
-    database: Path, image_folder: Path, out: Path, threads: int, images: int, progress: bool
-) -> "dict[int, pycolmap.Reconstruction]":
-    import pycolmap
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
-    options = pycolmap.IncrementalPipelineOptions(random_seed=0, num_threads=threads)
-    # Beyond the first model COLMAP drops those of under 10 images: in a small set that can be the larger one.
-    options.min_model_size = max(2, min(options.min_model_size, images // 4))
-    if images == 2:  # all tracks are of two views, and there is no better pair to start from
-        options.triangulation.ignore_two_view_tracks = False
-        options.mapper.init_min_tri_angle = 4.0
-    token = pycolmap.CancellationToken()
-    with _bar("mapping", progress, images) as bar:
-
-        def registered(count: int) -> None:
-            bar.update(min(count, images - bar.n))  # models can share images, and can be given up
-
-        return _run(
-            lambda: pycolmap.incremental_mapping(
-                database,
-                image_folder,
-                out,
-                options,
-                initial_image_pair_callback=lambda: registered(2),
-                next_image_callback=lambda: registered(1),
-                cancellation_token=token,
-            ),
-            bar,
-            token,
-        )
+    def _begin(self, what: str) -> None:
+        self.close()
+        self.began[what] = time.perf_counter()
+        total = self._images if what == "mapping" else None
+        form = None if total else "{desc}: {elapsed}"  # COLMAP does not tell how far verification is
+        self._bar = tqdm(total=total, desc=what, unit="img", bar_format=form, disable=None if self._shown else True)
 
 
-def _map_globally(
-    database: Path, image_folder: Path, out: Path, threads: int, images: int, progress: bool
-) -> "dict[int, pycolmap.Reconstruction]":
-    import pycolmap
-
-    options = pycolmap.GlobalPipelineOptions(random_seed=0, num_threads=threads)
-    with _bar("mapping", progress) as bar:
-        return _run(lambda: pycolmap.global_mapping(database, image_folder, out, options), bar)
-
-
-def _bar(what: str, progress: bool, total: int | None = None) -> "tqdm[Any]":
-    """A bar on a terminal; one that shows the time alone where COLMAP does not tell how far it is."""
-    form = None if total else "{desc}: {elapsed}"
-    return tqdm(total=total, desc=what, unit="img", bar_format=form, disable=None if progress else True)
-
-
-def _run(work: Callable[[], T], bar: "tqdm[Any]", token: "pycolmap.CancellationToken | None" = None) -> T:
-    """Run `work` in a thread: the bar's clock goes on, and a Ctrl-C is heard, while COLMAP is busy."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-    done = threading.Event()  # Thread.join, once interrupted, takes the thread for finished
-
-    def target() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            done.set()
-
-    thread = threading.Thread(target=target, daemon=True)
-    try:
-        with deferred(tell=False):  # COLMAP may keep `start` waiting; a thread that runs is always waited for
-            thread.start()
-        while not done.wait(_TICK):
-            bar.refresh()
-    except KeyboardInterrupt:
-        if token and thread.ident is not None:  # it was started
-            token.cancel()
-            done.wait()
-        raise
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
-def _map(run: "Callable[[Path], dict[int, pycolmap.Reconstruction]]", sparse: Path) -> tuple[Model, ...]:
+def _verify_and_map(request: Message, sparse: Path, progress: _Progress) -> tuple[Model, ...]:
     draft = sparse.with_name(sparse.name + ".partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        found = run(draft)
-        order = sorted(found, key=lambda i: (-found[i].num_reg_images(), -found[i].num_points3D()))
-        if order:
-            _swap_in([draft / str(i) for i in order], sparse, draft / "old")
-        return tuple(_describe(found[i]) for i in order)
+        found = apart.run("lgbatch.mapping", request | {"out": str(draft)}, progress, show=request["log"])["models"]
+        if found:
+            _swap_in([draft / name for name, _ in found], sparse, draft / "old")
+        return tuple(Model(**described) for _, described in found)
     finally:
+        progress.close()
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _way_out(reason: str, folder: Path) -> str:
+    """What to do about what COLMAP said, as the end of a sentence."""
+    if any(word in reason for word in ("locked", "busy", "factory")):  # the factory opens databases
+        return "close other programs that use the database, and run again"
+    if "SIGKILL" in reason:
+        return "was memory short? The same command goes on from what is verified"
+    if any(word in reason for word in ("disk", "full", "I/O", "SQLite", "open", "write")):
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(folder).free
+            return f"is the disk full ({free / 1e6:.0f} MB are free)? The same command goes on from what is verified"
+    return "run with --debug to see its log"
 
 
 def _numbered(sparse: Path) -> list[Path]:
     return [folder for folder in sparse.iterdir() if folder.name.isdecimal()] if sparse.is_dir() else []
-
-
-def _describe(model: "pycolmap.Reconstruction") -> Model:
-    return Model(
-        registered_images=model.num_reg_images(),
-        points3D=model.num_points3D(),
-        observations=model.compute_num_observations(),
-        mean_reprojection_error=model.compute_mean_reprojection_error(),
-        mean_track_length=model.compute_mean_track_length(),
-    )
 
 
 def _swap_in(models: list[Path], sparse: Path, old: Path) -> None:

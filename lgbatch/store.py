@@ -13,19 +13,20 @@ written by hloc are read as well (its keypoint_scores, its half precision, its p
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence, Set
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from h5py import h5d, h5g, h5o
 
 from lgbatch.errors import ItemError
-from lgbatch.hdf5 import Array, link_names, open_group, write_number
-from lgbatch.itemfile import Store, reason
+from lgbatch.hdf5 import Array, is_link, link_names, open_group, read_array, read_record, write_number
+from lgbatch.itemfile import DAMAGE, Store, reason
 from lgbatch.provenance import UNKNOWN, ImageRecord, PairRecord, version_of
 from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair, PhotoFile
 
 _IMAGES = "lgbatch_image_folder"
+_LONGEST_SIDE = 1 << 31
 _OPEN_GROUPS = 256  # of first images: pairs come in blocks of few images
 
 
@@ -34,6 +35,7 @@ class FeatureStore(Store):
 
     kind = "features"
     room = 20
+    words = 6
     _listed: set[str] | None = None
 
     def names(self) -> list[str]:
@@ -55,34 +57,37 @@ class FeatureStore(Store):
         return ImageRecord(made, version, count, PhotoFile(digest, size, mtime_ns) if digest else None)
 
     def count(self, name: str) -> int:
-        """How many keypoints an image has; raises KeyError when it is not there."""
-        return int(self._file[name]["keypoints"].shape[0])
+        """How many keypoints an image has; raises as `keypoints`."""
+        return len(self.keypoints(name))
 
     def keypoints(self, name: str) -> FloatArray:
-        """(N, 2) float32; raises KeyError when the image is not there."""
-        return np.asarray(self._file[name]["keypoints"], dtype=np.float32)
+        """(N, 2) float32; raises KeyError when the image is not there, and StoreError when they are damaged."""
+        node = self._node(name)
+        with self.undamaged(name):
+            return _keypoints(node)
 
     def image_size(self, name: str) -> tuple[int, int]:
-        """(width, height) of the original image; raises KeyError when the image or its size is not there."""
-        width, height = self._file[name]["image_size"][()]
-        return int(width), int(height)
+        """(width, height) of the original image; raises as `keypoints`."""
+        node = self._node(name)
+        with self.undamaged(name):
+            return _image_size(node)
 
     def read(self, name: str) -> Features:
         """Read an image's features. Raises ItemError when they are not there or damaged."""
         try:
-            group = self._file[name]
-            scores = group["scores" if "scores" in group else "keypoint_scores"]
-            width, height = group["image_size"][()]
+            node = self._node(name)
+            scores = b"scores" if node.links.exists(b"scores") else b"keypoint_scores"
             features = Features(
-                keypoints=_floats(group["keypoints"][()]),
-                scores=_floats(scores[()]),
-                descriptors=_floats(group["descriptors"][()].T),  # HDF5's own conversion takes three times as long
-                image_size=(int(width), int(height)),
+                keypoints=_keypoints(node),
+                scores=_floats(read_array(node, scores, "f", 1)),
+                descriptors=_floats(read_array(node, b"descriptors", "f", 2).T),
+                image_size=_image_size(node),
             )
-        except (KeyError, OSError, ValueError, TypeError) as error:
+            record = read_record(self._root, name.encode(), self.words)
+        except DAMAGE as error:
             raise ItemError(f"no features of {name} in {self.path.name} ({reason(error)})") from None
         rows = len(features.keypoints), len(features.scores), len(features.descriptors)
-        if len(set(rows)) != 1 or features.keypoints.shape[1:] != (2,):
+        if len({*rows, record[-1] if record else rows[0]}) != 1:
             raise ItemError(f"features of {name} do not fit together: {rows} keypoints, scores and descriptors")
         return features
 
@@ -90,7 +95,7 @@ class FeatureStore(Store):
     def image_folder(self) -> Path | None:
         """Where the images were when they were extracted; None when the file does not say."""
         text = self._file.attrs.get(_IMAGES)
-        return Path(text) if text else None
+        return Path(text) if text and isinstance(text, str) else None
 
     def set_image_folder(self, folder: Path) -> None:
         """Remember where the images are."""
@@ -127,6 +132,11 @@ class FeatureStore(Store):
         words = record.made, record.version, *_photo_words(photo), record.keypoints
         self._set_record(self._root, name.encode(), words)
 
+    def _node(self, name: str) -> h5g.GroupID:
+        if name not in self:
+            raise KeyError(name)
+        return open_group(self._root, name.encode())
+
     def _names(self) -> set[str]:
         if self._listed is None:
             with self.undamaged():
@@ -138,13 +148,15 @@ class MatchStore(Store):
     """Matches by pair, in the order in which the pair was matched."""
 
     kind = "matches"
+    words = 4
     _listed: set[bytes] | None = None
 
     def groups(self) -> Iterator[tuple[str, str]]:
         """The flattened names of all pairs in it."""
         for first in sorted(self._firsts()):
+            group = self._group(first)
             with self.undamaged():
-                seconds = link_names(self._group(first))
+                seconds = link_names(group)
             for second in seconds:
                 yield first.decode(), second.decode()
 
@@ -160,8 +172,9 @@ class MatchStore(Store):
 
     def count(self, first: str, second: str) -> int:
         """How many matches a pair has, by its names in `groups`."""
-        with self.undamaged():
-            return int(np.count_nonzero(self._file[first][second]["matches0"][()] >= 0))
+        group = self._group(first.encode())
+        with self.undamaged(f"{first} {second}"):
+            return int(np.count_nonzero(_matches0(open_group(group, second.encode())) >= 0))
 
     def record(self, pair: Pair) -> PairRecord | None:
         """What a pair says of itself, versions in the order of `pair`; None when it is not there."""
@@ -175,15 +188,21 @@ class MatchStore(Store):
         return PairRecord(made, (second, first) if found[2] else (first, second), count)
 
     def read(self, pair: Pair) -> Matches:
-        """Read a pair; columns are in the order of `pair`. Raises KeyError when it is not there."""
+        """Read a pair; columns are in the order of `pair`.
+
+        Raises KeyError when it is not there, and StoreError when it is damaged.
+        """
         found = self._find(pair)
         if found is None:
             raise KeyError(pair)
         first_name, second_name, swapped = found
-        group = self._file[first_name + b"/" + second_name]
-        matches0 = np.asarray(group["matches0"], dtype=np.int32)
+        with self.undamaged(" ".join(pair)):
+            node = open_group(self._group(first_name), second_name)
+            matches0, scores0 = _matches0(node), _floats(read_array(node, b"matching_scores0", "f", 1))
+            if len(matches0) != len(scores0):
+                raise ValueError(f"{len(matches0)} matches0 and {len(scores0)} matching_scores0")
         first = np.flatnonzero(matches0 >= 0).astype(np.int32)
-        scores = np.asarray(group["matching_scores0"], dtype=np.float32)[first]
+        scores = scores0[first]
         columns = (matches0[first], first) if swapped else (first, matches0[first])
         indices = np.stack(columns, axis=1)
         order = np.argsort(indices[:, 0])
@@ -241,7 +260,9 @@ class MatchStore(Store):
         """The group of the pairs of a first image; the last ones are kept open."""
         group = self._opened.get(first)
         if group is None:
-            group = self._opened[first] = open_group(self._root, first, make=make)
+            with nullcontext() if make else self.undamaged(first.decode(errors="replace")):
+                group = open_group(self._root, first, make=make)
+            self._opened[first] = group
             self._firsts().add(first)
             if len(self._opened) > _OPEN_GROUPS:
                 self._opened.popitem(last=False)
@@ -257,8 +278,29 @@ def flat(pair: Pair) -> tuple[str, str]:
     return pair.a.replace("/", "-"), pair.b.replace("/", "-")
 
 
-def _floats(values: Any) -> FloatArray:
-    return np.asarray(values).astype(np.float32, order="C", copy=False)
+def _floats(values: Array) -> FloatArray:
+    return values.astype(np.float32, order="C", copy=False)  # HDF5's own conversion takes three times as long
+
+
+def _keypoints(node: h5g.GroupID) -> FloatArray:
+    keypoints = _floats(read_array(node, b"keypoints", "f", 2))
+    if keypoints.shape[1] != 2 or not np.isfinite(keypoints).all():
+        raise ValueError("its keypoints are not (N, 2) finite numbers")
+    return keypoints
+
+
+def _image_size(node: h5g.GroupID) -> tuple[int, int]:
+    size = read_array(node, b"image_size", "iuf", 1).tolist()
+    if len(size) != 2 or not all(0 < side < _LONGEST_SIDE for side in size):
+        raise ValueError(f"its image_size is {size[:3]}")
+    return int(size[0]), int(size[1])
+
+
+def _matches0(node: h5g.GroupID) -> IntArray:
+    matches0 = read_array(node, b"matches0", "iu", 1)
+    if matches0.size and matches0.max() > np.iinfo(np.int32).max:
+        raise ValueError(f"its matches0 has the number {matches0.max()}")
+    return matches0.astype(np.int32, copy=False)
 
 
 def _photo_words(photo: PhotoFile | None) -> tuple[int, int, int]:
@@ -268,6 +310,8 @@ def _photo_words(photo: PhotoFile | None) -> tuple[int, int, int]:
 def _images(folder: h5g.GroupID, prefix: bytes) -> Iterator[str]:
     """Names of the groups below that have keypoints."""
     for name in link_names(folder):
+        if is_link(folder, name):
+            continue
         if folder.links.exists(name + b"/keypoints"):
             yield (prefix + name).decode()
         elif isinstance(node := h5o.open(folder, name), h5g.GroupID):

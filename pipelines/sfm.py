@@ -78,8 +78,9 @@ def _run(
             retry_failed=retry_failed,
         )
     summary.add_matched(matched)
+    unusable = {failure.name for failure in matched.failures}
     with summary.timed("import"):
-        import_stores(workspace, images, names, settings)
+        import_stores(workspace, images, [name for name in names if name not in unusable], settings)
     summary.add_reconstruction(
         reconstruct(
             workspace.database,

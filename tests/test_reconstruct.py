@@ -1,9 +1,7 @@
 """Verification and mapping, on synthetic scenes that COLMAP makes without any model."""
 
-import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from synthetic import Source, content, synthetic
 
+from lgbatch import apart
 from lgbatch import reconstruct as module
 from lgbatch.database import import_database
 from lgbatch.errors import DatabaseError, ReconstructionError
@@ -233,29 +232,70 @@ def test_an_unwritable_place_for_models(tmp_path: Path) -> None:
     assert (tmp_path / "sparse").read_text() == "a file"
 
 
-def test_interrupt_waits_for_colmap_to_stop() -> None:
-    import pycolmap
+LOCK = """
+import sqlite3, sys
+lock = sqlite3.connect(sys.argv[1], isolation_level=None)
+lock.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
 
-    # A shell that starts the tests in the background has them ignore Ctrl-C.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    token = pycolmap.CancellationToken()
-    ended = []
 
-    def work() -> None:
-        while not token.is_cancelled:
-            time.sleep(0.001)
-        time.sleep(0.05)
-        ended.append(True)
+def test_a_database_that_is_locked_amid_verification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = fill(tmp_path, synthetic(tmp_path, 24))
+    command = [sys.executable, "-c", LOCK, str(database)]
+    original, others = module._Progress.__call__, []
 
-    threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+    def lock(progress: module._Progress, message: dict[str, str] | None) -> None:
+        original(progress, message)
+        if message is None and not others:  # some tenths of a second after it has begun
+            others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            others[0].stdout.readline()
+
+    monkeypatch.setattr(module._Progress, "__call__", lock)
     try:
-        with pytest.raises(KeyboardInterrupt), module._bar("test", False) as bar:
-            module._run(work, bar, token)
+        with pytest.raises(ReconstructionError, match=r"COLMAP failed: .*close other programs"):
+            run(tmp_path)
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert ended
+        others[0].communicate()
+    assert run(tmp_path).models[0].registered_images == 24
 
 
-def test_errors_of_the_thread_reach_the_caller() -> None:
-    with pytest.raises(ZeroDivisionError), module._bar("test", False) as bar:
-        module._run(lambda: 1 / 0, bar)
+def test_a_process_that_is_killed_is_told_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, synthetic(tmp_path, 4))
+    original, start = module._Progress.__call__, apart._start
+    started = []
+    monkeypatch.setattr(apart, "_start", lambda name: started.append(start(name)) or started[-1])
+
+    def kill(progress: module._Progress, message: dict[str, str] | None) -> None:
+        original(progress, message)
+        if len(started) == 1:
+            started[0].kill()
+
+    monkeypatch.setattr(module._Progress, "__call__", kill)
+    with pytest.raises(ReconstructionError, match=r"ended by SIGKILL; was memory short"):
+        run(tmp_path)
+    assert not (tmp_path / "sparse.partial").exists()
+    assert run(tmp_path).models[0].registered_images == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_killed_with_its_parent(tmp_path: Path) -> None:
+    fill(tmp_path, synthetic(tmp_path, 60))
+    code = "import sys; from pathlib import Path; from lgbatch.reconstruct import reconstruct as r\n"
+    code += "at = Path(sys.argv[1]); r(at / 'database.db', at / 'images', at / 'sparse')"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path]) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        end = time.monotonic() + 60
+        while not (tmp_path / "sparse.partial").exists() or not children.read_text():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        child = children.read_text().split()[0]
+        time.sleep(0.3)
+        assert b"lgbatch.mapping" in Path(f"/proc/{child}/cmdline").read_bytes()
+        parent.kill()
+    end = time.monotonic() + 2
+    command = Path(f"/proc/{child}/cmdline")
+    while command.exists() and command.read_bytes():  # a process that nobody has asked about yet has none
+        assert time.monotonic() < end
+        time.sleep(0.01)

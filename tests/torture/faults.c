@@ -1,5 +1,5 @@
 /* A failing disk: every call that changes something below one folder is counted, and from a given one on they fail, or
- * the process dies, or the folder is moved away.
+ * the process dies with all of its group, or the folder is moved away.
  *
  * Loaded with LD_PRELOAD; does nothing until faults_arm is called. Calls are written to `log`, one a line.
  */
@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -20,14 +21,35 @@
 enum { COUNT, ONCE, ALWAYS, KILL, TORN, MOVE };
 
 static char root[PATH_MAX];
-static int log_file = -1, mode = COUNT, reason, at, calls;
+static int log_file = -1, mode = COUNT, reason, at;
+static int *calls; /* of this process and those that it starts */
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-void faults_arm(const char *folder, const char *log, int mode_, int at_, int reason_) {
+static void arm(const char *folder, const char *log, int mode_, int at_, int reason_) {
+    char count[PATH_MAX + 8];
+    int file;
+    snprintf(count, sizeof count, "%s.calls", log);
+    file = REAL(open)(count, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (REAL(ftruncate)(file, sizeof *calls)) abort();
+    calls = mmap(NULL, sizeof *calls, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
     strncpy(root, folder, sizeof root - 1);
+    mode = mode_, at = at_, reason = reason_;
     log_file = REAL(open)(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    mode = mode_, at = at_, reason = reason_, calls = 0;
+}
+
+void faults_arm(const char *folder, const char *log, int mode_, int at_, int reason_) {
+    arm(folder, log, mode_, at_, reason_);
+    *calls = 0;
+}
+
+/* A process that an armed one has started: LGBATCH_FAULTS has the lines folder, log, mode, at and reason. */
+__attribute__((constructor)) static void arm_child(void) {
+    char folder[PATH_MAX], log[PATH_MAX], *given = getenv("LGBATCH_FAULTS");
+    int mode_, at_, reason_;
+    if (given && sscanf(given, "%[^\n]\n%[^\n]\n%d\n%d\n%d", folder, log, &mode_, &at_, &reason_) == 5)
+        arm(folder, log, mode_, at_, reason_);
 }
 
 static int inside(const char *path) {
@@ -54,7 +76,7 @@ static int fails(const char *what, int folder, const char *path, int grows, size
     char line[PATH_MAX + 64], link[64], full[PATH_MAX + 8] = "";
     int number, now, shown, saved = errno;
     if (!is_ours(folder, path)) { errno = saved; return 0; }
-    number = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
+    number = __atomic_add_fetch(calls, 1, __ATOMIC_SEQ_CST);
     if (!path) {
         ssize_t n;
         snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
@@ -65,7 +87,7 @@ static int fails(const char *what, int folder, const char *path, int grows, size
     errno = saved;
     now = number == at || (mode == ALWAYS && number > at);
     if (mode == COUNT || !now) return 0;
-    if (mode == KILL) kill(getpid(), SIGKILL);
+    if (mode == KILL) kill(0, SIGKILL);
     if (mode == MOVE) {
         snprintf(full, sizeof full, "%s moved", root);
         if (REAL(rename)(root, full)) abort();
@@ -74,7 +96,7 @@ static int fails(const char *what, int folder, const char *path, int grows, size
     }
     if (mode == TORN) {
         *half = bytes > 1;
-        if (!*half) kill(getpid(), SIGKILL);
+        if (!*half) kill(0, SIGKILL);
         return 0;
     }
     if (!grows && (reason == ENOSPC || reason == EDQUOT)) return 0;
@@ -87,7 +109,7 @@ static int fails(const char *what, int folder, const char *path, int grows, size
 }
 
 static ssize_t halved(ssize_t done) {
-    if (mode == TORN) kill(getpid(), SIGKILL);
+    if (mode == TORN) kill(0, SIGKILL);
     return done;
 }
 

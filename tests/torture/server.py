@@ -50,6 +50,7 @@ sys.argv = ["lgbatch", *(os.fsdecode(bytes.fromhex(argument)) for argument in re
 exec(request["first"], {"__name__": "first"})
 if request["fault"]:
     root, log, *numbers = request["fault"]
+    os.environ["LGBATCH_FAULTS"] = "\n".join(map(str, request["fault"]))
     ctypes.CDLL(None).faults_arm(os.fsencode(root), os.fsencode(log), *numbers)
 status: object = 0
 try:

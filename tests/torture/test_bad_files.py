@@ -7,7 +7,6 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from torture import bad_files, figures, scene
-from torture.bad_stores import KNOWN
 from torture.process import Server
 
 
@@ -25,8 +24,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, server: Server, standins:
 
 def row(number: int, kind: str) -> ParameterSet:
     marks = [pytest.mark.slow] if number % 12 else []  # every twelfth in the short suite
-    if kind in KNOWN:
-        marks.append(pytest.mark.xfail(reason="told as a bug in lgbatch", strict=False))
     return pytest.param(kind, marks=marks)
 
 
