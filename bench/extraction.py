@@ -26,7 +26,7 @@ from lgbatch.errors import InputError, ModelError
 from lgbatch.evaluate import KnownCamera, read_strecha
 from lgbatch.export import EXTRACTORS, ensure_models
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
-from lgbatch.extract import Extractor
+from lgbatch.extract import open_extraction
 from lgbatch.models import family, stages_kind
 from lgbatch.pairs import exhaustive
 from lgbatch.pipelines import scene
@@ -115,7 +115,7 @@ class _Row:
         """Open the models, extract all photos once, and find out what their features are good for."""
         try:
             ensure_models(self._models, self._settings.extractor, ["extractor"])
-            self._extractor = Extractor(self._models, self._settings)
+            self._extractor = open_extraction(self._models, self._settings)
         except ModelError as error:
             self._values["reason"] = str(error)
             return

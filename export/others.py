@@ -39,14 +39,12 @@ Named = Iterator[tuple[str, str, onnx.ModelProto]]
 """File name without .onnx, kind, and graph."""
 
 
-def build(extractor: str, form: Form, weights: State, matcher_weights: State | None) -> Named:
-    """The graphs of a form. Without weights of a LightGlue there is the extractor alone.
+def build(extractor: str, form: Form, weights: State | None, matcher_weights: State | None) -> Named:
+    """The graphs of a form, of the extractor, its LightGlue, or both: of what there are weights.
 
     Raises KeyError when a state dict is another network's.
     """
-    network: Graph = importlib.import_module(f"lgbatch.export.{family(extractor)}").graph(weights)
-    if form.size or form.batch:
-        network = _fixed(network, form)
+    network = None if weights is None else _network(extractor, form, weights)
     tail = "" if form.precision == "fp32" else f"-{form.precision}"
     convert = {"fp32": lambda model: model, "fp16": fp16, "int8": int8}[form.precision]
 
@@ -54,10 +52,10 @@ def build(extractor: str, form: Form, weights: State, matcher_weights: State | N
         return fixed_input(model, "max_keypoints", form.max_keypoints) if form.max_keypoints else model
 
     if form.end2end:
-        assert matcher_weights is not None
+        assert network is not None and matcher_weights is not None  # the caller looks
         yield f"{extractor}-end2end{tail}", "end2end", convert(limited(end2end(network, matcher_weights)))
         return
-    if form.precision != "int8":  # its work is convolutions, which are left as they are
+    if network is not None and form.precision != "int8":  # its work is convolutions, which are left as they are
         yield f"{extractor}-extractor{tail}", "extractor", convert(limited(to_onnx(network)))
     if matcher_weights is not None:
         name = family(extractor)
@@ -66,8 +64,9 @@ def build(extractor: str, form: Form, weights: State, matcher_weights: State | N
             yield f"{name}-stages{tail}/{stage}", kind, convert(model)
 
 
-def _fixed(network: Graph, form: Form) -> Graph:
-    """The same, traced for one size of photos, or one number of them."""
+def _network(extractor: str, form: Form, weights: State) -> Graph:
+    """The extractor, for one size of photos, or one number of them, where that is asked for."""
+    network: Graph = importlib.import_module(f"lgbatch.export.{family(extractor)}").graph(weights)
     image = network.inputs["image"]
     shape = (form.batch or image.shape[0], 3, *(form.size or image.shape[2:]))
     free = [axis for axis in network.dynamic["image"] if not (form.batch if axis == 0 else form.size)]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lgbatch.matcher import positions
 from lgbatch.models import Model
 from lgbatch.types import Features, FloatArray, Matches
 
@@ -26,7 +27,7 @@ class SingleGraph:
         for side in (0, 1):
             images = [pair[side] for pair in pairs]
             feed |= {
-                f"keypoints{side}": _padded([image.keypoints for image in images]),
+                f"keypoints{side}": _padded([positions(image, self.model.family) for image in images]),
                 f"descriptors{side}": _padded([image.descriptors for image in images]),
                 f"size{side}": np.array([image.image_size for image in images], dtype=np.float32),
                 f"lengths{side}": np.array([len(image.keypoints) for image in images]),

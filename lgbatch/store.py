@@ -2,6 +2,7 @@
 
 features   one group per image, called by its name ('/' nests):
            keypoints (N, 2) float32, scores (N,) float32, descriptors (D, N) float16, image_size (2,) int64 (W, H);
+           of SIFT also scales (N,) and oris (N,) float32;
            attribute lgbatch (6,) uint64: made, version, photo's hash, size and time, N; hash 0: no photo was given
 matches    one group per pair, a.replace('/', '-') / b.replace('/', '-'):
            matches0 (N0,) int32, -1 for none; matching_scores0 (N0,) float32;
@@ -82,13 +83,17 @@ class FeatureStore(Store):
                 scores=_floats(read_array(node, scores, "f", 1)),
                 descriptors=_floats(read_array(node, b"descriptors", "f", 2).T),
                 image_size=_image_size(node),
+                scales=_of_keypoints(node, b"scales"),
+                oris=_of_keypoints(node, b"oris"),
             )
             record = read_record(self._root, name.encode(), self.words)
         except DAMAGE as error:
             raise ItemError(f"no features of {name} in {self.path.name} ({reason(error)})") from None
-        rows = len(features.keypoints), len(features.scores), len(features.descriptors)
-        if len({*rows, record[-1] if record else rows[0]}) != 1:
-            raise ItemError(f"features of {name} do not fit together: {rows} keypoints, scores and descriptors")
+        rows = [len(features.keypoints), len(features.scores), len(features.descriptors)]
+        more = [len(values) for values in (features.scales, features.oris) if values is not None]
+        if len({*rows, *more, record[-1] if record else rows[0]}) != 1:
+            counts = ", ".join(map(str, rows + more))
+            raise ItemError(f"features of {name} do not fit together: {counts} keypoints, scores, descriptors")
         return features
 
     @property
@@ -110,6 +115,8 @@ class FeatureStore(Store):
             b"descriptors": features.descriptors.T.astype(np.float16, order="C"),
             b"image_size": np.array(features.image_size, dtype=np.int64),
         }
+        if features.scales is not None and features.oris is not None:
+            arrays |= {b"scales": features.scales, b"oris": features.oris}
         record = (self.current, version_of(*arrays.values()), *_photo_words(photo), len(features.keypoints))
         node = self._write(name, self._root, name.encode(), arrays, record)
         write_number(h5d.open(node, b"keypoints"), b"uncertainty", 1.0)  # hloc's: detection noise in pixels
@@ -287,6 +294,10 @@ def _keypoints(node: h5g.GroupID) -> FloatArray:
     if keypoints.shape[1] != 2 or not np.isfinite(keypoints).all():
         raise ValueError("its keypoints are not (N, 2) finite numbers")
     return keypoints
+
+
+def _of_keypoints(node: h5g.GroupID, key: bytes) -> FloatArray | None:
+    return _floats(read_array(node, key, "f", 1)) if node.links.exists(key) else None
 
 
 def _image_size(node: h5g.GroupID) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from lgbatch.config import Settings
 from lgbatch.decode import decode
 from lgbatch.errors import InputError, ItemError
 from lgbatch.export import ensure_models
-from lgbatch.extract import Extractor
+from lgbatch.extract import open_extraction
 from lgbatch.matcher import Followed, Matcher, no_matches
 from lgbatch.models import LAYERS, default_folder, stages_kind
 from lgbatch.pipelines.match_picture import draw_matches
@@ -79,7 +79,7 @@ def run(
     photos = _decode(Path(first), settings), _decode(Path(second), settings)
     models = models or default_folder()
     ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
-    extractor, matcher = Extractor(models, settings), Matcher(models, settings)
+    extractor, matcher = open_extraction(models, settings), Matcher(models, settings)
     features = extractor.extract([photos[0]])[0], extractor.extract([photos[1]])[0]
     found = Inferred(photos, features, _follow(matcher, features))
     for file in files:
