@@ -59,7 +59,13 @@ def _graph(module: nn.Module, kind: str, state: reference.State) -> Graph:
     names, outputs = INTERFACE[kind]
     dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else WIDTH
     positions = state["posenc.Wr.weight"].shape[1]
-    per_point = {"keypoints": positions, "descriptors": dim, "x": WIDTH, "cosines": HEAD_DIM // 2, "sines": HEAD_DIM // 2}
+    per_point = {
+        "keypoints": positions,
+        "descriptors": dim,
+        "x": WIDTH,
+        "cosines": HEAD_DIM // 2,
+        "sines": HEAD_DIM // 2,
+    }
     inputs: dict[str, torch.Tensor] = {}
     free: dict[str, tuple[int, ...]] = {}
     for name in names:

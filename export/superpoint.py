@@ -39,9 +39,7 @@ class SuperPointExtractor(nn.Module):
     def __init__(self, state: reference.State) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(_conv(state, f"conv{i}{part}") for i in (1, 2, 3, 4) for part in "ab")
-        self.score, self.describe = (
-            nn.ModuleList(_conv(state, f"conv{head}{part}") for part in "ab") for head in "PD"
-        )
+        self.score, self.describe = (nn.ModuleList(_conv(state, f"conv{head}{part}") for part in "ab") for head in "PD")
         self.grey = nn.Parameter(torch.tensor(GREY)[:, None, None])
 
     def forward(self, image: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
