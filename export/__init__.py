@@ -118,7 +118,7 @@ def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, 
 
 
 def write(folder: Path, extractor: str, kind: Kind, state: "State", source: Mapping[str, str]) -> Exported:
-    """Write a model of these weights, whose name and sha256 `source` tells. Raises ModelError, and KeyError as build."""
+    """Write a model of these weights, whose name and sha256 `source` tells. Raises ModelError, KeyError."""
     from lgbatch.export.build import build, compare
     from lgbatch.export.graph import save
 

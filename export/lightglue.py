@@ -280,7 +280,8 @@ class Matcher(nn.Module):
         """Match padded pairs.
 
         keypoints (B, M or N, 2) float32, in pixels of images of `size` (B, 2) (width, height), and for SIFT (B, M or
-        N, 4) with scales in pixels and orientations in radians; descriptors (B, M or N, D); lengths (B,) int64, the valid rows of each item; threshold () float32, the least probability.
+        N, 4) with scales in pixels and orientations in radians; descriptors (B, M or N, D);
+        lengths (B,) int64, the valid rows of each item; threshold () float32, the least probability.
         Returns matches0 (B, M) int64, -1 for none, and scores (B, M) float32, 0 for none.
         """
         x0, cosines0, sines0 = self.stem(keypoints0, descriptors0, size0, lengths0)

@@ -51,9 +51,9 @@ def test_matches_and_depth_are_the_published_lightglues(made: Path, extractor: s
     sides = []
     base = random.normal(size=(300, dim)), random.uniform(0, 600, (300, 2)), random.uniform(1, 20, 300)
     for count in (300, 260):
-        descriptors = base[0] + 0.2 * random.normal(size=base[0].shape)
+        descriptors = base[0] + 0.05 * random.normal(size=base[0].shape)
         descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-        keypoints = base[1] + random.normal(size=(300, 2))
+        keypoints = base[1] + 0.3 * random.normal(size=(300, 2))
         rows = [a[:count].astype(np.float32) for a in (keypoints, base[2], descriptors, base[2], base[2] / 4)]
         more = rows[3:] if extractor == "sift" else [None, None]
         sides.append(Features(rows[0], rows[1], rows[2], (600, 480), *more))
