@@ -105,7 +105,7 @@ WEIGHTS = {
             name="superpoint_v1.pth",
             sha256="52b6708629640ca883673b5d5c097c4ddad37d8048b33f09c8ca0d69db12c40e",
             url="https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/superpoint_v1.pth",
-            license="Magic Leap's own licence: noncommercial research alone; neither it nor its models may be passed on",
+            license="Magic Leap's own licence: noncommercial research alone; it and its models may not be passed on",
         ),
         Weights(
             name="superpoint_lightglue.pth",

@@ -37,7 +37,10 @@ class SiftExtractor:
         """Take `max_keypoints`, `resize` and `threads` of the settings."""
         cv2.setNumThreads(settings.threads or available_cores())
         self._most = settings.max_keypoints
-        self._sift = cv2.SIFT_create(SPARE * self._most, LAYERS, CONTRAST, EDGE, SIGMA, enable_precise_upscale=True)
+        most = SPARE * self._most
+        self._sift = cv2.SIFT_create(  # type: ignore[attr-defined]  # OpenCV's stubs lack it
+            most, LAYERS, CONTRAST, EDGE, SIGMA, enable_precise_upscale=True
+        )
         self.provenance: Provenance = {
             "extractor": settings.extractor,
             "max_keypoints": settings.max_keypoints,
