@@ -14,6 +14,7 @@ from lgbatch import __version__, bench_cli, export_cli, store_cli
 from lgbatch.config import Settings
 from lgbatch.crawl import crawl
 from lgbatch.database import import_stores
+from lgbatch.doctor import diagnose
 from lgbatch.errors import InputError
 from lgbatch.export import ensure_models
 from lgbatch.extract import extract as extract_features
@@ -262,6 +263,14 @@ def errors(
     if not kept:
         print(f"no errors in {workspace}")
     return 0
+
+
+@command(app, "extractor", "device", "precision")
+def doctor(models: Models = None, as_json: Json = False, *, settings: Settings) -> int:
+    """Say what would be used on this machine, and what stands in the way; exit status 1 if something does."""
+    found = diagnose(models or default_folder(), settings)
+    print(json.dumps(found.values) if as_json else found.in_words())
+    return 1 if found.problems else 0
 
 
 app.add_typer(export_cli.app)

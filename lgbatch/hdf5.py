@@ -25,7 +25,17 @@ _WORD = h5t.NATIVE_UINT64
 _ALL = h5s.ALL
 _TABLE_STEP = 512  # the table's text grows by so many bytes: most commits find it as long as it was, and in its place
 
+CACHE_BYTES = 4 << 20
+
 _MOST_NUMBERS = 1 << 28  # in one array: two million descriptors
+
+
+def limit_cache(file: h5py.File) -> None:
+    """Keep HDF5's cache of what is not data at CACHE_BYTES: by itself it grows to 32 MB with the items of a file."""
+    cache = file.id.get_mdc_config()
+    cache.set_initial_size, cache.initial_size, cache.min_size, cache.max_size = True, *[CACHE_BYTES] * 3
+    cache.incr_mode, cache.flash_incr_mode, cache.decr_mode = 0, 0, 0
+    file.id.set_mdc_config(cache)
 
 
 def write_item(

@@ -56,6 +56,7 @@ class Store:
                     _create(path, {"kind": self.kind, "made": {}, "unused": 0})
                 self._journaled = JournaledFile(path)
                 self._file = h5py.File(self._journaled, "r+", libver=hdf5.FORMAT)
+            hdf5.limit_cache(self._file)
         except BlockingIOError:
             self._drop()
             raise StoreError(f"{path} is in use by another program: wait for it, or use another --workspace") from None

@@ -123,6 +123,12 @@ def choose(device: str) -> Device:
     return "cpu"
 
 
+def providers() -> list[str]:
+    """What this ONNX Runtime was built to run on."""
+    found: list[str] = ort.get_available_providers()
+    return found
+
+
 def has_openvino() -> bool:
     """Whether the package is installed."""
     return importlib.util.find_spec("openvino") is not None

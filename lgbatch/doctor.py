@@ -1,0 +1,157 @@
+"""What lgbatch would run with on this machine, and what stands in its way."""
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lgbatch.config import Settings
+from lgbatch.errors import ModelError
+from lgbatch.models import matching_precision, open_extractor, open_stages
+from lgbatch.runtime import available_cores, choose, gpu_count, has_openvino, multiplies_bfloat16, providers
+from lgbatch.summary import versions
+
+BESIDE = ("openvino", "torch", "onnx", "onnxscript", "scikit-image")
+"""Packages that are looked for besides those that a summary tells."""
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+FREE_GB = 2.0
+"""Less free disk space than this is told as a problem."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Plain values."""
+
+    values: dict[str, Any]
+
+    @property
+    def problems(self) -> list[str]:
+        """One line each: what is wrong, and what to do."""
+        return list(self.values["problems"])
+
+    def in_words(self) -> str:
+        """A few lines."""
+        v = self.values
+        lines = [
+            "versions    " + ", ".join(f"{name} {version}" for name, version in v["versions"].items()),
+            f"machine     {v['cores']} cores, {v['memory_gb']} GB of memory"
+            + (f", {' '.join(v['instructions'])}" if v["instructions"] else "")
+            + f"; NVIDIA GPUs: {v['gpus']}",
+            "runtimes    ONNX Runtime: " + ", ".join(v["providers"]),
+            f"extraction  fp32 on {v['device']}",
+            f"matching    {v['precision']} on {v['device']}: {v['reason']}",
+            f"models      {v['models_folder']}, {v['free_gb']:.1f} GB free there",
+            *(f"            {name}: {state}" for name, state in v["models"].items()),
+        ]
+        return "\n".join([*lines, *(f"problem     {problem}" for problem in v["problems"] or ["none"])])
+
+
+def diagnose(models: Path, settings: Settings) -> Diagnosis:
+    """Look at packages, processor, GPU, and the models in a folder."""
+    problems = []
+    found = versions() | _installed(BESIDE)
+    clash = side_by_side(_installed(RUNTIMES))
+    if clash:
+        problems.append(clash)
+    try:
+        device: str = choose(settings.device)
+        precision = matching_precision(settings)
+    except ModelError as error:
+        problems.append(str(error))
+        device, precision = "none", "none"
+    gpus = gpu_count()
+    if gpus and device == "cpu" and settings.device == "auto":
+        problems.append("there is a GPU, but this ONNX Runtime cannot use it: run `pip install onnxruntime-gpu`")
+    free = shutil.disk_usage(_existing(models)).free / 1e9
+    if free < FREE_GB:
+        problems.append(f"{free:.1f} GB of disk space are left at {models}: make room, or choose another with --models")
+    states = {} if device == "none" else _models(models, settings)
+    problems += [f"{name}: {state}" for name, state in states.items() if state not in ("good", "not made yet")]
+    return Diagnosis(
+        {
+            "versions": found,
+            "cores": available_cores(),
+            "memory_gb": _memory_gb(),
+            "instructions": _instructions(),
+            "gpus": gpus,
+            "providers": providers(),
+            "device": device,
+            "precision": precision,
+            "reason": _reason(device, settings),
+            "models_folder": str(models),
+            "free_gb": round(free, 1),
+            "models": states,
+            "problems": problems,
+        }
+    )
+
+
+def side_by_side(runtimes: Mapping[str, str]) -> str | None:
+    """What to do where both packages of ONNX Runtime are installed: they overwrite each other's files."""
+    if len(runtimes) < 2:
+        return None
+    names = " and ".join(f"{name} {version}" for name, version in sorted(runtimes.items()))
+    return (
+        f"{names} are both installed, and share one import name: run `pip uninstall -y {' '.join(RUNTIMES)}`, then "
+        "install one of them again"
+    )
+
+
+def _installed(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _reason(device: str, settings: Settings) -> str:
+    if device == "cuda":
+        return "there is a GPU"
+    if settings.precision != "auto":
+        return "as --precision says"
+    if not has_openvino():
+        return "OpenVINO, which computes in 8 bits, is not installed"
+    if multiplies_bfloat16():
+        return "OpenVINO is there, and the processor multiplies bfloat16 numbers"
+    return "the processor has no instructions for bfloat16 numbers, without which 8 bits are no faster"
+
+
+def _models(folder: Path, settings: Settings) -> dict[str, str]:
+    """Of the extractor that the settings name: whether its models open."""
+    states = {}
+    for name, open_model in (("extractor", open_extractor), ("LightGlue", open_stages)):
+        try:
+            open_model(folder, settings)
+            state = "good"
+        except ModelError as error:
+            state = "not made yet" if str(error).startswith("no ") else str(error)
+        states[f"{settings.extractor} {name}"] = state
+    return states
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+
+
+def _memory_gb() -> float | None:
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+
+
+def _instructions() -> list[str]:
+    """Of INSTRUCTIONS, those that the system says the processor has; nothing where it does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return [platform.machine()]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return [name for name in INSTRUCTIONS if name in flags]
