@@ -9,7 +9,7 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.match import match
-from lgbatch.matcher import Matcher, Trace
+from lgbatch.matcher import Matcher, Trace, positions
 from lgbatch.models import LAYERS, TOKENS, open_matcher
 from lgbatch.outcomes import Outcome, outcomes
 from lgbatch.pairs import write_pairs
@@ -124,7 +124,7 @@ class SingleGraph:
     def __init__(self, scene: Scene, models: Path, settings: Settings) -> None:
         """Open the model. Raises ModelError."""
         self._scene = scene
-        self._model = open_matcher(models, settings)
+        self._model, self._extractor = open_matcher(models, settings), settings.extractor
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
         self._found: dict[Pair, IntArray] = {}
         self._trace: Trace = []
@@ -143,7 +143,7 @@ class SingleGraph:
         for side in (0, 1):
             images = [self._scene.features[pair[side]] for pair in pairs]
             feed |= {
-                f"keypoints{side}": _padded([image.keypoints for image in images]),
+                f"keypoints{side}": _padded([positions(image, self._extractor) for image in images]),
                 f"descriptors{side}": _padded([image.descriptors for image in images]),
                 f"size{side}": np.array([image.image_size for image in images], dtype=np.float32),
                 f"lengths{side}": np.array([len(image.keypoints) for image in images]),

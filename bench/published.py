@@ -52,7 +52,10 @@ def tensors(features: Features, device: str = "cpu") -> dict[str, torch.Tensor]:
         return torch.from_numpy(np.ascontiguousarray(values))[None].to(device)
 
     size = torch.tensor([features.image_size], dtype=torch.float32, device=device)
-    return {"keypoints": tensor(features.keypoints), "descriptors": tensor(features.descriptors), "image_size": size}
+    taken = {"keypoints": tensor(features.keypoints), "descriptors": tensor(features.descriptors), "image_size": size}
+    if features.scales is not None and features.oris is not None:
+        taken |= {"scales": tensor(features.scales), "oris": tensor(features.oris)}
+    return taken
 
 
 def match(network: Any, first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> tuple[IntArray, int]:

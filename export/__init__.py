@@ -8,14 +8,18 @@ import importlib.util
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lgbatch import __version__
 from lgbatch.errors import ModelError
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
 from lgbatch.models import Kind, family, model_path
+
+if TYPE_CHECKING:
+    from lgbatch.export.reference import State
 
 EXTRACTORS = {
     "disk": {"extractor": "disk-depth-save.pth", "matcher": "disk_lightglue.pth"},
@@ -23,9 +27,11 @@ EXTRACTORS = {
     "aliked-n16rot": {"extractor": "aliked-n16rot.pth", "matcher": "aliked_lightglue.pth"},
     "aliked-n32": {"extractor": "aliked-n32.pth", "matcher": "aliked_lightglue.pth"},
     "aliked-t16": {"extractor": "aliked-t16.pth"},
+    "superpoint": {"extractor": "superpoint_v1.pth", "matcher": "superpoint_lightglue.pth"},
+    "sift": {"matcher": "sift_lightglue.pth"},
 }
-"""The weights of each extractor and of its LightGlue, which nobody has published for aliked-t16. The module here, and
-the reference, have the name of the family."""
+"""The weights of each extractor and of its LightGlue, which nobody has published for aliked-t16. SIFT is no network:
+it needs no model to be extracted. The module here, and the reference, have the name of the family."""
 
 KINDS: tuple[Kind, ...] = ("extractor", "stages", "stages-int8", "matcher")
 """The single-graph matcher is for other programs."""
@@ -48,6 +54,7 @@ class Exported:
 
 def ensure_models(folder: Path, extractor: str, kinds: Sequence[Kind], say: Callable[[str], None] = to_stderr) -> None:
     """Export an extractor's models when one of `kinds` is missing. Raises ModelError when it cannot be done here."""
+    kinds = [kind for kind in kinds if kind != "extractor" or "extractor" in EXTRACTORS[extractor]]
     if not set(kinds) <= set(_kinds(extractor)):
         raise ModelError(
             f"no LightGlue has been published for {extractor}: `lgbatch extract` can use it, but to match or "
@@ -92,29 +99,37 @@ def export(
 
 
 def _kinds(extractor: str) -> tuple[Kind, ...]:
-    return KINDS if "matcher" in EXTRACTORS[extractor] else ("extractor",)
+    parts = EXTRACTORS[extractor]
+    return tuple(kind for kind in KINDS if ("extractor" if kind == "extractor" else "matcher") in parts)
 
 
 def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, say: Callable[[str], None]) -> Exported:
     file = WEIGHTS[EXTRACTORS[extractor]["extractor" if kind == "extractor" else "matcher"]]
-    state = load_state(find_weights(file, path=weights, cache=folder / "weights"))
     owner = extractor if kind == "extractor" else family(extractor)
-    say(f"{owner} {kind}: exporting {file.name} ({file.license})")
+    say(f"{owner} {kind}: exporting {file.name} ({file.license})")  # the licence before the file is fetched
+    state = load_state(find_weights(file, path=weights, cache=folder / "weights"))
+    try:
+        exported = write(folder, extractor, kind, state, {"weights": file.name, "weights_sha256": file.sha256})
+    except KeyError as error:
+        raise ModelError(f"{file.name} has no entry {error}: it is not the weights of {extractor}") from None
+    shown = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in exported.parity.items())
+    say(f"{owner} {kind}: {exported.path}; against PyTorch: {shown}")
+    return exported
+
+
+def write(folder: Path, extractor: str, kind: Kind, state: "State", source: Mapping[str, str]) -> Exported:
+    """Write a model of these weights, whose name and sha256 `source` tells. Raises ModelError, and KeyError as build."""
     from lgbatch.export.build import build, compare
     from lgbatch.export.graph import save
 
     metadata = {
         "lgbatch.version": __version__,
-        "lgbatch.extractor": owner,
-        "lgbatch.weights": file.name,
-        "lgbatch.weights_sha256": file.sha256,
+        "lgbatch.extractor": extractor if kind == "extractor" else family(extractor),
+        **{f"lgbatch.{key}": value for key, value in source.items()},
         "lgbatch.settings": json.dumps({"precision": "int8" if kind == "stages-int8" else "fp32"}),
     }
     path = model_path(folder, extractor, kind)
-    try:
-        files = build(extractor, kind, state)
-    except KeyError as error:
-        raise ModelError(f"{file.name} has no entry {error}: it is not the weights of {extractor}") from None
+    files = build(extractor, kind, state)
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as drafts:
         draft = Path(drafts) / path.name
         for name, (graph, model) in files.items():
@@ -125,6 +140,4 @@ def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, 
         if path.is_dir():
             path.replace(Path(drafts) / "old")
         draft.replace(path)
-    shown = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in figures.items())
-    say(f"{owner} {kind}: {path}; against PyTorch: {shown}")
     return Exported(path, figures)

@@ -27,7 +27,13 @@ def choose(scores: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor]:
     strong = (inner > THRESHOLD).flatten(1).any(1)
     least = torch.where(strong, THRESHOLD, scores.mean((1, 2)))
     inner = torch.where(inner > least[:, None, None], inner, 0.0)
-    masked = F.pad(inner, (RADIUS, RADIUS, RADIUS, RADIUS)).flatten(1)
+    return strongest(F.pad(inner, (RADIUS, RADIUS, RADIUS, RADIUS)), max_keypoints)
+
+
+def strongest(scores: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor]:
+    """The greatest of scores (B, H, W), of which 0 is none, as `choose`."""
+    height, width = scores.shape[1:]
+    masked = scores.flatten(1)
     found = (masked > 0).sum(1)
     k = cast(int, torch.minimum(max_keypoints, found.amax(0).clamp(min=1)).item())  # no empty tensors further on
     torch._check(k >= 1)
@@ -35,18 +41,18 @@ def choose(scores: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor]:
     return torch.topk(masked, k, dim=1)[1], torch.minimum(found, max_keypoints)
 
 
-def maxima(scores: Tensor) -> Tensor:
+def maxima(scores: Tensor, radius: int = RADIUS) -> Tensor:
     """The scores (B, H, W) of local maxima, 0 elsewhere. Each round finds more, away from those that were found."""
-    found = scores == _window_max(scores)
+
+    def window_max(x: Tensor) -> Tensor:
+        return F.max_pool2d(x[:, None], 2 * radius + 1, 1, radius)[:, 0]
+
+    found = scores == window_max(scores)
     for _ in range(2):
-        near = _window_max(found.to(scores.dtype)) > 0
+        near = window_max(found.to(scores.dtype)) > 0
         rest = torch.where(near, 0.0, scores)
-        found = found | ((rest == _window_max(rest)) & ~near)
+        found = found | ((rest == window_max(rest)) & ~near)
     return torch.where(found, scores, 0.0)
-
-
-def _window_max(x: Tensor) -> Tensor:
-    return F.max_pool2d(x[:, None], WINDOW, 1, RADIUS)[:, 0]
 
 
 def refine(scores: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

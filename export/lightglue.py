@@ -144,9 +144,14 @@ class Stem(nn.Module):
     def forward(
         self, keypoints: Tensor, descriptors: Tensor, size: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keypoints (B, N, 2) in pixels, descriptors (B, N, D), size (B, 2) to x (B, N, W), cosines and sines."""
+        """Keypoints in pixels, descriptors (B, N, D), size (B, 2) to x (B, N, W), cosines and sines.
+
+        Keypoints are (B, N, 2), or where the network was trained with them (B, N, 4), with scales and orientations.
+        """
         half = size / 2
-        normalized = (keypoints - half[:, None]) / half.amax(-1)[:, None, None]
+        normalized = (keypoints[..., :2] - half[:, None]) / half.amax(-1)[:, None, None]
+        if len(self.frequencies) > 2:
+            normalized = torch.cat([normalized, keypoints[..., 2:]], -1)
         phase = normalized @ self.frequencies
         cosines, sines = torch.cos(phase), torch.sin(phase)
         return self.self_block(self.project(descriptors), cosines, sines, lengths), cosines, sines
@@ -274,8 +279,8 @@ class Matcher(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Match padded pairs.
 
-        keypoints (B, M or N, 2) float32, in pixels of images of `size` (B, 2) (width, height); descriptors (B, M or
-        N, D); lengths (B,) int64, the valid rows of each item; threshold () float32, the least probability.
+        keypoints (B, M or N, 2) float32, in pixels of images of `size` (B, 2) (width, height), and for SIFT (B, M or
+        N, 4) with scales in pixels and orientations in radians; descriptors (B, M or N, D); lengths (B,) int64, the valid rows of each item; threshold () float32, the least probability.
         Returns matches0 (B, M) int64, -1 for none, and scores (B, M) float32, 0 for none.
         """
         x0, cosines0, sines0 = self.stem(keypoints0, descriptors0, size0, lengths0)

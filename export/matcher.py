@@ -58,7 +58,14 @@ def _stage(state: reference.State, stage: str, attend: Attention) -> nn.Module:
 def _graph(module: nn.Module, kind: str, state: reference.State) -> Graph:
     names, outputs = INTERFACE[kind]
     dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else WIDTH
-    per_point = {"keypoints": 2, "descriptors": dim, "x": WIDTH, "cosines": HEAD_DIM // 2, "sines": HEAD_DIM // 2}
+    positions = state["posenc.Wr.weight"].shape[1]
+    per_point = {
+        "keypoints": positions,
+        "descriptors": dim,
+        "x": WIDTH,
+        "cosines": HEAD_DIM // 2,
+        "sines": HEAD_DIM // 2,
+    }
     inputs: dict[str, torch.Tensor] = {}
     free: dict[str, tuple[int, ...]] = {}
     for name in names:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lgbatch.errors import ModelError
 from lgbatch.export import reference
+from lgbatch.export.lightglue import WIDTH
 from lgbatch.models import LAYERS
 from lgbatch.types import FloatArray
 
@@ -117,13 +118,17 @@ def stages(folder: Path, state: reference.State, *, tolerance: float) -> Figures
 
 
 def _pairs(state: reference.State) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
-    """Three made-up pairs: keypoints (2, 3, 200, 2), descriptors (2, 3, 200, D), size (3, 2), counts (2, 3)."""
+    """Three made-up pairs: keypoints (2, 3, 200, 2 or 4), descriptors (2, 3, 200, D), size (3, 2), counts (2, 3)."""
     random = np.random.default_rng(0)
     keypoints = random.uniform(0, 640, (2, 3, 200, 2)).astype(np.float32)
-    descriptors = random.normal(size=(2, 3, 200, state["input_proj.weight"].shape[1])).astype(np.float32)
+    dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else WIDTH
+    descriptors = random.normal(size=(2, 3, 200, dim)).astype(np.float32)
     descriptors[1] = descriptors[0] + 0.5 * descriptors[1]  # the same points, seen a little differently
     keypoints[1] = keypoints[0] + random.normal(scale=3, size=keypoints[0].shape)
     descriptors /= np.linalg.norm(descriptors, axis=-1, keepdims=True)
+    if state["posenc.Wr.weight"].shape[1] == 4:
+        more = np.stack([random.uniform(1, 30, (3, 200)), random.uniform(0, 6, (3, 200))], -1).astype(np.float32)
+        keypoints = np.concatenate([keypoints, np.stack([more, 1.1 * more])], -1, dtype=np.float32)
     size = np.full((3, 2), [640, 480], np.float32)
     return keypoints, descriptors, size, np.array([[200, 150, 1], [180, 200, 40]])
 

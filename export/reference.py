@@ -43,6 +43,47 @@ def disk(state: State, image: Tensor, max_keypoints: int) -> Features:
     return torch.stack([xs, ys], 1).float(), heat[ys, xs], F.normalize(descriptors[:, ys, xs].T, dim=1)
 
 
+def superpoint(state: State, image: Tensor, max_keypoints: int) -> Features:
+    """Return SuperPoint features of image (3, H, W) RGB in 0..1, best first: keypoints (N, 2), scores (N,), (N, 256).
+
+    Chosen as by LightGlue's SuperPoint: a keypoint outdoes all within 4 pixels. Where one does, those around it are
+    out, and the rest is looked at again, twice.
+    """
+
+    def conv(x: Tensor, name: str) -> Tensor:
+        weight = state[f"{name}.weight"]
+        return F.conv2d(x, weight, state[f"{name}.bias"], padding=len(weight[0, 0]) // 2)
+
+    x = (0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2])[None, None]
+    for block in (1, 2, 3, 4):
+        if block > 1:
+            x = F.max_pool2d(x, 2)
+        x = conv(conv(x, f"conv{block}a").relu(), f"conv{block}b").relu()
+    cells = conv(conv(x, "convPa").relu(), "convPb")[0].softmax(0)[:64]
+    rows, columns = cells.shape[1:]
+    scores = cells.reshape(8, 8, rows, columns).permute(2, 0, 3, 1).reshape(8 * rows, 8 * columns)
+
+    def best_around(x: Tensor) -> Tensor:
+        return F.pad(x, (4, 4, 4, 4)).unfold(0, 9, 1).unfold(1, 9, 1).amax((2, 3))
+
+    found = scores == best_around(scores)
+    for _ in range(2):
+        out = best_around(found.float()) > 0
+        rest = scores.masked_fill(out, 0)
+        found |= (rest == best_around(rest)) & ~out
+    y, x_ = torch.nonzero(found & (scores > 0.0005), as_tuple=True)
+    inside = (y >= 4) & (y < 8 * rows - 4) & (x_ >= 4) & (x_ < 8 * columns - 4)
+    y, x_ = y[inside], x_[inside]
+    order = scores[y, x_].argsort(descending=True, stable=True)[:max_keypoints]
+    keypoints = torch.stack([x_, y], 1)[order].float()
+
+    dense = F.normalize(conv(conv(x, "convDa").relu(), "convDb")[0], dim=0)
+    # Published so: 0 is the centre of the first cell, but 1 lies 3.5 pixels beyond that of the last one.
+    last = torch.tensor([columns, rows])
+    at = (keypoints - 3.5) / (8 * last - 4.5) * (last - 1)
+    return keypoints, scores[y, x_][order], F.normalize(_sample(dense, at).T, dim=1)
+
+
 def _dense(state: State, name: str, x: Tensor) -> Tensor:
     return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
@@ -52,7 +93,8 @@ def lightglue(
 ) -> list[tuple[Tensor, Tensor]]:
     """Return what each of the nine layers makes of one pair: x (M, 256) and y (N, 256).
 
-    keypoints (N, 2), descriptors (N, D) and sizes (2,), (width, height), of both images.
+    keypoints (N, 2), or (N, 4) with scales and orientations, descriptors (N, D) and sizes (2,), (width, height), of
+    both images.
     """
 
     def feed_forward(x: Tensor, message: Tensor, block: str) -> Tensor:
@@ -81,8 +123,11 @@ def lightglue(
         message = attend(query, key, heads(_dense(state, f"{block}.to_v", y)))
         return feed_forward(x, _dense(state, f"{block}.to_out", message), block)
 
-    phases = [(k - s / 2) / (s.max() / 2) @ state["posenc.Wr.weight"].T for k, s in zip(keypoints, sizes, strict=True)]
-    x, y = (_dense(state, "input_proj", d) for d in descriptors)
+    placed = [
+        torch.cat([(k[:, :2] - s / 2) / (s.max() / 2), k[:, 2:]], 1) for k, s in zip(keypoints, sizes, strict=True)
+    ]
+    phases = [p @ state["posenc.Wr.weight"].T for p in placed]
+    x, y = (_dense(state, "input_proj", d) if "input_proj.weight" in state else d for d in descriptors)
     made = []
     for i in range(9):
         x, y = self_attention(x, phases[0], f"self_attn.{i}"), self_attention(y, phases[1], f"self_attn.{i}")

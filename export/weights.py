@@ -102,6 +102,24 @@ WEIGHTS = {
             package_bytes=101_671_462,
         ),
         Weights(
+            name="superpoint_v1.pth",
+            sha256="52b6708629640ca883673b5d5c097c4ddad37d8048b33f09c8ca0d69db12c40e",
+            url="https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/superpoint_v1.pth",
+            license="Magic Leap's own licence: for noncommercial research alone, and not to be passed on, nor the models",
+        ),
+        Weights(
+            name="superpoint_lightglue.pth",
+            sha256="6ff7040d0a497fc6639337946d7538dae07428c18f77a067a0b5a960e7cc551a",
+            url="https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/superpoint_lightglue.pth",
+            license="Apache-2.0, Copyright 2023 ETH Zurich",
+        ),
+        Weights(
+            name="sift_lightglue.pth",
+            sha256="5b52b8d9982d43532dc042606b346bb9594c9f5a4bd6f64362c63866287b4ac0",
+            url="https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/sift_lightglue.pth",
+            license="Apache-2.0, Copyright 2023 ETH Zurich",
+        ),
+        Weights(
             name="aliked_lightglue.pth",
             sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
             url="https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/aliked_lightglue.pth",

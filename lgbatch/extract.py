@@ -22,6 +22,7 @@ from lgbatch.ledger import Ledger
 from lgbatch.models import Model, model_path, open_extractor
 from lgbatch.provenance import Provenance, photo_file
 from lgbatch.runtime import available_cores
+from lgbatch.sift import SiftExtractor
 from lgbatch.store import FeatureStore
 from lgbatch.types import Failure, Features, ImageRef, Photo, PhotoFile
 
@@ -49,7 +50,7 @@ class Extracted:
 
 
 class Extractor:
-    """A batch of photos of one shape in, features out."""
+    """A batch of photos of one shape in, features out, by a network."""
 
     def __init__(self, models: Path, settings: Settings) -> None:
         """Open the extractor's model. Raises ModelError as models.open_extractor."""
@@ -75,6 +76,11 @@ class Extractor:
             Features(to_original(keypoints[:count], shape, photo.size), scores[:count], descriptors[:count], photo.size)
             for photo, keypoints, scores, descriptors, count in zip(photos, *outputs, strict=True)
         ]
+
+
+def open_extraction(models: Path, settings: Settings) -> Extractor | SiftExtractor:
+    """What extracts the features that the settings name. Raises ModelError as models.open_extractor."""
+    return SiftExtractor(settings) if settings.extractor == "sift" else Extractor(models, settings)
 
 
 def extract(
@@ -108,7 +114,7 @@ def extract(
     before = finished.result(Extracted, failures=Failure)
     if before and ledger.settled(before.failures):
         return replace(before, new=0)
-    extractor = Extractor(models, settings)
+    extractor = open_extraction(models, settings)
     try:
         store_path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -153,7 +159,7 @@ def extract(
 
 
 def _features(
-    refs: Sequence[ImageRef], extractor: Extractor, settings: Settings, files: dict[str, PhotoFile]
+    refs: Sequence[ImageRef], extractor: Extractor | SiftExtractor, settings: Settings, files: dict[str, PhotoFile]
 ) -> Iterator[tuple[str, Features | Failure]]:
     """What becomes of each photo; what its file was, which is looked at first, is added to `files`."""
 
@@ -174,7 +180,9 @@ def _features(
             yield from _extract_or_fail(extractor, batch)
 
 
-def _extract_or_fail(extractor: Extractor, photos: Sequence[Photo]) -> Iterator[tuple[str, Features | Failure]]:
+def _extract_or_fail(
+    extractor: Extractor | SiftExtractor, photos: Sequence[Photo]
+) -> Iterator[tuple[str, Features | Failure]]:
     try:
         outcome = extractor.extract(photos)
     except Exception as error:  # out of memory, say; ONNX Runtime has a class for each status code

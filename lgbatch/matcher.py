@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.config import Settings
+from lgbatch.errors import ItemError
 from lgbatch.models import LAYERS, open_stages
 from lgbatch.runtime import Array
 from lgbatch.schedule import pack
@@ -73,18 +74,19 @@ class Matcher:
     def __init__(self, models: Path, settings: Settings) -> None:
         """Open the stages of an extractor's LightGlue. Raises ModelError as models.open_stages."""
         self.stages = open_stages(models, settings)
+        self._extractor = settings.extractor
         self._depth = np.float32(settings.depth_confidence)
         self._width = settings.width_confidence
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
         self.trace: Trace | None = None  # where there is a list, it is added to
 
     def stem(self, features: Features) -> Stem:
-        """What depends on one image alone; it has at least one keypoint."""
+        """What depends on one image alone; it has at least one keypoint. Raises ItemError as `positions`."""
         count = len(features.keypoints)
         outputs = self._run(
             "stem",
             {
-                "keypoints": self._padded([features.keypoints]),
+                "keypoints": self._padded([positions(features, self._extractor)]),
                 "descriptors": self._padded([features.descriptors]),
                 "size": np.array([features.image_size], dtype=np.float32),
                 "lengths": np.array([count]),
@@ -180,6 +182,18 @@ class Matcher:
         for row, value in enumerate(values):
             padded[row, : len(value)] = value
         return padded
+
+
+def positions(features: Features, extractor: str) -> FloatArray:
+    """What an extractor's LightGlue takes as keypoints: (N, 2), or for SIFT (N, 4) with scales and orientations.
+
+    Raises ItemError when features that are to be SIFT's have none.
+    """
+    if extractor != "sift":
+        return features.keypoints
+    if features.scales is None or features.oris is None:
+        raise ItemError("no scales and orientations, as SIFT has: extract it again with --extractor sift")
+    return np.column_stack([features.keypoints, features.scales, features.oris])
 
 
 def confidence_threshold(layer: int) -> np.float32:

@@ -2,6 +2,7 @@
 
 features   one group per image, called by its name ('/' nests):
            keypoints (N, 2) float32, scores (N,) float32, descriptors (D, N) float16, image_size (2,) int64 (W, H);
+           of SIFT also scales (N,) and oris (N,) float32;
            attribute lgbatch (6,) uint64: made, version, photo's hash, size and time, N; hash 0: no photo was given
 matches    one group per pair, a.replace('/', '-') / b.replace('/', '-'):
            matches0 (N0,) int32, -1 for none; matching_scores0 (N0,) float32;
@@ -78,6 +79,8 @@ class FeatureStore(Store):
                 scores=_floats(scores[()]),
                 descriptors=_floats(group["descriptors"][()].T),  # HDF5's own conversion takes three times as long
                 image_size=(int(width), int(height)),
+                scales=_floats(group["scales"][()]) if "scales" in group else None,
+                oris=_floats(group["oris"][()]) if "oris" in group else None,
             )
         except (KeyError, OSError, ValueError, TypeError) as error:
             raise ItemError(f"no features of {name} in {self.path.name} ({reason(error)})") from None
@@ -105,6 +108,8 @@ class FeatureStore(Store):
             b"descriptors": features.descriptors.T.astype(np.float16, order="C"),
             b"image_size": np.array(features.image_size, dtype=np.int64),
         }
+        if features.scales is not None and features.oris is not None:
+            arrays |= {b"scales": features.scales, b"oris": features.oris}
         record = (self.current, version_of(*arrays.values()), *_photo_words(photo), len(features.keypoints))
         node = self._write(name, self._root, name.encode(), arrays, record)
         write_number(h5d.open(node, b"keypoints"), b"uncertainty", 1.0)  # hloc's: detection noise in pixels

@@ -63,6 +63,10 @@ class Features:
     """(N, D) float32, each row of unit length."""
     image_size: tuple[int, int]
     """(width, height) of the original image."""
+    scales: FloatArray | None = None
+    """(N,) float32, SIFT's diameter of a keypoint, in pixels of the photo as the extractor saw it; others have none."""
+    oris: FloatArray | None = None
+    """(N,) float32, SIFT's orientation of a keypoint, radians in 0..2 pi, clockwise from x; others have none."""
 
 
 class Pair(NamedTuple):
