@@ -91,11 +91,13 @@ def _dense(state: State, name: str, x: Tensor) -> Tensor:
 def lightglue(
     state: State, keypoints: tuple[Tensor, Tensor], descriptors: tuple[Tensor, Tensor], sizes: tuple[Tensor, Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return what each of the nine layers makes of one pair: x (M, 256) and y (N, 256).
+    """Return what each layer makes of one pair: x (M, W) and y (N, W).
 
     keypoints (N, 2), or (N, 4) with scales and orientations, descriptors (N, D) and sizes (2,), (width, height), of
     both images.
     """
+    frequencies = state["posenc.Wr.weight"]
+    head_dim = 2 * len(frequencies)
 
     def feed_forward(x: Tensor, message: Tensor, block: str) -> Tensor:
         hidden = _dense(state, f"{block}.ffn.0", torch.cat([x, message], 1))
@@ -103,7 +105,7 @@ def lightglue(
         return x + _dense(state, f"{block}.ffn.3", F.gelu(hidden))
 
     def heads(x: Tensor) -> Tensor:
-        return x.unflatten(1, (4, -1)).transpose(0, 1)
+        return x.unflatten(1, (-1, head_dim)).transpose(0, 1)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         weights = (query @ key.transpose(1, 2) / query.shape[2] ** 0.5).softmax(2)
@@ -114,7 +116,7 @@ def lightglue(
         return torch.view_as_real(turned).flatten(2)
 
     def self_attention(x: Tensor, phase: Tensor, block: str) -> Tensor:
-        query, key, value = _dense(state, f"{block}.Wqkv", x).unflatten(1, (4, -1, 3)).permute(3, 1, 0, 2)
+        query, key, value = _dense(state, f"{block}.Wqkv", x).unflatten(1, (-1, head_dim, 3)).permute(3, 1, 0, 2)
         message = attend(rotate(query, phase), rotate(key, phase), value)
         return feed_forward(x, _dense(state, f"{block}.out_proj", message), block)
 
@@ -126,10 +128,10 @@ def lightglue(
     placed = [
         torch.cat([(k[:, :2] - s / 2) / (s.max() / 2), k[:, 2:]], 1) for k, s in zip(keypoints, sizes, strict=True)
     ]
-    phases = [p @ state["posenc.Wr.weight"].T for p in placed]
+    phases = [p @ frequencies.T for p in placed]
     x, y = (_dense(state, "input_proj", d) if "input_proj.weight" in state else d for d in descriptors)
     made = []
-    for i in range(9):
+    for i in range(sum(name.endswith(".final_proj.weight") for name in state)):
         x, y = self_attention(x, phases[0], f"self_attn.{i}"), self_attention(y, phases[1], f"self_attn.{i}")
         x, y = cross_attention(x, y, f"cross_attn.{i}"), cross_attention(y, x, f"cross_attn.{i}")
         made.append((x, y))
@@ -137,17 +139,17 @@ def lightglue(
 
 
 def confidence(state: State, x: Tensor, layer: int) -> Tensor:
-    """Return how sure each point of x (N, 256) is of its match after a layer but the last: (N,) in 0..1."""
+    """Return how sure each point of x (N, W) is of its match after a layer but the last: (N,) in 0..1."""
     return _dense(state, f"token_confidence.{layer}.token.0", x)[:, 0].sigmoid()
 
 
 def matchability(state: State, x: Tensor, layer: int) -> Tensor:
-    """Return how likely each point of x (N, 256) has a match, after a layer: (N,) in 0..1."""
+    """Return how likely each point of x (N, W) has a match, after a layer: (N,) in 0..1."""
     return _dense(state, f"log_assignment.{layer}.matchability", x)[:, 0].sigmoid()
 
 
 def assignment(state: State, x: Tensor, y: Tensor, layer: int) -> Tensor:
-    """Return the assignment probabilities (M, N) of x (M, 256) and y (N, 256) after a layer."""
+    """Return the assignment probabilities (M, N) of x (M, W) and y (N, W) after a layer."""
     name = f"log_assignment.{layer}.final_proj"
     similarity = _dense(state, name, x) @ _dense(state, name, y).T / x.shape[1] ** 0.5
     both = similarity.softmax(1) * similarity.softmax(0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
-from lgbatch.models import LAYERS, open_stages
+from lgbatch.models import open_stages, shape
 from lgbatch.runtime import Array
 from lgbatch.schedule import pack
 from lgbatch.types import Features, FloatArray, IntArray, Matches
@@ -35,7 +35,7 @@ class Stem:
     """(N, W) float32."""
     cosines: FloatArray
     sines: FloatArray
-    """(N, W / 8) float32: the rotary positions."""
+    """(N, D / 2) float32, D the width of a head: the rotary positions."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class _Pair:
     points: int
     """Of both images, before any left."""
     matches: Matches = field(default_factory=lambda: no_matches())
-    stop: int = LAYERS
+    stop: int = 0
     """Layers that it went through."""
 
     @property
@@ -75,6 +75,7 @@ class Matcher:
         """Open the stages of an extractor's LightGlue. Raises ModelError as models.open_stages."""
         self.stages = open_stages(models, settings)
         self._extractor = settings.extractor
+        self.shape = shape(settings.extractor)
         self._depth = np.float32(settings.depth_confidence)
         self._width = settings.width_confidence
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
@@ -102,7 +103,7 @@ class Matcher:
         """As `match`, and after how many layers each pair was done."""
         every = [_Pair((_side(first), _side(second)), len(first.x) + len(second.x)) for first, second in pairs]
         active = every
-        for layer in range(LAYERS):
+        for layer in range(self.shape.layers):
             done = []
             for batch in _batches(active, tokens):
                 done += self._advance(batch, layer)
@@ -121,7 +122,7 @@ class Matcher:
             for side, x in zip(pair.sides, outputs[:2], strict=True):
                 side.x = x[row, : len(side.x)]
             pair.stop = layer + 1
-            if layer == LAYERS - 1:
+            if layer == self.shape.layers - 1:
                 done.append(pair)
                 continue
             decisions = [output[row] for output in outputs[2:]]
@@ -140,7 +141,7 @@ class Matcher:
         if self._depth < 0:
             return False
         m, n = pair.lengths
-        limit = confidence_threshold(layer)
+        limit = confidence_threshold(layer, self.shape.layers)
         unsure = np.count_nonzero(decisions[0][:m] < limit) + np.count_nonzero(decisions[2][:n] < limit)
         return bool(np.float32(1) - np.float32(unsure) / np.float32(pair.points) > self._depth)
 
@@ -149,7 +150,7 @@ class Matcher:
             count = len(side.x)
             keep = matchability[:count] > np.float32(1 - self._width)
             if self._depth >= 0:  # a point that is not sure yet is never dropped
-                keep |= confidence[:count] <= confidence_threshold(layer)
+                keep |= confidence[:count] <= confidence_threshold(layer, self.shape.layers)
             if not keep.all():
                 side.keep(keep)
 
@@ -196,9 +197,9 @@ def positions(features: Features, extractor: str) -> FloatArray:
     return np.column_stack([features.keypoints, features.scales, features.oris])
 
 
-def confidence_threshold(layer: int) -> np.float32:
-    """How sure a point must be of its match after a layer, counted from 0: it falls from 0.9 towards 0.8."""
-    return np.float32(0.8 + 0.1 * np.exp(-4.0 * layer / LAYERS))
+def confidence_threshold(layer: int, layers: int) -> np.float32:
+    """How sure a point must be of its match after a layer (from 0) of `layers`: it falls from 0.9 towards 0.8."""
+    return np.float32(0.8 + 0.1 * np.exp(-4.0 * layer / layers))
 
 
 def no_matches() -> Matches:

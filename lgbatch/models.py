@@ -32,7 +32,6 @@ TOKENS: dict[Device, int] = {"cpu": 4096, "cuda": 131072}
 INT8_TOKENS = 2048
 """Larger batches are no faster there, and each size of batch is one more shape to compile."""
 
-LAYERS = 9
 _SIDES = [f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)]
 _PAIR = ["x0", "x1", "lengths0", "lengths1"]
 _MATCHES = ["matches0", "scores"]
@@ -47,6 +46,30 @@ INTERFACE: dict[str, tuple[list[str], list[str]]] = {
     "head": ([*_PAIR, "threshold"], _MATCHES),
 }
 """Inputs and outputs, by name and in order, of every graph; their shapes are told where the graphs are made."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large a LightGlue is."""
+
+    layers: int = 9
+    width: int = 256
+    """Numbers that describe a point between the layers."""
+    heads: int = 4
+
+    @property
+    def head_dim(self) -> int:
+        """Numbers of a point that one head of attention sees."""
+        return self.width // self.heads
+
+
+SHAPES = {"xfeat": Shape(layers=6, width=96, heads=1)}
+"""By family; the others are as published first."""
+
+
+def shape(extractor: str) -> Shape:
+    """How large an extractor's LightGlue is."""
+    return SHAPES.get(family(extractor), Shape())
 
 
 @dataclass(frozen=True)
@@ -109,11 +132,11 @@ def default_folder() -> Path:
     return base / "lgbatch"
 
 
-def stage_names() -> dict[str, str]:
-    """The stages of the staged matcher, in order, and which of INTERFACE each is."""
-    layers = {f"layer{i}": "layer" for i in range(LAYERS)}
-    layers |= {"layer0": "first layer", f"layer{LAYERS - 1}": "last layer"}
-    return {"stem": "stem", **layers, **{f"head{i}": "head" for i in range(LAYERS)}}
+def stage_names(layers: int) -> dict[str, str]:
+    """The stages of a staged matcher of that many layers, in order, and which of INTERFACE each is."""
+    between = {f"layer{i}": "layer" for i in range(layers)}
+    between |= {"layer0": "first layer", f"layer{layers - 1}": "last layer"}
+    return {"stem": "stem", **between, **{f"head{i}": "head" for i in range(layers)}}
 
 
 def family(extractor: str) -> str:
@@ -173,7 +196,7 @@ def open_stages(folder: Path, settings: Settings) -> Stages:
     workers = settings.threads or available_cores()
     path = model_path(folder, settings.extractor, stages_kind(settings))
     models = {}
-    for stage, kind in stage_names().items():
+    for stage, kind in stage_names(shape(settings.extractor).layers).items():
         quick = precision == "int8" and kind.endswith("layer")
         models[stage] = _open(path / f"{stage}.onnx", settings.extractor, kind, device, streams=workers, quick=quick)
     return Stages(models, device, precision)
