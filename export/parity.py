@@ -78,7 +78,7 @@ def matcher(model: Path, state: reference.State) -> Figures:
         error = max(error, _largest(probability.numpy() - scores[b, :m]))
     points = int(counts[0].sum())
     figures = {"points": points, "matches": found, "same_matches": same / points, "score_error": error}
-    return _judge(model, figures, found > 100 and figures["same_matches"] >= 0.995 and error < 1e-2)
+    return _judge(model, figures, found > 50 and figures["same_matches"] >= 0.995 and error < 1e-2)
 
 
 def stages(folder: Path, state: reference.State, *, tolerance: float) -> Figures:

@@ -265,3 +265,50 @@ def _sample(x: Tensor, places: Tensor) -> Tensor:
     size = torch.tensor(x.shape[:0:-1])
     at = (2 * places + 1) / size - 1
     return F.grid_sample(x[None], at[None, None], align_corners=False)[0, :, 0]
+
+
+def xfeat(state: State, image: Tensor, max_keypoints: int) -> Features:
+    """Return XFeat features of image (3, H, W) RGB in 0..1, best first: keypoints (N, 2), scores (N,), (N, 64)."""
+
+    def layer(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        weight = state[f"{name}.layer.0.weight"]
+        x = F.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2)
+        mean, variance = state[f"{name}.layer.1.running_mean"], state[f"{name}.layer.1.running_var"]
+        return F.batch_norm(x, mean, variance).relu()
+
+    def head(x: Tensor, name: str, layers: int) -> Tensor:
+        for i in range(layers):
+            x = layer(x, f"{name}.{i}")
+        return F.conv2d(x, state[f"{name}.{layers}.weight"], state[f"{name}.{layers}.bias"])
+
+    before = torch.tensor(image.shape[1:])
+    size = (before // 32).clamp(min=1) * 32
+    height, width = size.tolist()
+    grey = F.interpolate(image[None], (height, width), mode="bilinear", align_corners=False).mean(1, keepdim=True)
+    x = grey = F.instance_norm(grey)
+    maps = []
+    for number, strides in enumerate(((1, 2, 1, 2), (1, 1), (2, 1, 1), (2, 1, 1), (2, 1, 1, 1)), start=1):
+        for i, stride in enumerate(strides):
+            x = layer(x, f"block{number}.{i}", stride)
+        if number == 1:
+            x = x + F.conv2d(F.avg_pool2d(grey, 4), state["skip1.1.weight"], state["skip1.1.bias"])
+        maps.append(x)
+    size8 = maps[2].shape[2:]
+    x = maps[2] + sum(F.interpolate(deeper, size8, mode="bilinear", align_corners=False) for deeper in maps[3:])
+    dense = head(x, "block_fusion", 2)
+    reliability = head(dense, "heatmap_head", 2).sigmoid()
+    cells = F.unfold(grey, 8, stride=8).unflatten(2, size8)
+    heat = F.fold(head(cells, "keypoint_head", 3).softmax(1)[:, :64].flatten(2), (height, width), 8, stride=8)
+
+    peaks = (heat == F.max_pool2d(heat, 5, 1, 2)) & (heat > 0.05)
+    ys, xs = torch.nonzero(peaks[0, 0], as_tuple=True)
+    keypoints = torch.stack([xs, ys], 1)
+    at = (keypoints / torch.tensor([width - 1, height - 1]) * 2 - 1)[None, None]  # corners aligned here, not below
+    scores = [
+        F.grid_sample(x, at, mode, align_corners=False) for x, mode in ((heat, "nearest"), (reliability, "bilinear"))
+    ]
+    score = scores[0][0, 0, 0] * scores[1][0, 0, 0] * (keypoints != 0).any(1)
+    order = score.argsort(descending=True, stable=True)[:max_keypoints]
+    order = order[score[order] > 0]
+    descriptors = F.grid_sample(F.normalize(dense, dim=1), at[:, :, order], "bicubic", align_corners=False)[0, :, 0].T
+    return keypoints[order] * (before / size).flip(0), score[order], F.normalize(descriptors, dim=1)
