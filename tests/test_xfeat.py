@@ -108,6 +108,19 @@ def test_matches_are_the_published_lighterglues(models: Path, gallery: Path, wid
     assert len(found & expected) >= 0.995 * len(found | expected)
 
 
+def test_adaptive_matches_and_depth_are_the_references(models: Path, gallery: Path) -> None:
+    ensure_models(models, "xfeat", ["extractor", "stages"])
+    settings = Settings(extractor="xfeat", max_keypoints=600, threads=1)
+    first, second = pair_of(models, gallery, settings)
+    matcher = Matcher(models, settings)
+    ((matches, depth),) = matcher.match_and_stop([(matcher.stem(first), matcher.stem(second))], 4096)
+    expected, stop = upstream.match(upstream.lightglue("xfeat"), first, second)
+    found = {(a, b) for a, b in matches.indices.tolist()}
+    assert depth == stop
+    assert len(expected) > 50
+    assert len(found & expected) >= 0.995 * len(found | expected)
+
+
 def test_its_lightglue_has_its_own_size_and_runs_in_fp32(models: Path) -> None:
     ensure_models(models, "xfeat", KINDS)
     assert not model_path(models, "xfeat", "stages-int8").exists()
