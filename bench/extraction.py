@@ -27,7 +27,7 @@ from lgbatch.evaluate import KnownCamera, read_strecha
 from lgbatch.export import EXTRACTORS, ensure_models
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
 from lgbatch.extract import open_extraction
-from lgbatch.models import family, stages_kind
+from lgbatch.models import family, shape, stages_kind
 from lgbatch.pairs import exhaustive
 from lgbatch.pipelines import scene
 from lgbatch.runtime import available_cores
@@ -145,12 +145,13 @@ class _Row:
     def _matched(self, features: dict[str, Features], first: Photo, cameras: dict[str, KnownCamera]) -> dict[str, Any]:
         features = {name: found for name, found in features.items() if len(found.keypoints)}
         pairs = exhaustive(sorted(features))
-        engine = Staged(Scene(features, pairs), self._models, self._settings)
+        size = shape(self._settings.extractor)
+        engine = Staged(Scene(features, pairs, size), self._models, self._settings)
         engine.match(pairs[:4])
         start = time.perf_counter()
         engine.match(pairs)
         seconds = time.perf_counter() - start
-        done = stops(engine.trace() or [])
+        done = stops(engine.trace() or [], size.layers)
         keypoints = {name: found.keypoints for name, found in features.items()}
         pixel = max(first.size) / max(first.pixels.shape)
         accuracy = geometry.two_view_accuracy(engine.found(), keypoints, cameras, pixel)

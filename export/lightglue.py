@@ -22,11 +22,8 @@ from torch import Tensor, nn
 from torch.onnx.ops import rotary_embedding, symbolic
 
 from lgbatch.export import reference
+from lgbatch.models import Shape
 
-WIDTH = 256
-HEADS = 4
-HEAD_DIM = WIDTH // HEADS
-LAYERS = 9
 OPSET = 24
 FAR = -1e4
 """What keeps padding from matching: its exponential is zero."""
@@ -34,27 +31,37 @@ TINY = 1e-30
 """Less than any sum of exponentials that matters."""
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
+def shape_of(state: reference.State) -> Shape:
+    """How large a LightGlue these weights are of. Raises KeyError when they are another network's."""
+    width, head_dim = len(state["self_attn.0.out_proj.weight"]), 2 * len(state["posenc.Wr.weight"])
+    layers = sum(name.endswith(".final_proj.weight") for name in state)
+    return Shape(layers=layers, width=width, heads=width // head_dim)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
     """Softmax attention over the first `lengths` (B,) int64 keys; (B, M, W), (B, N, W), (B, N, W) to (B, M, W)."""
     return symbolic(
         "Attention",
         (query, key, value, None, None, None, lengths),
-        {"q_num_heads": HEADS, "kv_num_heads": HEADS},
+        {"q_num_heads": heads, "kv_num_heads": heads},
         dtype=query.dtype,
         shape=query.shape,
         version=OPSET,
     )
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
     """The same, written out. OpenVINO makes one kernel of this, and of the operator a row of them."""
-    heads = [x.unflatten(-1, (HEADS, HEAD_DIM)).transpose(1, 2) for x in (query * HEAD_DIM**-0.5, key, value)]
+    head_dim = query.shape[-1] // heads
+    query, key, value = (
+        x.unflatten(-1, (heads, head_dim)).transpose(1, 2) for x in (query * head_dim**-0.5, key, value)
+    )
     padding = torch.where(torch.arange(key.shape[1])[None] < lengths[:, None], 0.0, FAR)
-    weights = (heads[0] @ heads[1].transpose(2, 3) + padding[:, None, None]).softmax(-1)
-    return (weights @ heads[2]).transpose(1, 2).flatten(2)
+    weights = (query @ key.transpose(2, 3) + padding[:, None, None]).softmax(-1)
+    return (weights @ value).transpose(1, 2).flatten(2)
 
 
-Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
 class Dense(nn.Module):
@@ -76,9 +83,10 @@ class FeedForward(nn.Module):
         super().__init__()
         weight, bias = state[f"{block}.ffn.0.weight"], state[f"{block}.ffn.0.bias"]
         out, out_bias = state[f"{projection}.weight"], state[f"{projection}.bias"]
-        message = weight[:, WIDTH:]
-        self.inside = Dense(torch.cat([weight[:, :WIDTH], message @ out], 1), bias + message @ out_bias)
-        self.norm = nn.LayerNorm(2 * WIDTH)
+        width = len(out)
+        message = weight[:, width:]
+        self.inside = Dense(torch.cat([weight[:, :width], message @ out], 1), bias + message @ out_bias)
+        self.norm = nn.LayerNorm(2 * width)
         self.norm.weight = nn.Parameter(state[f"{block}.ffn.1.weight"])
         self.norm.bias = nn.Parameter(state[f"{block}.ffn.1.bias"])
         self.outside = Dense(state[f"{block}.ffn.3.weight"], state[f"{block}.ffn.3.bias"])
@@ -94,21 +102,22 @@ class SelfBlock(nn.Module):
 
     def __init__(self, state: reference.State, index: int, attend: Attention = attention) -> None:
         super().__init__()
-        self.attend = attend
+        shape = shape_of(state)
+        self.attend, self.heads = attend, shape.heads
         block = f"self_attn.{index}"
-        weight = state[f"{block}.Wqkv.weight"].reshape(HEADS, HEAD_DIM, 3, WIDTH)
-        bias = state[f"{block}.Wqkv.bias"].reshape(HEADS, HEAD_DIM, 3)
-        halves = torch.cat([torch.arange(0, HEAD_DIM, 2), torch.arange(1, HEAD_DIM, 2)])
-        self.query = Dense(weight[:, halves, 0].reshape(WIDTH, WIDTH), bias[:, halves, 0].flatten())
-        self.key = Dense(weight[:, halves, 1].reshape(WIDTH, WIDTH), bias[:, halves, 1].flatten())
-        self.value = Dense(weight[:, :, 2].reshape(WIDTH, WIDTH), bias[:, :, 2].flatten())
+        weight = state[f"{block}.Wqkv.weight"].reshape(shape.heads, shape.head_dim, 3, shape.width)
+        bias = state[f"{block}.Wqkv.bias"].reshape(shape.heads, shape.head_dim, 3)
+        halves = torch.cat([torch.arange(0, shape.head_dim, 2), torch.arange(1, shape.head_dim, 2)])
+        self.query = Dense(weight[:, halves, 0].flatten(0, 1), bias[:, halves, 0].flatten())
+        self.key = Dense(weight[:, halves, 1].flatten(0, 1), bias[:, halves, 1].flatten())
+        self.value = Dense(weight[:, :, 2].flatten(0, 1), bias[:, :, 2].flatten())
         self.ffn = FeedForward(state, block, f"{block}.out_proj")
 
     def forward(self, x: Tensor, cosines: Tensor, sines: Tensor, lengths: Tensor) -> Tensor:
-        """(B, N, W) to (B, N, W); cosines and sines are (B, N, HEAD_DIM / 2)."""
-        query = rotary_embedding(self.query(x), cosines, sines, num_heads=HEADS)
-        key = rotary_embedding(self.key(x), cosines, sines, num_heads=HEADS)
-        return self.ffn(x, self.attend(query, key, self.value(x), lengths))
+        """(B, N, W) to (B, N, W); cosines and sines are (B, N, D / 2), D the width of a head."""
+        query = rotary_embedding(self.query(x), cosines, sines, num_heads=self.heads)
+        key = rotary_embedding(self.key(x), cosines, sines, num_heads=self.heads)
+        return self.ffn(x, self.attend(query, key, self.value(x), lengths, self.heads))
 
 
 class CrossBlock(nn.Module):
@@ -116,7 +125,7 @@ class CrossBlock(nn.Module):
 
     def __init__(self, state: reference.State, index: int, attend: Attention) -> None:
         super().__init__()
-        self.attend = attend
+        self.attend, self.heads = attend, shape_of(state).heads
         block = f"cross_attn.{index}"
         self.query_key = Dense(state[f"{block}.to_qk.weight"], state[f"{block}.to_qk.bias"])
         self.value = Dense(state[f"{block}.to_v.weight"], state[f"{block}.to_v.bias"])
@@ -125,8 +134,8 @@ class CrossBlock(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor, lengths0: Tensor, lengths1: Tensor) -> tuple[Tensor, Tensor]:
         """(B, M, W) and (B, N, W) to the same shapes."""
         qk0, qk1 = self.query_key(x0), self.query_key(x1)
-        context0 = self.attend(qk0, qk1, self.value(x1), lengths1)
-        context1 = self.attend(qk1, qk0, self.value(x0), lengths0)
+        context0 = self.attend(qk0, qk1, self.value(x1), lengths1, self.heads)
+        context1 = self.attend(qk1, qk0, self.value(x0), lengths0, self.heads)
         return self.ffn(x0, context0), self.ffn(x1, context1)
 
 
@@ -184,7 +193,7 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Each side's x (B, M or N, W); with `decide` also confidence and matchability (B, M or N) of each side.
 
-        Cosines and sines (B, M or N, HEAD_DIM / 2) are what the stem made; the first layer does without.
+        Cosines and sines (B, M or N, D / 2) are what the stem made; the first layer does without.
         """
         if self.self_block is not None:
             x0 = self.self_block(x0, cosines0, sines0, lengths0)
@@ -220,9 +229,9 @@ class Head(nn.Module):
     def __init__(self, state: reference.State, index: int) -> None:
         super().__init__()
         block = f"log_assignment.{index}"
-        scale = WIDTH**-0.25
-        projection = state[f"{block}.final_proj.weight"] * scale
-        self.project = Dense(projection, state[f"{block}.final_proj.bias"] * scale)
+        projection = state[f"{block}.final_proj.weight"]
+        scale = len(projection) ** -0.25
+        self.project = Dense(projection * scale, state[f"{block}.final_proj.bias"] * scale)
         self.matchability = Dense(state[f"{block}.matchability.weight"], state[f"{block}.matchability.bias"])
 
     def forward(
@@ -257,13 +266,14 @@ class Head(nn.Module):
 
 
 class Matcher(nn.Module):
-    """The single graph: all nine layers, then the last head."""
+    """The single graph: all layers, then the last head."""
 
     def __init__(self, state: reference.State) -> None:
         super().__init__()
         self.stem = Stem(state)
-        self.layers = nn.ModuleList(Layer(state, i) for i in range(LAYERS))
-        self.head = Head(state, LAYERS - 1)
+        count = shape_of(state).layers
+        self.layers = nn.ModuleList(Layer(state, i) for i in range(count))
+        self.head = Head(state, count - 1)
 
     def forward(
         self,

@@ -9,10 +9,7 @@ from torch import nn
 from lgbatch.export import reference
 from lgbatch.export.graph import Graph, to_onnx, with_weights
 from lgbatch.export.lightglue import (
-    HEAD_DIM,
-    LAYERS,
     OPSET,
-    WIDTH,
     Attention,
     Head,
     Layer,
@@ -20,6 +17,7 @@ from lgbatch.export.lightglue import (
     Stem,
     attention,
     plain_attention,
+    shape_of,
 )
 from lgbatch.export.quantize import int8
 from lgbatch.models import INTERFACE, stage_names
@@ -36,7 +34,7 @@ def stages(state: reference.State, *, quantized: bool = False) -> Iterator[tuple
     Quantized, the layers are as OpenVINO likes them: 8-bit weights, and attention written out.
     """
     traced: dict[str, onnx.ModelProto] = {}
-    for stage, kind in stage_names().items():
+    for stage, kind in stage_names(shape_of(state).layers).items():
         module = _stage(state, stage, plain_attention if quantized else attention)
         if kind not in traced:
             traced[kind] = to_onnx(_graph(module, kind, state))
@@ -51,20 +49,21 @@ def _stage(state: reference.State, stage: str, attend: Attention) -> nn.Module:
     return (
         Head(state, index)
         if stage.startswith("head")
-        else Layer(state, index, decide=index < LAYERS - 1, attend=attend)
+        else Layer(state, index, decide=index < shape_of(state).layers - 1, attend=attend)
     )
 
 
 def _graph(module: nn.Module, kind: str, state: reference.State) -> Graph:
     names, outputs = INTERFACE[kind]
-    dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else WIDTH
+    shape = shape_of(state)
+    dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else shape.width
     positions = state["posenc.Wr.weight"].shape[1]
     per_point = {
         "keypoints": positions,
         "descriptors": dim,
-        "x": WIDTH,
-        "cosines": HEAD_DIM // 2,
-        "sines": HEAD_DIM // 2,
+        "x": shape.width,
+        "cosines": shape.head_dim // 2,
+        "sines": shape.head_dim // 2,
     }
     inputs: dict[str, torch.Tensor] = {}
     free: dict[str, tuple[int, ...]] = {}

@@ -91,11 +91,13 @@ def _dense(state: State, name: str, x: Tensor) -> Tensor:
 def lightglue(
     state: State, keypoints: tuple[Tensor, Tensor], descriptors: tuple[Tensor, Tensor], sizes: tuple[Tensor, Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return what each of the nine layers makes of one pair: x (M, 256) and y (N, 256).
+    """Return what each layer makes of one pair: x (M, W) and y (N, W).
 
     keypoints (N, 2), or (N, 4) with scales and orientations, descriptors (N, D) and sizes (2,), (width, height), of
     both images.
     """
+    frequencies = state["posenc.Wr.weight"]
+    head_dim = 2 * len(frequencies)
 
     def feed_forward(x: Tensor, message: Tensor, block: str) -> Tensor:
         hidden = _dense(state, f"{block}.ffn.0", torch.cat([x, message], 1))
@@ -103,7 +105,7 @@ def lightglue(
         return x + _dense(state, f"{block}.ffn.3", F.gelu(hidden))
 
     def heads(x: Tensor) -> Tensor:
-        return x.unflatten(1, (4, -1)).transpose(0, 1)
+        return x.unflatten(1, (-1, head_dim)).transpose(0, 1)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         weights = (query @ key.transpose(1, 2) / query.shape[2] ** 0.5).softmax(2)
@@ -114,7 +116,7 @@ def lightglue(
         return torch.view_as_real(turned).flatten(2)
 
     def self_attention(x: Tensor, phase: Tensor, block: str) -> Tensor:
-        query, key, value = _dense(state, f"{block}.Wqkv", x).unflatten(1, (4, -1, 3)).permute(3, 1, 0, 2)
+        query, key, value = _dense(state, f"{block}.Wqkv", x).unflatten(1, (-1, head_dim, 3)).permute(3, 1, 0, 2)
         message = attend(rotate(query, phase), rotate(key, phase), value)
         return feed_forward(x, _dense(state, f"{block}.out_proj", message), block)
 
@@ -126,10 +128,10 @@ def lightglue(
     placed = [
         torch.cat([(k[:, :2] - s / 2) / (s.max() / 2), k[:, 2:]], 1) for k, s in zip(keypoints, sizes, strict=True)
     ]
-    phases = [p @ state["posenc.Wr.weight"].T for p in placed]
+    phases = [p @ frequencies.T for p in placed]
     x, y = (_dense(state, "input_proj", d) if "input_proj.weight" in state else d for d in descriptors)
     made = []
-    for i in range(9):
+    for i in range(sum(name.endswith(".final_proj.weight") for name in state)):
         x, y = self_attention(x, phases[0], f"self_attn.{i}"), self_attention(y, phases[1], f"self_attn.{i}")
         x, y = cross_attention(x, y, f"cross_attn.{i}"), cross_attention(y, x, f"cross_attn.{i}")
         made.append((x, y))
@@ -137,17 +139,17 @@ def lightglue(
 
 
 def confidence(state: State, x: Tensor, layer: int) -> Tensor:
-    """Return how sure each point of x (N, 256) is of its match after a layer but the last: (N,) in 0..1."""
+    """Return how sure each point of x (N, W) is of its match after a layer but the last: (N,) in 0..1."""
     return _dense(state, f"token_confidence.{layer}.token.0", x)[:, 0].sigmoid()
 
 
 def matchability(state: State, x: Tensor, layer: int) -> Tensor:
-    """Return how likely each point of x (N, 256) has a match, after a layer: (N,) in 0..1."""
+    """Return how likely each point of x (N, W) has a match, after a layer: (N,) in 0..1."""
     return _dense(state, f"log_assignment.{layer}.matchability", x)[:, 0].sigmoid()
 
 
 def assignment(state: State, x: Tensor, y: Tensor, layer: int) -> Tensor:
-    """Return the assignment probabilities (M, N) of x (M, 256) and y (N, 256) after a layer."""
+    """Return the assignment probabilities (M, N) of x (M, W) and y (N, W) after a layer."""
     name = f"log_assignment.{layer}.final_proj"
     similarity = _dense(state, name, x) @ _dense(state, name, y).T / x.shape[1] ** 0.5
     both = similarity.softmax(1) * similarity.softmax(0)
@@ -263,3 +265,50 @@ def _sample(x: Tensor, places: Tensor) -> Tensor:
     size = torch.tensor(x.shape[:0:-1])
     at = (2 * places + 1) / size - 1
     return F.grid_sample(x[None], at[None, None], align_corners=False)[0, :, 0]
+
+
+def xfeat(state: State, image: Tensor, max_keypoints: int) -> Features:
+    """Return XFeat features of image (3, H, W) RGB in 0..1, best first: keypoints (N, 2), scores (N,), (N, 64)."""
+
+    def layer(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        weight = state[f"{name}.layer.0.weight"]
+        x = F.conv2d(x, weight, stride=stride, padding=weight.shape[2] // 2)
+        mean, variance = state[f"{name}.layer.1.running_mean"], state[f"{name}.layer.1.running_var"]
+        return F.batch_norm(x, mean, variance).relu()
+
+    def head(x: Tensor, name: str, layers: int) -> Tensor:
+        for i in range(layers):
+            x = layer(x, f"{name}.{i}")
+        return F.conv2d(x, state[f"{name}.{layers}.weight"], state[f"{name}.{layers}.bias"])
+
+    before = torch.tensor(image.shape[1:])
+    size = (before // 32).clamp(min=1) * 32
+    height, width = size.tolist()
+    grey = F.interpolate(image[None], (height, width), mode="bilinear", align_corners=False).mean(1, keepdim=True)
+    x = grey = F.instance_norm(grey)
+    maps = []
+    for number, strides in enumerate(((1, 2, 1, 2), (1, 1), (2, 1, 1), (2, 1, 1), (2, 1, 1, 1)), start=1):
+        for i, stride in enumerate(strides):
+            x = layer(x, f"block{number}.{i}", stride)
+        if number == 1:
+            x = x + F.conv2d(F.avg_pool2d(grey, 4), state["skip1.1.weight"], state["skip1.1.bias"])
+        maps.append(x)
+    size8 = maps[2].shape[2:]
+    x = maps[2] + sum(F.interpolate(deeper, size8, mode="bilinear", align_corners=False) for deeper in maps[3:])
+    dense = head(x, "block_fusion", 2)
+    reliability = head(dense, "heatmap_head", 2).sigmoid()
+    cells = F.unfold(grey, 8, stride=8).unflatten(2, size8)
+    heat = F.fold(head(cells, "keypoint_head", 3).softmax(1)[:, :64].flatten(2), (height, width), 8, stride=8)
+
+    peaks = (heat == F.max_pool2d(heat, 5, 1, 2)) & (heat > 0.05)
+    ys, xs = torch.nonzero(peaks[0, 0], as_tuple=True)
+    keypoints = torch.stack([xs, ys], 1)
+    at = (keypoints / torch.tensor([width - 1, height - 1]) * 2 - 1)[None, None]  # corners aligned here, not below
+    scores = [
+        F.grid_sample(x, at, mode, align_corners=False) for x, mode in ((heat, "nearest"), (reliability, "bilinear"))
+    ]
+    score = scores[0][0, 0, 0] * scores[1][0, 0, 0] * (keypoints != 0).any(1)
+    order = score.argsort(descending=True, stable=True)[:max_keypoints]
+    order = order[score[order] > 0]
+    descriptors = F.grid_sample(F.normalize(dense, dim=1), at[:, :, order], "bicubic", align_corners=False)[0, :, 0].T
+    return keypoints[order] * (before / size).flip(0), score[order], F.normalize(descriptors, dim=1)

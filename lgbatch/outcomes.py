@@ -14,7 +14,6 @@ from lgbatch.types import Failure, Features, Matches, Pair
 
 STEM_BYTES = 512 << 20
 """Memory for what is kept of images between their pairs."""
-BYTES_PER_POINT = 4 * (256 + 64)
 
 Outcome = tuple[Pair, Matches | Failure]
 
@@ -30,7 +29,8 @@ def outcomes(
     full = [pair for pair in pairs if counts[pair.a] and counts[pair.b]]
     yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
     largest = max((counts[name] for pair in full for name in pair), default=1)
-    capacity = max(2 * workers + 2, STEM_BYTES // (largest * BYTES_PER_POINT))
+    point = 4 * (matcher.shape.width + matcher.shape.head_dim)  # bytes
+    capacity = max(2 * workers + 2, STEM_BYTES // (largest * point))
     points = sum(counts[pair.a] + counts[pair.b] for pair in full)
     tokens = min(matcher.stages.tokens, points // (2 * workers) + 1)  # few pairs: some for every worker
     matching = _Matching(matcher, tokens)

@@ -14,7 +14,7 @@ from lgbatch.errors import InputError, ItemError
 from lgbatch.export import ensure_models
 from lgbatch.extract import open_extraction
 from lgbatch.matcher import Followed, Matcher, no_matches
-from lgbatch.models import LAYERS, default_folder, stages_kind
+from lgbatch.models import default_folder, stages_kind
 from lgbatch.pipelines.match_picture import draw_matches
 from lgbatch.types import Features, ImageRef, Photo
 
@@ -53,7 +53,7 @@ class Inferred:
         return (
             f"{first.name} and {second.name}: {len(self.features[0].keypoints)} and "
             f"{len(self.features[1].keypoints)} keypoints, {len(followed.matches.indices)} matches, "
-            f"after {followed.stop} of {LAYERS} layers"
+            f"after {followed.stop} of {followed.depth} layers"
         )
 
 
@@ -98,7 +98,7 @@ def _follow(matcher: Matcher, features: tuple[Features, Features]) -> Followed:
     counts = [len(image.keypoints) for image in features]
     if 0 in counts:
         none = [np.zeros(count, dtype=np.int32) for count in counts]
-        return Followed(no_matches(), 0, *none)
+        return Followed(no_matches(), 0, matcher.shape.layers, *none)
     return matcher.follow(*(matcher.stem(image) for image in features))
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.matcher import Followed
-from lgbatch.models import LAYERS
 from lgbatch.types import ByteArray, Features, Photo
 
 Colour = tuple[int, int, int]
@@ -86,7 +85,8 @@ def _write_above(
     followed: Followed,
     lefts: Sequence[int],
 ) -> None:
-    total = f"{_counted(len(followed.matches.indices), 'match', 'matches')}, after {followed.stop} of {LAYERS} layers"
+    matches = _counted(len(followed.matches.indices), "match", "matches")
+    total = f"{matches}, after {followed.stop} of {followed.depth} layers"
     right = canvas.shape[1] - _EDGE - _width(total)
     for photo, of, left, limit in zip(photos, features, lefts, (lefts[1] - _GAP, right - _GAP), strict=True):
         text = f"{photo.name}, {_counted(len(of.keypoints), 'keypoint', 'keypoints')}"

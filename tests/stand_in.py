@@ -11,6 +11,7 @@ from lgbatch import extract, match
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
 from lgbatch.matcher import Stem
+from lgbatch.models import Shape
 from lgbatch.store import FeatureStore
 from lgbatch.types import Features, Matches, Photo
 
@@ -29,6 +30,7 @@ class _Extractor:
 
 
 class _Matcher:
+    shape = Shape()
     stages = SimpleNamespace(weights="none", precision="fp32", tokens=4096)
 
     def __init__(self, models: Path, settings: Settings) -> None:

@@ -38,7 +38,7 @@ def matcher(models: Path) -> Matcher:
 
 def test_default_thresholds_are_the_references() -> None:
     network = upstream.lightglue()
-    ours = [confidence_threshold(layer) for layer in range(9)]
+    ours = [confidence_threshold(layer, 9) for layer in range(9)]
     np.testing.assert_array_equal(ours, network.confidence_thresholds.numpy())
 
 

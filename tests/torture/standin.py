@@ -126,7 +126,7 @@ def write(folder: Path, *, extractor_work: int = 0, matcher_work: int = 0) -> Pa
     slow = _WORK.format(seed="image", work=extractor_work)
     _save(model_path(folder, "disk", "extractor"), "extractor", _EXTRACTOR.format(slow=slow))
     stages = model_path(folder, "disk", "stages")
-    for stage, kind in stage_names().items():
+    for stage, kind in stage_names(9).items():
         if "layer" in kind:
             _save(stages / f"{stage}.onnx", kind, _layer(int(stage.removeprefix("layer")), kind, matcher_work))
         else:
