@@ -230,7 +230,9 @@ def open_to_read(path: Path) -> h5py.File:
         raise StoreError(f"no {path.name} in {path.parent}: run the step before this one, or choose its --workspace")
     if journal_path(path).exists():
         recover(path)
-    return h5py.File(path, "r")
+    file = h5py.File(path, "r")
+    hdf5.limit_cache(file)
+    return file
 
 
 def _create(path: Path, table: Mapping[str, Any]) -> None:

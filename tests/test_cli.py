@@ -17,7 +17,8 @@ from lgbatch.types import Features
 
 COMMANDS = {
     "run": cli.RUN,
-    "export": (),
+    "infer": cli.INFER,
+    "doctor": ("extractor", "device", "precision"),
     "extract": cli.EXTRACT,
     "pairs": cli.PAIRS,
     "match": cli.MATCH,
@@ -145,8 +146,8 @@ def test_missing_photos_ask_for_their_folder(extracted: list[str], tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["extract", "photos", "--extractor", "sift"], ["extractor must be one of ", "disk", "not 'sift'"]),
-        (["export", "sift"], ["extractor must be one of ", "disk", "not 'sift'"]),
+        (["extract", "photos", "--extractor", "orb"], ["extractor must be one of ", "disk", "not 'orb'"]),
+        (["export", "orb"], ["extractor must be one of ", "disk", "not 'orb'"]),
         (["extract", "photos", "--max-keypoints", "0"], ["max_keypoints must be in 1..65536"]),
         (["pairs", "--pairing", "all"], ["pairing must be one of exhaustive, "]),
         (["pairs", "--config", "none"], ["no preset 'none'", "fast"]),
