@@ -148,7 +148,9 @@ def export_for_others(
                 "lgbatch.settings": json.dumps(settings),
             }
             path = output / f"{name}.onnx"
-            save(model, path, metadata)
+            draft = path.with_name(f".{path.name}.partial")
+            save(model, draft, metadata)
+            draft.replace(path)
             written.append(path)
     except KeyError as error:
         raise ModelError(f"the weights have no entry {error}: they are not those of {extractor}") from None

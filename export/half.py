@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 HEAVY = ("Conv", "MatMul", "Gemm")
 """With weights; attention has none of its own."""
+PRECISE = ("frequencies", "project", "matchability", "both")
+"""In the names of weights that stay in single precision: what positions go through, and what decides."""
 
 
 def fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -54,4 +56,7 @@ def fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _is_heavy(node: onnx.NodeProto, weights: Set[str]) -> bool:
-    return node.op_type == "Attention" or (node.op_type in HEAVY and node.input[1] in weights)
+    if node.op_type == "Attention":
+        return True
+    weight = node.input[1] if node.op_type in HEAVY else ""
+    return weight in weights and not any(name in weight for name in PRECISE)

@@ -48,7 +48,7 @@ def write_item(
     h5a.create(node, _RECORD, _WORD, _space((len(record),))).write(np.array(record, dtype=np.uint64), mtype=_WORD)
     for key, array in arrays.items():
         kind = _type(array.dtype)
-        data = h5d.create(node, key, kind, _space(array.shape), dcpl=_contiguous(), lcpl=_link())
+        data = h5d.create(node, key, kind, _space(array.shape), dcpl=_contiguous())  # ASCII: no link properties
         if array.size:
             data.write(_ALL, _ALL, np.ascontiguousarray(array), mtype=kind)
     return node
