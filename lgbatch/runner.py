@@ -27,13 +27,11 @@ Pair = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
 """image0, image1, scales0, scales1, as `LightGlueRunner.run` takes them."""
 
 
-def load_image(
-    path: str | Path, resize: int | None = None, *, grayscale: bool = False
-) -> tuple[FloatArray, FloatArray]:
+def load_image(path: str | Path, grayscale: bool = False, resize: int | None = None) -> tuple[FloatArray, FloatArray]:
     """A photo as the runner takes it: (1, 3, H, W) float32, RGB in 0..1, and its scales (2,) float32.
 
-    resize: the long side is shrunk to this, in pixels; None keeps it. Scales are the new size by the old one, along x
-    and y. grayscale: (1, 1, H, W). Raises InputError when the file is no photo.
+    grayscale: (1, 1, H, W). resize: the long side is shrunk to this, in pixels, and never enlarged; None keeps it.
+    Scales are the new size by the old one, along x and y. Raises InputError when the file is no photo.
     """
     try:
         photo = decode(ImageRef(Path(path).name, Path(path)), resize or 0)
@@ -46,9 +44,9 @@ def load_image(
 
 
 def rgb_to_grayscale(image: FloatArray) -> FloatArray:
-    """(B, 3, H, W) RGB to (B, 1, H, W), by the weights of ITU-R BT.601."""
+    """(..., 3, H, W) RGB to (..., 1, H, W), by the weights of ITU-R BT.601."""
     weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    gray: FloatArray = np.einsum("bchw,c->bhw", image, weights)[:, None]
+    gray: FloatArray = np.einsum("...chw,c->...hw", image, weights)[..., None, :, :]
     return gray
 
 
@@ -57,22 +55,25 @@ class LightGlueRunner:
 
     def __init__(
         self,
-        extractor_path: str | Path,
         lightglue_path: str | Path,
-        providers: Sequence[str] = ("CUDAExecutionProvider", "CPUExecutionProvider"),
+        extractor_path: str | Path,
+        providers: Sequence[str | tuple[str, object]] = ("CUDAExecutionProvider", "CPUExecutionProvider"),
         *,
         max_keypoints: int = 2048,
         filter_threshold: float = 0.1,
     ) -> None:
         """Open both. Of the providers, CUDA is used where there is a GPU, else the CPU; others are told and left out.
 
+        A provider is a name, or a name with options, of which none is used.
+
         max_keypoints: most to keep of an image. filter_threshold: least assignment probability of a match.
         Raises ModelError: a file is missing, damaged, not of lgbatch, or the two do not go together.
         """
-        for name in providers:
+        names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+        for name in names:
             if name not in ("CUDAExecutionProvider", "CPUExecutionProvider"):
                 print(f"LightGlueRunner does without {name}: it knows CUDA and the CPU", file=sys.stderr)
-        device = choose("auto" if "CUDAExecutionProvider" in providers else "cpu")
+        device = choose("auto" if "CUDAExecutionProvider" in names else "cpu")
         threads = available_cores()
         self._extractor = open_file(Path(extractor_path), "extractor", device, threads=threads)
         matcher = open_file(Path(lightglue_path), "matcher", device, threads=threads)

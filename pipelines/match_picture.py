@@ -18,7 +18,7 @@ _GROUND, _INK, _FAINT = (24, 20, 18), (232, 226, 220), (160, 152, 146)  # BGR
 _DIM = 0.62  # Of the photos' brightness, so that lines and points stand out.
 _SHIFT = 4  # Fractional bits of coordinates in OpenCV's drawing functions.
 _LOW, _MIDDLE, _HIGH = (70, 70, 250), (60, 210, 250), (110, 235, 90)  # Scores of 0, a half and 1.
-_EARLY, _LATE, _KEPT = (70, 70, 235), (120, 200, 250), (250, 180, 90)  # Points that left, and that did not.
+_EARLY, _LATE, _KEPT = (190, 60, 160), (240, 190, 230), (250, 180, 90)  # Points that left, and that did not.
 _FONT, _SIZE = cv2.FONT_HERSHEY_DUPLEX, 0.55
 _CODES = {".png": (cv2.IMWRITE_PNG_COMPRESSION, 6), ".jpg": (cv2.IMWRITE_JPEG_QUALITY, 92)}
 

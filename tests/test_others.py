@@ -66,7 +66,7 @@ def share_of_matches(found: tuple[Array, Array], expected: tuple[Array, Array]) 
 
 def assert_end2end(path: Path, models: Path, extractor: str, gallery: Path, least: float) -> None:
     runner = LightGlueRunner(
-        model_path(models, extractor, "extractor"), model_path(models, extractor, "matcher"), max_keypoints=MOST
+        model_path(models, extractor, "matcher"), model_path(models, extractor, "extractor"), max_keypoints=MOST
     )
     (image0, scales0), (image1, scales1) = (load_image(gallery / f"view_0{i}.jpg", resize=320) for i in (0, 1))
     told = run(

@@ -23,8 +23,12 @@ MOST = 300
 
 @pytest.fixture(scope="module")
 def runner(models: Path) -> LightGlueRunner:
-    paths = (model_path(models, "disk", kind) for kind in ("extractor", "matcher"))
-    return LightGlueRunner(*paths, providers=["CPUExecutionProvider"], max_keypoints=MOST)
+    return LightGlueRunner(
+        extractor_path=model_path(models, "disk", "extractor"),
+        lightglue_path=model_path(models, "disk", "matcher"),
+        providers=["CPUExecutionProvider"],
+        max_keypoints=MOST,
+    )
 
 
 @pytest.mark.weights
@@ -64,6 +68,8 @@ def test_gray_photos_are_taken_too(gallery: Path, runner: LightGlueRunner) -> No
     gray, _ = load_image(gallery / "view_00.jpg", resize=200, grayscale=True)
     np.testing.assert_array_equal(gray, rgb_to_grayscale(image))
     assert gray.shape == (1, 1, *image.shape[2:])
+    np.testing.assert_array_equal(rgb_to_grayscale(image[0]), gray[0])
+    np.testing.assert_array_equal(load_image(gallery / "view_00.jpg", True, 200)[0], gray)
     points0, points1 = runner.run(gray, gray, scales, scales)
     assert len(points0) > 50
     np.testing.assert_array_equal(points0, points1)
@@ -78,16 +84,16 @@ def test_models_that_do_not_go_together_are_refused(
     extractor, matcher = (model_path(models, "disk", kind) for kind in ("extractor", "matcher"))
     ensure_models(models, "aliked-n16", KINDS)
     with pytest.raises(ModelError, match=r"is LightGlue for aliked, but .* is an extractor of disk"):
-        LightGlueRunner(extractor, model_path(models, "aliked-n16", "matcher"))
+        LightGlueRunner(model_path(models, "aliked-n16", "matcher"), extractor)
     with pytest.raises(ModelError, match="is a disk matcher, not a model of the kind extractor"):
         LightGlueRunner(matcher, matcher)
     (tmp_path / "cut.onnx").write_bytes(matcher.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"cut\.onnx cannot be opened"):
-        LightGlueRunner(extractor, tmp_path / "cut.onnx")
+        LightGlueRunner(tmp_path / "cut.onnx", extractor)
     with pytest.raises(ModelError, match=r"no none\.onnx in"):
-        LightGlueRunner(tmp_path / "none.onnx", matcher)
-    LightGlueRunner(extractor, matcher, providers=["TensorrtExecutionProvider", "CPUExecutionProvider"])
-    assert "does without TensorrtExecutionProvider" in capsys.readouterr().err
+        LightGlueRunner(matcher, tmp_path / "none.onnx")
+    LightGlueRunner(matcher, extractor, providers=[("TensorrtExecutionProvider", {}), "CPUExecutionProvider"])
+    assert "does without TensorrtExecutionProvider:" in capsys.readouterr().err
 
 
 def test_importing_lgbatch_imports_nothing_heavy(tmp_path: Path) -> None:
