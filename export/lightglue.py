@@ -53,12 +53,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads:
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
     """The same, written out. OpenVINO makes one kernel of this, and of the operator a row of them."""
     head_dim = query.shape[-1] // heads
-    query, key, value = (
-        x.unflatten(-1, (heads, head_dim)).transpose(1, 2) for x in (query * head_dim**-0.5, key, value)
-    )
     padding = torch.where(torch.arange(key.shape[1])[None] < lengths[:, None], 0.0, FAR)
-    weights = (query @ key.transpose(2, 3) + padding[:, None, None]).softmax(-1)
-    return (weights @ value).transpose(1, 2).flatten(2)
+    each = [x.unflatten(-1, (heads, head_dim)).transpose(1, 2) for x in (query * head_dim**-0.5, key, value)]
+    weights = (each[0] @ each[1].transpose(2, 3) + padding[:, None, None]).softmax(-1)
+    return (weights @ each[2]).transpose(1, 2).flatten(2)
 
 
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
