@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,14 @@ from lgbatch.types import Workspace
 SLOW = [sys.executable, str(Path(__file__).with_name("slow.py"))]
 NUMBERS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 PHOTOS = 30
+
+
+@pytest.fixture(autouse=True)
+def foreground() -> Iterator[None]:
+    """Ctrl-C as in a shell's foreground: in the background it is ignored, here and in what is started."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def arguments(files: Workspace, command: str) -> list[str]:
 
 
 def start(files: Workspace, command: str, seconds: str) -> "subprocess.Popen[str]":
-    """A command, in the middle of its loop. Its signals are as in a shell's foreground."""
+    """A command, in the middle of its loop."""
     if command == "match":
         assert subprocess.run([*SLOW, "0", *arguments(files, "extract")], capture_output=True).returncode == 0
         with FeatureStore(files.features) as store:
@@ -47,7 +56,6 @@ def start(files: Workspace, command: str, seconds: str) -> "subprocess.Popen[str
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     made = files.features if command == "extract" else files.matches
     deadline = time.time() + 60
