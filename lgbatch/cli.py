@@ -173,9 +173,8 @@ def match(
                 pairs_file, files.features, files.matches, models=models, settings=settings, retry_failed=retry_failed
             )
         summary.add_matched(done)
-        unusable = {failure.name for failure in done.failures}
         with summary.timed("import"):
-            import_stores(files, folder, [name for name in names if name not in unusable], settings)
+            import_stores(files, folder, done.usable(names), settings)
     return _tell(summary, as_json)
 
 

@@ -3,22 +3,32 @@
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
-from lgbatch.models import matching_precision, open_extractor, open_stages
+from lgbatch.export import EXTRACTORS
+from lgbatch.models import (
+    FP32_ONLY,
+    Kind,
+    family,
+    matching_precision,
+    model_path,
+    open_extractor,
+    open_stages,
+    stages_kind,
+)
 from lgbatch.runtime import available_cores, choose, gpu_count, has_openvino, multiplies_bfloat16, providers
-from lgbatch.summary import versions
+from lgbatch.summary import installed, versions
 
 BESIDE = ("openvino", "torch", "onnx", "onnxscript", "scikit-image")
 """Packages that are looked for besides those that a summary tells."""
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+GOOD, NOT_MADE = "good", "not made yet"
 FREE_GB = 2.0
 """Less free disk space than this is told as a problem."""
 
@@ -43,8 +53,10 @@ class Diagnosis:
             + (f", {' '.join(v['instructions'])}" if v["instructions"] else "")
             + f"; NVIDIA GPUs: {v['gpus']}",
             "runtimes    ONNX Runtime: " + ", ".join(v["providers"]),
-            f"extraction  fp32 on {v['device']}",
-            f"matching    {v['precision']} on {v['device']}: {v['reason']}",
+            f"extraction  fp32 on {v['device'] or 'nothing'}",
+            f"matching    {v['precision']} on {v['device']}: {v['reason']}"
+            if v["reason"]
+            else "matching    on nothing",
             f"models      {v['models_folder']}, {v['free_gb']:.1f} GB free there",
             *(f"            {name}: {state}" for name, state in v["models"].items()),
         ]
@@ -54,24 +66,24 @@ class Diagnosis:
 def diagnose(models: Path, settings: Settings) -> Diagnosis:
     """Look at packages, processor, GPU, and the models in a folder."""
     problems = []
-    found = versions() | _installed(BESIDE)
-    clash = side_by_side(_installed(RUNTIMES))
+    found = versions() | installed(BESIDE)
+    clash = side_by_side(installed(RUNTIMES))
     if clash:
         problems.append(clash)
+    device: str | None = None
+    precision = reason = None
     try:
-        device: str = choose(settings.device)
-        precision = matching_precision(settings)
+        device, precision, reason = choose(settings.device), matching_precision(settings), _reason(settings)
     except ModelError as error:
         problems.append(str(error))
-        device, precision = "none", "none"
     gpus = gpu_count()
     if gpus and device == "cpu" and settings.device == "auto":
         problems.append("there is a GPU, but this ONNX Runtime cannot use it: run `pip install onnxruntime-gpu`")
     free = shutil.disk_usage(_existing(models)).free / 1e9
     if free < FREE_GB:
         problems.append(f"{free:.1f} GB of disk space are left at {models}: make room, or choose another with --models")
-    states = {} if device == "none" else _models(models, settings)
-    problems += [f"{name}: {state}" for name, state in states.items() if state not in ("good", "not made yet")]
+    states = _models(models, settings) if reason else {}
+    problems += [f"{name}: {state}" for name, state in states.items() if state not in (GOOD, NOT_MADE)]
     return Diagnosis(
         {
             "versions": found,
@@ -82,7 +94,7 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
             "providers": providers(),
             "device": device,
             "precision": precision,
-            "reason": _reason(device, settings),
+            "reason": reason,
             "models_folder": str(models),
             "free_gb": round(free, 1),
             "models": states,
@@ -102,19 +114,12 @@ def side_by_side(runtimes: Mapping[str, str]) -> str | None:
     )
 
 
-def _installed(packages: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _reason(device: str, settings: Settings) -> str:
-    if device == "cuda":
+def _reason(settings: Settings) -> str:
+    """Why matching computes in what it does."""
+    if choose(settings.device) == "cuda":
         return "there is a GPU"
+    if family(settings.extractor) in FP32_ONLY:
+        return f"LightGlue for {settings.extractor} is too narrow for 8 bits"
     if settings.precision != "auto":
         return "as --precision says"
     if not has_openvino():
@@ -125,14 +130,23 @@ def _reason(device: str, settings: Settings) -> str:
 
 
 def _models(folder: Path, settings: Settings) -> dict[str, str]:
-    """Of the extractor that the settings name: whether its models open."""
+    """Of the extractor that the settings name: whether the models that it needs open."""
+    ways: dict[str, tuple[str, Kind, Callable[[Path, Settings], object]]] = {
+        "extractor": ("extractor", "extractor", open_extractor),
+        "LightGlue": ("matcher", stages_kind(settings), open_stages),
+    }
     states = {}
-    for name, open_model in (("extractor", open_extractor), ("LightGlue", open_stages)):
-        try:
-            open_model(folder, settings)
-            state = "good"
-        except ModelError as error:
-            state = "not made yet" if str(error).startswith("no ") else str(error)
+    for name, (role, kind, open_model) in ways.items():
+        if role not in EXTRACTORS[settings.extractor]:
+            continue
+        state = GOOD
+        if not model_path(folder, settings.extractor, kind).exists():
+            state = NOT_MADE
+        else:
+            try:
+                open_model(folder, settings)
+            except ModelError as error:
+                state = str(error)
         states[f"{settings.extractor} {name}"] = state
     return states
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +48,11 @@ class Matched:
     failures: tuple[Failure, ...]
     finished_already: bool = False
     """Nothing has changed since an earlier run, of which the other figures are."""
+
+    def usable(self, images: Iterable[str]) -> list[str]:
+        """Those of the images whose features could be used."""
+        failed = {failure.name for failure in self.failures}
+        return [name for name in images if name not in failed]
 
 
 @dataclass

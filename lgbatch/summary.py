@@ -5,7 +5,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -176,10 +176,13 @@ def peak_memory_mb() -> float | None:
 
 def versions() -> dict[str, str]:
     """Versions of lgbatch, Python and what the result depends on."""
-    found = {"lgbatch": metadata.version("lgbatch"), "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
+    return {"lgbatch": metadata.version("lgbatch"), "python": platform.python_version()} | installed(_PACKAGES)
+
+
+def installed(packages: Sequence[str]) -> dict[str, str]:
+    """Versions of those of the packages that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found

@@ -78,9 +78,8 @@ def _run(
             retry_failed=retry_failed,
         )
     summary.add_matched(matched)
-    unusable = {failure.name for failure in matched.failures}
     with summary.timed("import"):
-        import_stores(workspace, images, [name for name in names if name not in unusable], settings)
+        import_stores(workspace, images, matched.usable(names), settings)
     summary.add_reconstruction(
         reconstruct(
             workspace.database,

@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 import upstream
-from numpy.typing import NDArray
+from found import assert_same, photo, run
 
 from lgbatch.config import Settings
 from lgbatch.crawl import crawl
 from lgbatch.decode import decode
 from lgbatch.errors import ModelError
-from lgbatch.export import KINDS, ensure_models, parity, reference
+from lgbatch.export import KINDS, ensure_models, reference
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
 from lgbatch.extract import Extractor
 from lgbatch.matcher import Matcher
@@ -25,33 +24,11 @@ pytestmark = pytest.mark.weights
 SIZES = [(64, 48), (333, 500), (101, 37), (640, 427), (1024, 683)]
 """Width and height: tiny, portrait, odd and flat, landscape, the default."""
 
-Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
-
-
-def photo(folder: Path, size: tuple[int, int], number: int = 0) -> NDArray[np.float32]:
-    image = cv2.imread(str(sorted(folder.glob("*.jpg"))[number]))
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA)[..., ::-1]
-    return np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32) / 255
-
 
 @pytest.fixture(scope="module")
 def extractor(models: Path) -> Model:
     ensure_models(models, "xfeat", ["extractor"])
     return open_extractor(models, Settings(extractor="xfeat", device="cpu", threads=1))
-
-
-def run(model: Model, images: NDArray[np.float32], most: int) -> list[Found]:
-    outputs = model.run({"image": images, "max_keypoints": np.array(most)})
-    return [(k[:c], s[:c], d[:c]) for k, s, d, c in zip(*outputs, strict=True)]
-
-
-def assert_same(found: Found, expected: Found) -> None:
-    """As many keypoints, 99.5% of them in the same places, with the same scores and descriptors."""
-    assert len(found[0]) == len(expected[0]) > 0
-    mine, theirs = parity.same_keypoints(found[0], expected[0])
-    assert len(mine) >= 0.995 * len(found[0])
-    assert (found[2][mine] * expected[2][theirs]).sum(1).min() > 1 - 1e-3
-    np.testing.assert_allclose(found[1][mine], expected[1][theirs], atol=1e-3)
 
 
 @pytest.mark.parametrize("size", SIZES)
