@@ -72,13 +72,15 @@ def settle(path: Path) -> None:
     """Fold into the database the log that a killed program left.
 
     While another program has the database open, it is waited for, which one line on standard error says. Raises
-    DatabaseError when it still has after WAIT_SECONDS.
+    DatabaseError when it still has after WAIT_SECONDS, and when the database cannot be written.
     """
     if not _side_files(path):
         return
     if not path.exists():  # a log without its database would be replayed into the next one
         _remove(path)
     elif not _wait_for_others(path):
+        if not _is_in_use(path):
+            raise DatabaseError(f"cannot write {path}: check free space and permissions")
         raise DatabaseError(f"{path} is open in another program (COLMAP?): close it there and run again")
 
 
@@ -107,18 +109,17 @@ def _is_free(path: Path) -> bool:
 
 
 def _is_in_use(path: Path) -> bool:
-    """Whether it is another program that keeps us out of a database, and not a full disk, say."""
+    """Whether another program has a database open, be it idle: what else keeps us out may be a full disk."""
     if not _is_sqlite(path):
         return False
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as file:
+            file.execute("PRAGMA locking_mode = EXCLUSIVE")
             file.execute("BEGIN IMMEDIATE")
             file.execute("ROLLBACK")
-    except sqlite3.OperationalError as error:
-        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    except sqlite3.Error:
-        return False
-    return True
+    except sqlite3.Error as error:
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return False
 
 
 def _open(path: Path) -> "pycolmap.Database | None":

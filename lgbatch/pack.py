@@ -82,8 +82,10 @@ def _copy(source: h5py.File, draft: Path) -> None:
 def _compare(source: h5py.Group, copied: h5py.Group, path: Path) -> None:
     if set(source) != set(copied):
         raise StoreError(f"{path} was not copied whole: run it again")
-    for name, node in source.items():
-        other = copied[name]
+    for name in source:
+        if not isinstance(source.get(name, getlink=True), h5py.HardLink):
+            raise StoreError(f"{name} in {path} is a link to elsewhere, which is not followed: take it out")
+        node, other = source[name], copied[name]
         same = type(node) is type(other) and node.attrs.keys() == other.attrs.keys()
         same = same and all(np.array_equal(node.attrs[key], other.attrs[key]) for key in node.attrs)
         if same and isinstance(node, h5py.Dataset):

@@ -308,13 +308,13 @@ def test_a_log_without_its_database_is_not_mixed_in(database: Path, source: Sour
 
 
 @contextmanager
-def held(database: Path, seconds: float) -> Iterator[None]:
-    """Another program writes to the database: until the block ends, or for so many seconds."""
+def held(database: Path, seconds: float, doing: str = "delete from matches") -> Iterator[None]:
+    """Another program has the database open: until the block ends, or for so many seconds."""
     script = (
         "import sqlite3, sys, select; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
-        "c.execute('pragma journal_mode=wal'); c.execute('begin immediate');"
-        "c.execute('delete from matches'); print(flush=True);"
-        "select.select([sys.stdin], [], [], float(sys.argv[2])); c.execute('rollback'); c.close()"
+        f"c.execute('pragma journal_mode=wal'); c.execute('begin immediate'); c.execute({doing!r});"
+        "print(flush=True); select.select([sys.stdin], [], [], float(sys.argv[2]));"
+        "c.execute('rollback') if c.in_transaction else 0; c.close()"
     )
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", script, str(database), str(seconds)]
@@ -336,6 +336,16 @@ def test_a_database_in_use_is_not_replaced(
     assert run(database, source) == DatabaseCounts()
     line = f"lgbatch: {database} is open in another program (COLMAP?): waiting up to 0 s for it\n"
     assert capfd.readouterr() == ("", 2 * line)
+
+
+def test_a_database_that_another_program_only_has_open_is_not_replaced(
+    database: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(colmap, "WAIT_SECONDS", 0.3)
+    run(database, source)
+    with held(database, 60, doing="commit"), pytest.raises(DatabaseError, match="open in another program"):
+        run(database, source)
+    assert run(database, source) == DatabaseCounts()
 
 
 @pytest.mark.parametrize("how", ["import", "open"])

@@ -179,3 +179,18 @@ def test_pack_is_a_command(path: Path, tmp_path: Path) -> None:
     assert done["bytes_before"] == path.stat().st_size
     status, told, line = call("pack", tmp_path / "none.h5")
     assert (status, told, line.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("link", [h5py.SoftLink("/new.jpg"), h5py.ExternalLink("other.h5", "/")])
+def test_a_link_is_not_followed(path: Path, link: h5py.SoftLink | h5py.ExternalLink) -> None:
+    with h5py.File(path.with_name("other.h5"), "w") as file:
+        file["secret"] = 1
+    with h5py.File(path, "r+") as file:
+        file["linked"] = link
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"linked in .* is a link to elsewhere"):
+        pack.pack(path)
+    assert path.read_bytes() == before and sorted(p.name for p in path.parent.glob("*.h5*")) == [
+        "features.h5",
+        "other.h5",
+    ]
