@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from lgbatch.runtime import available_cores, choose
+from lgbatch.devices import choose, for_matching
+from lgbatch.runtime import available_cores
 
 Result = TypeVar("Result")
 
@@ -46,7 +47,7 @@ class MatrixRate:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        place = "cuda" if choose(device) == "cuda" else "cpu"
+        place = for_matching(choose(device))
         cuda = ["CUDAExecutionProvider"] if place == "cuda" else []
         self._session = ort.InferenceSession(
             model.SerializeToString(), options, providers=[*cuda, "CPUExecutionProvider"]

@@ -49,7 +49,12 @@ class Settings:
         "What was made with other settings, by another model, or of a photo or features that have changed since: make "
         "it again (recompute), go no further (refuse), or use it as it is (keep).",
     )
-    device: Literal["auto", "cpu", "cuda"] = _setting("auto", "Where the models run.")
+    device: Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"] = _setting(
+        "auto",
+        "Where the models run: an NVIDIA GPU if ONNX Runtime can use it, else the CPU (auto), or a provider of ONNX "
+        "Runtime. tensorrt, openvino, coreml and directml run extraction alone. What cannot be used is told, and "
+        "left out.",
+    )
     precision: Literal["auto", "fp32", "int8"] = _setting(
         "auto",
         "What matching computes in: fp32 finds the published network's matches; int8, on a CPU, 99 percent of them, "

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lgbatch.config import Settings
+from lgbatch.devices import PROVIDERS, driver, find, for_matching, gpus, missing
 from lgbatch.errors import ModelError
 from lgbatch.export import EXTRACTORS
 from lgbatch.models import (
     FP32_ONLY,
     Kind,
+    Model,
+    Stages,
     family,
     matching_precision,
     model_path,
@@ -21,7 +24,7 @@ from lgbatch.models import (
     open_stages,
     stages_kind,
 )
-from lgbatch.runtime import available_cores, choose, gpu_count, has_openvino, multiplies_bfloat16, providers
+from lgbatch.runtime import available_cores, has_openvino, multiplies_bfloat16
 from lgbatch.summary import installed, versions
 
 BESIDE = ("openvino", "torch", "onnx", "onnxscript", "scikit-image")
@@ -51,38 +54,47 @@ class Diagnosis:
             "versions    " + ", ".join(f"{name} {version}" for name, version in v["versions"].items()),
             f"machine     {v['cores']} cores, {v['memory_gb']} GB of memory"
             + (f", {' '.join(v['instructions'])}" if v["instructions"] else "")
-            + f"; NVIDIA GPUs: {v['gpus']}",
-            "runtimes    ONNX Runtime: " + ", ".join(v["providers"]),
-            f"extraction  fp32 on {v['device'] or 'nothing'}",
-            f"matching    {v['precision']} on {v['device']}: {v['reason']}"
+            + f"; NVIDIA GPUs: {', '.join(v['gpus']) or 'none'}"
+            + (f" (driver {v['driver']})" if v["driver"] else ""),
+            f"COLMAP      pycolmap {'with' if v['pycolmap_cuda'] else 'without'} CUDA",
+            *(f"--device    {name}: {lacking or 'can be used'}" for name, lacking in v["devices"].items()),
+            f"extraction  fp32 on {v['device']}",
+            f"matching    {v['precision']} on {v['matching_device']}: {v['reason']}"
             if v["reason"]
             else "matching    on nothing",
             f"models      {v['models_folder']}, {v['free_gb']:.1f} GB free there",
-            *(f"            {name}: {state}" for name, state in v["models"].items()),
+            *(
+                f"            {name}: {state}"
+                + (f", made from weights of sha256 {v['weights'][name]}" if name in v["weights"] else "")
+                for name, state in v["models"].items()
+            ),
         ]
         return "\n".join([*lines, *(f"problem     {problem}" for problem in v["problems"] or ["none"])])
 
 
 def diagnose(models: Path, settings: Settings) -> Diagnosis:
     """Look at packages, processor, GPU, and the models in a folder."""
+    import pycolmap
+
     problems = []
     found = versions() | installed(BESIDE)
     clash = side_by_side(installed(RUNTIMES))
     if clash:
         problems.append(clash)
-    device: str | None = None
+    device, lacking = find(settings.device)
+    if lacking:
+        problems.append(f"--device {settings.device}: {lacking}")
     precision = reason = None
     try:
-        device, precision, reason = choose(settings.device), matching_precision(settings), _reason(settings)
+        precision, reason = matching_precision(settings), _reason(settings)
     except ModelError as error:
         problems.append(str(error))
-    gpus = gpu_count()
-    if gpus and device == "cpu" and settings.device == "auto":
-        problems.append("there is a GPU, but this ONNX Runtime cannot use it: run `pip install onnxruntime-gpu`")
+    if gpus() and device == "cpu" and settings.device == "auto":
+        problems.append(f"there is a GPU that is not used: {missing('cuda')}")
     free = shutil.disk_usage(_existing(models)).free / 1e9
     if free < FREE_GB:
         problems.append(f"{free:.1f} GB of disk space are left at {models}: make room, or choose another with --models")
-    states = _models(models, settings) if reason else {}
+    states, weights = _models(models, settings) if reason else ({}, {})
     problems += [f"{name}: {state}" for name, state in states.items() if state not in (GOOD, NOT_MADE)]
     return Diagnosis(
         {
@@ -90,14 +102,18 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
             "cores": available_cores(),
             "memory_gb": _memory_gb(),
             "instructions": _instructions(),
-            "gpus": gpus,
-            "providers": providers(),
+            "gpus": list(gpus()),
+            "driver": driver(),
+            "pycolmap_cuda": pycolmap.has_cuda,
+            "devices": {name: missing(name) for name in PROVIDERS},
             "device": device,
+            "matching_device": for_matching(device),
             "precision": precision,
             "reason": reason,
             "models_folder": str(models),
             "free_gb": round(free, 1),
             "models": states,
+            "weights": weights,
             "problems": problems,
         }
     )
@@ -116,7 +132,7 @@ def side_by_side(runtimes: Mapping[str, str]) -> str | None:
 
 def _reason(settings: Settings) -> str:
     """Why matching computes in what it does."""
-    if choose(settings.device) == "cuda":
+    if for_matching(find(settings.device)[0]) == "cuda":
         return "there is a GPU"
     if family(settings.extractor) in FP32_ONLY:
         return f"LightGlue for {settings.extractor} is too narrow for 8 bits"
@@ -129,26 +145,26 @@ def _reason(settings: Settings) -> str:
     return "the processor has no instructions for bfloat16 numbers, without which 8 bits are no faster"
 
 
-def _models(folder: Path, settings: Settings) -> dict[str, str]:
-    """Of the extractor that the settings name: whether the models that it needs open."""
-    ways: dict[str, tuple[str, Kind, Callable[[Path, Settings], object]]] = {
+def _models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+    """Of the extractor that the settings name: whether the models that it needs open, and their weights' sha256."""
+    ways: dict[str, tuple[str, Kind, Callable[[Path, Settings], Model | Stages]]] = {
         "extractor": ("extractor", "extractor", open_extractor),
         "LightGlue": ("matcher", stages_kind(settings), open_stages),
     }
-    states = {}
+    states, weights = {}, {}
     for name, (role, kind, open_model) in ways.items():
         if role not in EXTRACTORS[settings.extractor]:
             continue
-        state = GOOD
+        state, named = GOOD, f"{settings.extractor} {name}"
         if not model_path(folder, settings.extractor, kind).exists():
             state = NOT_MADE
         else:
             try:
-                open_model(folder, settings)
+                weights[named] = open_model(folder, settings).weights
             except ModelError as error:
                 state = str(error)
-        states[f"{settings.extractor} {name}"] = state
-    return states
+        states[named] = state
+    return states, weights
 
 
 def _existing(folder: Path) -> Path:

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from lgbatch.config import Settings
+from lgbatch.devices import Device, choose, for_matching
 from lgbatch.errors import ModelError
 from lgbatch.runtime import (
     ROUND,
     Array,
-    Device,
     OnnxRuntime,
     OpenVino,
     Session,
     available_cores,
-    choose,
     has_openvino,
     multiplies_bfloat16,
 )
@@ -27,7 +26,7 @@ Kind = Literal["extractor", "matcher", "stages", "stages-int8"]
 FORMAT = "1"
 """Part of a model's file name. Goes up when what models take or give changes, so that they are exported again."""
 
-TOKENS: dict[Device, int] = {"cpu": 4096, "cuda": 131072}
+TOKENS = {"cpu": 4096, "cuda": 131072}
 """Padded keypoints, of both sides together, in one batch of the matcher."""
 INT8_TOKENS = 2048
 """Larger batches are no faster there, and each size of batch is one more shape to compile."""
@@ -82,8 +81,11 @@ class Model:
 
     session: Session
     path: Path
-    device: Device
-    """What it runs on."""
+
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        return self.session.device
 
     @property
     def weights(self) -> str:
@@ -106,9 +108,13 @@ class Stages:
 
     models: Mapping[str, Model]
     """By stage_names()."""
-    device: Device
     precision: str
     """fp32 or int8."""
+
+    @property
+    def device(self) -> Device:
+        """Where they run."""
+        return self.models["stem"].device
 
     @property
     def step(self) -> int:
@@ -162,9 +168,9 @@ def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
 def matching_precision(settings: Settings) -> str:
     """What the staged matcher is to compute in: `auto` is int8 where that is fast and good, fp32 elsewhere.
 
-    Raises ModelError where the device, or this precision on it, is not to be had.
+    Raises ModelError where this precision is not to be had.
     """
-    on_cpu = choose(settings.device) == "cpu"
+    on_cpu = for_matching(choose(settings.device)) == "cpu"
     fp32_only = family(settings.extractor) in FP32_ONLY
     if settings.precision == "auto":
         return "int8" if on_cpu and multiplies_bfloat16() and not fp32_only else "fp32"
@@ -182,7 +188,7 @@ def stages_kind(settings: Settings) -> Kind:
 
 
 def open_extractor(folder: Path, settings: Settings) -> Model:
-    """Open and check an extractor. Raises ModelError: missing, damaged, another's, or the device is not there.
+    """Open and check an extractor. Raises ModelError: missing, damaged, another's.
 
     It computes in single precision always: keypoints are to be the reference's.
     """
@@ -192,8 +198,7 @@ def open_extractor(folder: Path, settings: Settings) -> Model:
 
 def open_matcher(folder: Path, settings: Settings) -> Model:
     """Open and check the single-graph matcher of an extractor. Raises ModelError as open_extractor."""
-    path = model_path(folder, settings.extractor, "matcher")
-    device = choose(settings.device)
+    path, device = model_path(folder, settings.extractor, "matcher"), for_matching(choose(settings.device))
     return _open(path, settings.extractor, "matcher", device, threads=settings.threads or available_cores())
 
 
@@ -209,14 +214,14 @@ def open_stages(folder: Path, settings: Settings) -> Stages:
     the cores, while one worker per core does not (measured). In int8 OpenVINO runs the layers, and only these; in
     fp32 it is no faster than ONNX Runtime, and takes more memory.
     """
-    device, precision = choose(settings.device), matching_precision(settings)
+    device, precision = for_matching(choose(settings.device)), matching_precision(settings)
     workers = settings.threads or available_cores()
     path = model_path(folder, settings.extractor, stages_kind(settings))
     models = {}
     for stage, kind in stage_names(shape(settings.extractor).layers).items():
         quick = precision == "int8" and kind.endswith("layer")
         models[stage] = _open(path / f"{stage}.onnx", settings.extractor, kind, device, streams=workers, quick=quick)
-    return Stages(models, device, precision)
+    return Stages(models, precision)
 
 
 def _open(
@@ -242,8 +247,6 @@ def _open(
             session = OpenVino(path, streams=streams)
         else:
             session = OnnxRuntime(path, device, threads=threads, shared=streams > 0)
-    except ModelError:
-        raise
     except Exception as error:  # each runtime has exceptions of its own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} cannot be opened ({reason}): delete it and {again}") from None
@@ -257,4 +260,4 @@ def _open(
         raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {owner} {kind}: delete it and {again}")
     if (sorted(session.inputs), list(session.outputs)) != (sorted(INTERFACE[kind][0]), INTERFACE[kind][1]):
         raise ModelError(f"{path} has other inputs or outputs than its metadata says: delete it and {again}")
-    return Model(session, path, device)
+    return Model(session, path)

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from lgbatch.decode import decode
+from lgbatch.devices import PROVIDERS, Device, for_matching, missing
 from lgbatch.errors import InputError, ItemError, ModelError
 from lgbatch.models import MIN_SIDE, TOKENS, open_file
-from lgbatch.runtime import Array, available_cores, choose
+from lgbatch.runtime import Array, available_cores
 from lgbatch.schedule import pack
 from lgbatch.single import SingleGraph
 from lgbatch.types import Features, FloatArray, ImageRef, Matches
@@ -62,21 +63,18 @@ class LightGlueRunner:
         max_keypoints: int = 2048,
         filter_threshold: float = 0.1,
     ) -> None:
-        """Open both. Of the providers, CUDA is used where there is a GPU, else the CPU; others are told and left out.
+        """Open both. The first of the providers that can be used here is; the CPU needs not be named.
 
-        A provider is a name, or a name with options, of which none is used.
+        A provider is a name, or a name with options, of which none is used. LightGlue runs with CUDA or on the CPU,
+        as `lgbatch.devices` tells.
 
         max_keypoints: most to keep of an image. filter_threshold: least assignment probability of a match.
         Raises ModelError: a file is missing, damaged, not of lgbatch, or the two do not go together.
         """
-        names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
-        for name in names:
-            if name not in ("CUDAExecutionProvider", "CPUExecutionProvider"):
-                print(f"LightGlueRunner does without {name}: it knows CUDA and the CPU", file=sys.stderr)
-        device = choose("auto" if "CUDAExecutionProvider" in names else "cpu")
+        device = _device([provider if isinstance(provider, str) else provider[0] for provider in providers])
         threads = available_cores()
         self._extractor = open_file(Path(extractor_path), "extractor", device, threads=threads)
-        matcher = open_file(Path(lightglue_path), "matcher", device, threads=threads)
+        matcher = open_file(Path(lightglue_path), "matcher", for_matching(device), threads=threads)
         if self._extractor.family != matcher.family:
             raise ModelError(
                 f"{lightglue_path} is LightGlue for {matcher.family}, but {extractor_path} is an extractor of "
@@ -107,7 +105,7 @@ class LightGlueRunner:
         found: list[tuple[FloatArray, FloatArray]] = [(np.zeros((0, 2), np.float32),) * 2] * len(pairs)
         full = [i for i, (first, second) in enumerate(sides) if len(first.keypoints) and len(second.keypoints)]
         lengths = [(len(sides[i][0].keypoints), len(sides[i][1].keypoints)) for i in full]
-        for group in pack(lengths, TOKENS[self._extractor.device]):
+        for group in pack(lengths, TOKENS[self._matcher.model.device]):
             batch = [full[i] for i in group]
             for i, matches in zip(batch, self._matcher.match([sides[i] for i in batch]), strict=True):
                 found[i] = _matched(sides[i], matches, pairs[i])
@@ -126,6 +124,19 @@ class LightGlueRunner:
         )
         rows = slice(counts[0])
         return Features(keypoints[0, rows], scores[0, rows], descriptors[0, rows], (width, height))
+
+
+def _device(providers: Sequence[str]) -> Device:
+    """Of the first of these providers that can be used here; the others before it are told, unless it is CUDA."""
+    by_name = {provider.name: device for device, provider in PROVIDERS.items()}
+    for name in providers:
+        device = by_name.get(name)
+        lacking = missing(device) if device else "lgbatch does not know it"
+        if device and not lacking:
+            return device
+        if device != "cuda":  # which is asked for by default
+            print(f"LightGlueRunner does without {name}: {lacking}", file=sys.stderr)
+    return "cpu"
 
 
 def _matched(sides: tuple[Features, Features], matches: Matches, pair: Pair) -> tuple[FloatArray, FloatArray]:

@@ -1,10 +1,9 @@
-"""Runs ONNX files, on ONNX Runtime or on OpenVINO. The only user of both.
+"""Runs ONNX files, on ONNX Runtime or on OpenVINO. The only user of both, with devices.py.
 
 OpenVINO runs the layers of LightGlue in 8 bits and bfloat16, for which ONNX Runtime has no instructions on x86. What
 is in single precision runs on ONNX Runtime, which is as fast, takes less memory, and is closer to the reference.
 """
 
-import ctypes
 import functools
 import importlib.util
 import os
@@ -12,16 +11,15 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lgbatch.errors import ModelError
+from lgbatch.devices import PROVIDERS, Device, fall_back, with_options
 
 Array = NDArray[Any]
-Device = Literal["cpu", "cuda"]
 
 ROUND = 128
 """OpenVINO compiles anew for every shape: lengths are rounded up to this, which makes shapes repeat."""
@@ -30,6 +28,8 @@ ROUND = 128
 class Session(Protocol):
     """An opened ONNX file."""
 
+    device: Device
+    """Where it runs."""
     metadata: dict[str, str]
     inputs: list[str]
     outputs: list[str]
@@ -44,17 +44,18 @@ class OnnxRuntime:
     """A session of ONNX Runtime."""
 
     def __init__(self, path: Path, device: Device, *, threads: int, shared: bool = False) -> None:
-        """Open; `shared` sessions take their memory from one arena. Raises what ONNX Runtime raises."""
+        """Open; `shared` sessions take their memory from one arena. Raises what ONNX Runtime raises.
+
+        Where the device cannot run it, the CPU does, which one line on standard error says.
+        """
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is told by the one who opens it
         options.intra_op_num_threads = threads
         if shared:
             _share_memory()
             options.add_session_config_entry("session.use_env_allocators", "1")
-        cuda = ["CUDAExecutionProvider"] if device == "cuda" else []
-        self._session = ort.InferenceSession(str(path), options, providers=[*cuda, "CPUExecutionProvider"])
-        if cuda and self._session.get_providers()[0] != cuda[0]:
-            raise ModelError("--device cuda: ONNX Runtime could not start on the GPU; see its CUDA and cuDNN versions")
+        self.device = device
+        self._session = self._open(path, options, threads)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.inputs = [slot.name for slot in self._session.get_inputs()]
         self.outputs = [slot.name for slot in self._session.get_outputs()]
@@ -66,9 +67,33 @@ class OnnxRuntime:
         outputs: Sequence[Array] = self._session.run(None, dict(feed))
         return outputs
 
+    def _open(self, path: Path, options: ort.SessionOptions, threads: int) -> ort.InferenceSession:
+        """On the device, or where that cannot be on the CPU."""
+        on_cpu = functools.partial(ort.InferenceSession, str(path), options, providers=[PROVIDERS["cpu"].name])
+        if self.device == "cpu":
+            return on_cpu()
+        plain: ort.InferenceSession = on_cpu()  # before anything else: a file that is damaged is no device's fault
+        shapes = {slot.name: slot.shape for slot in plain.get_inputs()}
+        providers = with_options(self.device, path, shapes, threads)
+        if self.device == "directml":
+            options.enable_mem_pattern = False  # which it cannot do with
+        try:
+            session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+            lacking = session.get_providers()[0] != providers[0][0]
+            reason = f"{providers[0][0]} did not start: see its log" if lacking else None
+        except Exception as error:  # each provider has exceptions of its own
+            reason = " ".join(str(error).split())[-200:]
+        if reason is None:
+            return session
+        fall_back(path, self.device, reason)
+        self.device = "cpu"
+        return plain
+
 
 class OpenVino:
     """A model compiled by OpenVINO, when it is first run: layers that no pair reaches cost nothing."""
+
+    device: Device = "cpu"
 
     def __init__(self, path: Path, *, streams: int) -> None:
         """Read a file that is run by up to `streams` threads at once, each on a core of its own.
@@ -105,30 +130,6 @@ class OpenVino:
         return [np.array(outputs[i]) for i in range(len(self.outputs))]
 
 
-def choose(device: str) -> Device:
-    """Where models run for --device: `auto` is a GPU if there is one.
-
-    Raises ModelError for `cuda` where there is no GPU, or no ONNX Runtime that could use it.
-    """
-    if device == "cpu":
-        return "cpu"
-    built_in = "CUDAExecutionProvider" in ort.get_available_providers()
-    if built_in and gpu_count() > 0:
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
-        return "cuda"
-    if device == "cuda":
-        lacking = "no NVIDIA GPU was found" if built_in else "this ONNX Runtime has no CUDA: install onnxruntime-gpu"
-        raise ModelError(f"--device cuda: {lacking}")
-    return "cpu"
-
-
-def providers() -> list[str]:
-    """What this ONNX Runtime was built to run on."""
-    found: list[str] = ort.get_available_providers()
-    return found
-
-
 def has_openvino() -> bool:
     """Whether the package is installed."""
     return importlib.util.find_spec("openvino") is not None
@@ -138,18 +139,6 @@ def has_openvino() -> bool:
 def multiplies_bfloat16() -> bool:
     """Whether OpenVINO is there, and the processor has instructions that multiply bfloat16 matrices."""
     return has_openvino() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def gpu_count() -> int:
-    """How many NVIDIA GPUs the driver shows; 0 without a driver."""
-    try:
-        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
 
 
 def available_cores() -> int:

@@ -60,8 +60,11 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, key: str, hint: str) -
         ({"filter_threshold": float("nan")}, "filter_threshold must be in 0.0..1.0, not nan"),
         ({"filter_threshold": "0.1"}, "filter_threshold must be float, not '0.1'"),
         ({"camera_model": 5}, "camera_model must be str, not 5"),
-        ({"device": "gpu"}, "device must be one of auto, cpu, cuda, not 'gpu'"),
-        ({"device": ["cpu"]}, "device must be one of auto, cpu, cuda, not ['cpu']"),
+        ({"device": "gpu"}, "device must be one of auto, cpu, cuda, tensorrt, openvino, coreml, directml, not 'gpu'"),
+        (
+            {"device": ["cpu"]},
+            "device must be one of auto, cpu, cuda, tensorrt, openvino, coreml, directml, not ['cpu']",
+        ),
     ],
 )
 def test_a_bad_value_says_what_is_good(changes: dict[str, Any], reason: str) -> None:

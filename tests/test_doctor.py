@@ -7,7 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from lgbatch import cli
+from lgbatch.devices import PROVIDERS
 from lgbatch.doctor import side_by_side
+from lgbatch.export import EXTRACTORS
+from lgbatch.export.weights import WEIGHTS
 from lgbatch.runtime import available_cores
 
 
@@ -23,6 +26,9 @@ def test_a_sound_machine_has_no_problems(models: Path) -> None:
     assert found["cores"] == available_cores() and found["precision"] == "fp32"
     assert found["models"] == {"disk extractor": "good", "disk LightGlue": "good"}
     assert {"lgbatch", "python", "pycolmap", "h5py", "openvino", "torch"} <= found["versions"].keys()
+    weights = {name: WEIGHTS[file].sha256 for name, file in EXTRACTORS["disk"].items()}
+    assert found["weights"] == {"disk extractor": weights["extractor"], "disk LightGlue": weights["matcher"]}
+    assert set(found["devices"]) == set(PROVIDERS) and found["devices"]["cpu"] is None
     words = CliRunner().invoke(cli.app, ["doctor", "--device", "cpu", "--models", str(models)]).stdout
     assert "problem     none" in words and "disk extractor: good" in words
 

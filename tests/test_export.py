@@ -18,7 +18,6 @@ from lgbatch.config import Settings
 from lgbatch.export import KINDS, ensure_models, export, reference
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
 from lgbatch.models import model_path, open_extractor, open_stages, stage_names
-from lgbatch.runtime import gpu_count
 
 pytestmark = pytest.mark.weights
 
@@ -205,12 +204,6 @@ def test_a_model_that_is_not_the_network_is_not_kept(models: Path, tmp_path: Pat
     onnx.save(model, tmp_path / "changed.onnx")
     with pytest.raises(errors.ModelError, match="does not agree with the PyTorch reference"):
         parity.matcher(tmp_path / "changed.onnx", state)
-
-
-@pytest.mark.skipif(gpu_count() > 0, reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_said_so(models: Path) -> None:
-    with pytest.raises(errors.ModelError, match=r"^--device cuda: "):
-        open_extractor(models, Settings(device="cuda"))
 
 
 def test_what_is_there_is_not_exported_again(models: Path) -> None:

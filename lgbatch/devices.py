@@ -1,0 +1,178 @@
+"""Where models can run: the providers of ONNX Runtime, what each needs, and what is taken where it is not there.
+
+The networks that find keypoints are mostly convolutions, which all providers have. LightGlue is told the lengths of
+what it attends to (the operator Attention of opset 24), which ONNX Runtime does on the CPU and with CUDA alone: with
+the other providers, matching runs on one of these two.
+"""
+
+import ctypes
+import ctypes.util
+import functools
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime as ort
+
+Device = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Of ONNX Runtime."""
+
+    name: str
+    source: str
+    """What brings it."""
+
+
+PROVIDERS: dict[Device, Provider] = {
+    "cpu": Provider("CPUExecutionProvider", "install onnxruntime"),
+    "cuda": Provider("CUDAExecutionProvider", "install onnxruntime-gpu"),
+    "tensorrt": Provider("TensorrtExecutionProvider", "install onnxruntime-gpu and tensorrt-cu13"),
+    "openvino": Provider("OpenVINOExecutionProvider", "install onnxruntime-openvino"),
+    "coreml": Provider("CoreMLExecutionProvider", "it is in onnxruntime for macOS"),
+    "directml": Provider("DmlExecutionProvider", "install onnxruntime-directml, on Windows"),
+}
+NVIDIA = ("cuda", "tensorrt")
+AUTOMATIC: tuple[Device, ...] = ("cuda",)
+"""What `auto` takes if it is there; the others are for who has measured them on his machine."""
+
+_SIDES = {2: (32, 768, 4096), 3: (32, 1024, 4096)}
+_PROFILE: Mapping[str, Mapping[int, tuple[int, int, int]]] = {"image": {0: (1, 8, 8), **_SIDES}}
+"""By input and axis: the least, the usual and the greatest length that TensorRT prepares for."""
+
+
+def choose(device: str) -> Device:
+    """Where to run for --device; where that cannot be, another, which one line on standard error says once."""
+    found, lacking = find(device)
+    if lacking:
+        _say(f"--device {device}: {lacking}; using {_named(found)}")
+    return found
+
+
+def for_matching(device: Device) -> Device:
+    """Where LightGlue runs when the rest runs on `device`."""
+    if device in NVIDIA:
+        return "cuda"
+    return "cpu"
+
+
+def find(device: str) -> tuple[Device, str | None]:
+    """As `choose`, and what was lacking, without saying it."""
+    if device == "auto":
+        return next((one for one in AUTOMATIC if not missing(one)), "cpu"), None
+    wanted = next(one for one in PROVIDERS if one == device)
+    lacking = missing(wanted)
+    if not lacking:
+        return wanted, None
+    return ("cuda" if wanted == "tensorrt" and not missing("cuda") else "cpu"), lacking
+
+
+@functools.cache
+def missing(device: Device) -> str | None:
+    """What keeps models from running on a device; None where nothing does that can be told beforehand."""
+    provider = PROVIDERS[device]
+    if provider.name not in ort.get_available_providers():
+        return f"this ONNX Runtime has no {provider.name} ({provider.source})"
+    if device in NVIDIA and not gpus():
+        return "no NVIDIA GPU was found"
+    if device == "tensorrt" and not _has_tensorrt():
+        return f"TensorRT's libraries were not found ({provider.source})"
+    if device in NVIDIA and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    return None
+
+
+def with_options(
+    device: Device, path: Path, inputs: Mapping[str, Sequence[int | str]], threads: int
+) -> list[tuple[str, dict[str, Any]]]:
+    """The providers of a session on a device other than the CPU, best first, with their options.
+
+    `inputs` are the shapes of the model's. What a provider makes of a model is kept in a folder beside it.
+    """
+    kept = str(path.parent / device)
+    options: dict[Device, dict[str, Any]] = {
+        "tensorrt": {
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": kept,
+            "trt_timing_cache_enable": True,
+            "trt_timing_cache_path": kept,
+            **_profiles(inputs),
+        },
+        "openvino": {"device_type": "AUTO", "num_of_threads": str(threads)},
+        "coreml": {"ModelFormat": "MLProgram", "ModelCacheDirectory": kept},
+    }
+    chain: list[Device] = [device, "cuda", "cpu"] if device == "tensorrt" else [device, "cpu"]
+    return [(PROVIDERS[one].name, options.get(one, {})) for one in chain]
+
+
+def fall_back(path: Path, device: Device, reason: str) -> None:
+    """Say that a model does not run on a device."""
+    _say(f"--device {device}: {path.name} does not run there ({reason}); using {_named('cpu')} for it")
+
+
+@functools.cache
+def gpus() -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs that the driver shows; none without a driver."""
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return ()
+    count = ctypes.c_int(0)
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return ()
+    names = []
+    for i in range(count.value):
+        device, name = ctypes.c_int(0), ctypes.create_string_buffer(100)
+        known = cuda.cuDeviceGet(ctypes.byref(device), i) == 0 and cuda.cuDeviceGetName(name, 100, device) == 0
+        names.append(name.value.decode(errors="replace") if known else "unknown")
+    return tuple(names)
+
+
+def driver() -> str | None:
+    """Version of the NVIDIA driver; None where there is none."""
+    try:
+        library = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+    except OSError:
+        return None
+    version = ctypes.create_string_buffer(100)
+    if library.nvmlInit_v2() != 0 or library.nvmlSystemGetDriverVersion(version, 100) != 0:
+        return None
+    return version.value.decode(errors="replace")
+
+
+def _profiles(inputs: Mapping[str, Sequence[int | str]]) -> dict[str, str]:
+    """TensorRT's three options that say how large inputs may become; empty where none is of free size."""
+    free = {name: shape for name, shape in inputs.items() if any(isinstance(length, str) for length in shape)}
+    if not free or not free.keys() <= _PROFILE.keys():
+        return {}
+    options = {}
+    for i, end in enumerate(("min", "opt", "max")):
+        shapes = []
+        for name, shape in free.items():
+            lengths = [n if isinstance(n, int) else _PROFILE[name][axis][i] for axis, n in enumerate(shape)]
+            shapes.append(f"{name}:{'x'.join(map(str, lengths))}")
+        options[f"trt_profile_{end}_shapes"] = ",".join(shapes)
+    return options
+
+
+def _has_tensorrt() -> bool:
+    """Whether its libraries can be loaded; the package's own are loaded, so that ONNX Runtime finds them."""
+    if importlib.util.find_spec("tensorrt_libs"):
+        importlib.import_module("tensorrt_libs")
+        return True
+    return ctypes.util.find_library("nvinfer") is not None
+
+
+def _named(device: Device) -> str:
+    return "the CPU" if device == "cpu" else device
+
+
+@functools.cache
+def _say(line: str) -> None:
+    """Once."""
+    print(f"lgbatch: {line}", file=sys.stderr)

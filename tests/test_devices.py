@@ -1,0 +1,95 @@
+"""Where models run, and what is said where they cannot."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lgbatch import devices
+from lgbatch.config import Settings
+from lgbatch.devices import PROVIDERS, choose, find, for_matching, gpus, missing, with_options
+from lgbatch.extract import BATCH, Extractor
+from lgbatch.models import open_extractor, open_stages
+from lgbatch.runtime import OnnxRuntime
+from lgbatch.types import Photo
+
+FREE = {"image": ["s0", 3, "s1", "s2"], "max_keypoints": []}
+
+
+@pytest.fixture(autouse=True)
+def told_anew() -> None:
+    devices._say.cache_clear()
+
+
+@pytest.mark.skipif(bool(gpus()), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_gpu_that_is_not_there_is_said_in_one_line(
+    models: Path, device: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings.load(device=device, precision="fp32")
+    assert open_extractor(models, settings).device == open_stages(models, settings).device == "cpu"
+    line = capfd.readouterr().err
+    assert line.startswith(f"lgbatch: --device {device}: ") and line.endswith("; using the CPU\n")
+    assert line.count("\n") == 1
+
+
+def test_what_is_lacking_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    missing.cache_clear()
+    try:
+        for device, provider in PROVIDERS.items():
+            lacking = missing(device)
+            assert (lacking is None) == (device == "cpu")
+            assert lacking is None or (provider.name in lacking and provider.source in lacking)
+        assert find("auto") == ("cpu", None)
+    finally:
+        missing.cache_clear()
+
+
+def test_without_tensorrt_cuda_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(devices, "missing", lambda device: "no library" if device == "tensorrt" else None)
+    assert choose("auto") == "cuda" and choose("tensorrt") == choose("tensorrt") == "cuda"
+    assert capsys.readouterr().err == "lgbatch: --device tensorrt: no library; using cuda\n"
+    assert [for_matching(device) for device in PROVIDERS] == ["cpu", "cuda", "cuda", "cpu", "cpu", "cpu"]
+
+
+def test_a_provider_that_fails_leaves_the_model_to_the_cpu(models: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """CUDA is asked for where it cannot start: without a GPU, or in an ONNX Runtime that does not have it."""
+    if gpus():
+        pytest.skip("it can")
+    session = OnnxRuntime(models / "disk-extractor-v1.onnx", "cuda", threads=1)
+    assert session.device == "cpu"
+    image = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
+    assert session.run({"image": image, "max_keypoints": np.array(5)})[0].shape == (1, 5, 2)
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("lgbatch: --device cuda: disk-extractor-v1.onnx does not run there (")
+    assert line.endswith("); using the CPU for it")
+
+
+def test_a_damaged_file_is_no_fault_of_the_device(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cut.onnx").write_bytes(b"no model")
+    with pytest.raises(Exception, match=r"INVALID_PROTOBUF|Protobuf"):
+        OnnxRuntime(tmp_path / "cut.onnx", "cuda", threads=1)
+    assert "does not run there" not in capfd.readouterr().err
+
+
+def test_tensorrt_is_told_how_large_photos_become_and_keeps_its_engines(tmp_path: Path) -> None:
+    (name, options), *others = with_options("tensorrt", tmp_path / "disk.onnx", FREE, threads=2)
+    assert name == "TensorrtExecutionProvider"
+    assert [name for name, _ in others] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert options["trt_engine_cache_path"] == str(tmp_path / "tensorrt") and options["trt_engine_cache_enable"]
+    assert options["trt_profile_min_shapes"] == "image:1x3x32x32"
+    assert options["trt_profile_opt_shapes"] == f"image:{BATCH['tensorrt']}x3x768x1024"
+    assert options["trt_profile_max_shapes"] == f"image:{BATCH['tensorrt']}x3x4096x4096"
+    ((_, fixed), *_) = with_options("tensorrt", tmp_path / "disk.onnx", {"image": [1, 3, 768, 1024]}, threads=2)
+    assert not [key for key in fixed if "profile" in key]
+
+
+@pytest.mark.skipif(missing("openvino") is not None, reason="ONNX Runtime was built without OpenVINO")
+def test_openvino_finds_the_same_keypoints(models: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    photo = Photo("a", pixels, (320, 240))
+    found = [Extractor(models, Settings.load(device=device, max_keypoints=200)) for device in ("cpu", "openvino")]
+    assert found[1].model.device == "openvino"
+    ours, theirs = ({(*point,) for point in one.extract([photo])[0].keypoints} for one in found)
+    assert len(ours & theirs) >= 0.99 * len(ours)
