@@ -106,6 +106,7 @@ def export_for_others(
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     max_keypoints: int | None = None,
+    opset: int | None = None,
     weights: Path | None = None,
     models: Path,
     say: Callable[[str], None] = to_stderr,
@@ -131,8 +132,8 @@ def export_for_others(
             file = WEIGHTS[files[role]]
             states[role] = load_state(find_weights(file, path=weights, cache=models / "weights"))
             say(f"{extractor} {role}: {file.name} ({file.license})")
-    form = Form(end2end=end2end, precision=precision, size=size, batch=batch, max_keypoints=max_keypoints)
-    settings = {"precision": precision, "size": size, "batch": batch, "max_keypoints": max_keypoints}
+    form = Form(end2end=end2end, precision=precision, size=size, batch=batch, max_keypoints=max_keypoints, opset=opset)
+    settings = {"precision": precision, "size": size, "batch": batch, "max_keypoints": max_keypoints, "opset": opset}
     written = []
     try:
         for name, kind, model in build(extractor, form, states.get("extractor"), states.get("matcher")):

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.onnx.ops import symbolic
 
 from lgbatch.export import reference
-from lgbatch.export.detect import choose, refine
+from lgbatch.export.detect import THRESHOLD, choose, refine
 from lgbatch.export.graph import Graph
 from lgbatch.export.pyramid import Blocks, Level
 from lgbatch.models import INTERFACE
 
 OPSET = 22
+"""Where DeformConv begins to be as it is meant here; below it, pixels are sampled one by one."""
 STRIDE = 32
 """Sides are padded to a multiple of this, at both ends, with the pixels at the edge."""
 POOLS = (2, 4, 4)
@@ -28,11 +29,12 @@ POOLS = (2, 4, 4)
 TINY = 1e-12
 
 
-def graph(state: reference.State) -> Graph:
+def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
     # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
     inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
-    return Graph(AlikedExtractor(state), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=OPSET)
+    network = AlikedExtractor(state, sampled=opset < OPSET)
+    return Graph(network, inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=opset)
 
 
 class Conv(nn.Module):
@@ -51,22 +53,37 @@ class Conv(nn.Module):
 class DeformableConv(nn.Module):
     """A 3 x 3 convolution that looks where another one tells it to."""
 
-    def __init__(self, offset: Conv, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, offset: Conv, weight: Tensor, bias: Tensor, *, sampled: bool) -> None:
         super().__init__()
-        self.offset = offset
+        self.offset, self.sampled = offset, sampled
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inside, H, W) to (B, outside, H, W)."""
         batch, _, height, width = x.shape
+        offset = within(self.offset(x), height, width)
+        if self.sampled:
+            return self._sampled(x, offset)
         return symbolic(
             "DeformConv",
-            (x, self.weight, within(self.offset(x), height, width), self.bias),
+            (x, self.weight, offset, self.bias),
             {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
             dtype=x.dtype,
             shape=(batch, self.weight.shape[0], height, width),
             version=OPSET,
         )
+
+    def _sampled(self, x: Tensor, offset: Tensor) -> Tensor:
+        """With GridSample, for programs that do not have DeformConv. Offsets (B, 18, H, W) are y and x of each tap."""
+        height, width = x.shape[2:]
+        step = torch.arange(-1, 2)
+        offset = offset.unflatten(1, (3, 3, 2))
+        down = offset[:, :, :, 0] + (torch.arange(height)[:, None] + step[:, None, None, None])
+        across = offset[:, :, :, 1] + (torch.arange(width) + step[:, None, None])
+        places = ((2 * torch.stack([across, down], -1) + 1) / torch.tensor([width, height]) - 1).flatten(1, 3)
+        taps = F.grid_sample(x, places, align_corners=False).unflatten(2, (9, height))
+        out = self.weight.flatten(1) @ taps.flatten(1, 2).flatten(2)
+        return out.unflatten(2, (height, width)) + self.bias[:, None, None]
 
 
 def within(offset: Tensor, height: int, width: int) -> Tensor:
@@ -78,9 +95,9 @@ def within(offset: Tensor, height: int, width: int) -> Tensor:
 class Block(nn.Module):
     """Two convolutions, and around them a 1 x 1 one where the published network has it."""
 
-    def __init__(self, state: reference.State, name: str) -> None:
+    def __init__(self, state: reference.State, name: str, *, sampled: bool) -> None:
         super().__init__()
-        self.first, self.second = _conv(state, name, 1), _conv(state, name, 2)
+        self.first, self.second = (_conv(state, name, i, sampled=sampled) for i in (1, 2))
         self.around = None
         if f"{name}.downsample.weight" in state:
             self.around = Conv(state[f"{name}.downsample.weight"], state[f"{name}.downsample.bias"])
@@ -91,7 +108,7 @@ class Block(nn.Module):
         return F.selu(y if self.around is None else y + self.around(x))
 
 
-def _conv(state: reference.State, block: str, index: int) -> nn.Module:
+def _conv(state: reference.State, block: str, index: int, *, sampled: bool) -> nn.Module:
     """A convolution with its batch normalisation folded in."""
     conv, norm = f"{block}.conv{index}", f"{block}.bn{index}"
     scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + 1e-5).sqrt()
@@ -99,25 +116,30 @@ def _conv(state: reference.State, block: str, index: int) -> nn.Module:
     if f"{conv}.weight" in state:
         return Conv(state[f"{conv}.weight"] * scale[:, None, None, None], bias)
     offset = Conv(state[f"{conv}.offset_conv.weight"], state[f"{conv}.offset_conv.bias"])
-    return DeformableConv(offset, state[f"{conv}.regular_conv.weight"] * scale[:, None, None, None], bias)
+    return DeformableConv(
+        offset, state[f"{conv}.regular_conv.weight"] * scale[:, None, None, None], bias, sampled=sampled
+    )
 
 
 class AlikedExtractor(nn.Module):
     """The graph that is exported: photos in, padded keypoints out."""
 
-    def __init__(self, state: reference.State) -> None:
+    def __init__(self, state: reference.State, *, sampled: bool = False) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(state, f"block{i}") for i in (1, 2, 3, 4))
+        self.blocks = nn.ModuleList(Block(state, f"block{i}", sampled=sampled) for i in (1, 2, 3, 4))
         self.aggregate = nn.ParameterList(_matrix(state[f"conv{i}.weight"]) for i in (1, 2, 3, 4))
         parts = state["score_head.0.weight"].chunk(4, 1)
         self.parts = nn.ParameterList(_matrix(part).T.contiguous() for part in parts)
         self.head = nn.ModuleList(Conv(state[f"score_head.{i}.weight"]) for i in (2, 4, 6))
         self.describe = Descriptors(state)
 
-    def forward(self, image: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, max_keypoints: Tensor, detection_threshold: Tensor | float = THRESHOLD
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Extract.
 
-        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64.
+        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64. detection_threshold: () float32, which a
+        keypoint's score exceeds, unless the photo has none such.
         Returns keypoints (B, K, 2) float32 in pixels of the input, top-left pixel centre (0, 0); scores (B, K);
         descriptors (B, K, D) of unit length; counts (B,) int64. Rows from an image's count on are padding.
         """
@@ -138,7 +160,7 @@ class AlikedExtractor(nn.Module):
         for conv in self.head:
             heat = conv(F.selu(heat))
         scores = heat.sigmoid()[:, 0, top : top + height, left : left + width]
-        index, counts = choose(scores, max_keypoints)
+        index, counts = choose(scores, max_keypoints, detection_threshold)
         keypoints, scores = refine(scores, index)
         return keypoints, scores, self.describe(levels, keypoints, (height, width), (top, left)), counts
 

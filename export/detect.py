@@ -17,15 +17,15 @@ TEMPERATURE = 0.1
 """Of the softmax that refines a keypoint."""
 
 
-def choose(scores: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor]:
+def choose(scores: Tensor, max_keypoints: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor]:
     """The strongest keypoints of scores (B, H, W) in 0..1, best first: raster indices (B, K), counts (B,).
 
     K is the greatest count, at least 1. Rows from an image's count on are padding.
     """
     height, width = scores.shape[1:]
     inner = maxima(scores)[:, RADIUS : height - RADIUS, RADIUS : width - RADIUS]
-    strong = (inner > THRESHOLD).flatten(1).any(1)
-    least = torch.where(strong, THRESHOLD, scores.mean((1, 2)))
+    strong = (inner > threshold).flatten(1).any(1)
+    least = torch.where(strong, threshold, scores.mean((1, 2)))
     inner = torch.where(inner > least[:, None, None], inner, 0.0)
     return strongest(F.pad(inner, (RADIUS, RADIUS, RADIUS, RADIUS)), max_keypoints)
 

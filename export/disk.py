@@ -18,19 +18,22 @@ from lgbatch.export import reference
 from lgbatch.export.graph import Graph
 from lgbatch.models import INTERFACE
 
+OPSET = 20
 DESCRIPTOR_DIM = 128
 KERNEL = 5
 STRIDE = 16
 """The U-Net halves the image four times: sides are padded with zeros to a multiple of this."""
+THRESHOLD = 0.0
+"""Least score of a keypoint."""
 
 
-def graph(state: reference.State) -> Graph:
+def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
     unet = Unet()
     unet.load(state)
     # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
     inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
-    return Graph(DiskExtractor(unet), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=20)
+    return Graph(DiskExtractor(unet), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=opset)
 
 
 class Gate(nn.Module):
@@ -141,10 +144,13 @@ class DiskExtractor(nn.Module):
         self.projection = nn.Parameter(weight[:-1].reshape(DESCRIPTOR_DIM, -1).T.contiguous())
         self.bias = nn.Parameter(bias[:-1])
 
-    def forward(self, image: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, max_keypoints: Tensor, detection_threshold: Tensor | float = THRESHOLD
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Extract.
 
-        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64.
+        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64. detection_threshold: () float32, which a
+        keypoint's score exceeds.
         Returns keypoints (B, K, 2) float32 in pixels of the input, top-left pixel centre (0, 0); scores (B, K);
         descriptors (B, K, 128) of unit length; counts (B,) int64. Rows from an image's count on are padding.
         """
@@ -154,19 +160,19 @@ class DiskExtractor(nn.Module):
         padded = taps.shape[-2:]
         heat = F.fold(taps.flatten(2), padded, KERNEL, padding=KERNEL // 2) + self.heat_bias
         heat = heat[:, 0, :height, :width]
-        scores, index, counts = best_maxima(heat, max_keypoints)
+        scores, index, counts = best_maxima(heat, max_keypoints, detection_threshold)
         y = index // width
         x = index - y * width
         descriptors = torch.cat([windows(low, x, y), windows(skip, x, y)], -1) @ self.projection + self.bias
         return torch.stack([x, y], -1).to(heat.dtype), scores, F.normalize(descriptors, dim=-1), counts
 
 
-def best_maxima(heat: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def best_maxima(heat: Tensor, max_keypoints: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
     """The strongest strict local maxima of heat (B, H, W): scores (B, K), raster indices (B, K), counts (B,)."""
     height, width = heat.shape[1:]
     ring = strict_neighbours(heat)
     inner = heat[:, 2 : height - 2, 2 : width - 2]
-    keep = (inner > ring) & (inner > 0)
+    keep = (inner > ring) & (inner > threshold)
     inner = torch.where(keep, inner, torch.zeros_like(inner))
     masked = F.pad(inner, (2, 2, 2, 2)).flatten(1)
     limit = torch.minimum(max_keypoints, torch.tensor(height * width))

@@ -13,18 +13,19 @@ from torch import Tensor, nn
 
 from lgbatch.export import reference
 from lgbatch.export.graph import Graph, to_onnx
-from lgbatch.export.lightglue import OPSET, Matcher, shape_of
+from lgbatch.export.lightglue import Matcher, operators, shape_of
 
 INPUTS = ("image0", "image1", "scales0", "scales1", "max_keypoints", "threshold")
+OPTIONAL = ("detection_threshold",)
 OUTPUTS = ("keypoints0", "keypoints1", "counts0", "counts1", "matches0", "scores")
 
 
 class Tail(nn.Module):
     """What comes after extraction."""
 
-    def __init__(self, state: reference.State) -> None:
+    def __init__(self, state: reference.State, opset: int) -> None:
         super().__init__()
-        self.matcher = Matcher(state)
+        self.matcher = Matcher(state, operators(opset))
 
     def forward(
         self,
@@ -60,12 +61,13 @@ def _size(image: Tensor) -> Tensor:
     return ones * torch.tensor([image.shape[3], image.shape[2]], dtype=torch.float32)
 
 
-def end2end(extractor: Graph, state: reference.State) -> onnx.ModelProto:
+def end2end(extractor: Graph, state: reference.State, opset: int) -> onnx.ModelProto:
     """Join an extractor, as it is to be traced, and LightGlue's weights.
 
     INPUTS: image0 (B, 3, H, W) and image1 (B, 3, H', W') float32, RGB in 0..1; scales0 and scales1 (B, 2); most
-    keypoints () int64; least probability of a match () float32. OUTPUTS: keypoints (B, K, 2), of which an image has
-    `counts` (B,); matches0 (B, K0) int64, row of keypoints1 or -1; scores (B, K0).
+    keypoints () int64; least probability of a match () float32. OPTIONAL: least score of a keypoint () float32.
+    OUTPUTS: keypoints (B, K, 2), of which an image has `counts` (B,); matches0 (B, K0) int64, row of keypoints1 or -1;
+    scores (B, K0).
     """
     image, axes = extractor.inputs["image"], extractor.dynamic.get("image", ())
     batch, free = image.shape[0], [axis for axis in axes if axis == 0]
@@ -83,8 +85,8 @@ def end2end(extractor: Graph, state: reference.State) -> onnx.ModelProto:
     dynamic |= {name: [*free, 1] for name in inputs if name.startswith(("keypoints", "descriptors"))}
     inputs["threshold"] = torch.tensor(0.1)
     made = ["keypoints", "other keypoints", "matches0", "scores"]
-    tail = to_onnx(Graph(Tail(state), inputs, dynamic, made, opset=OPSET))
-    head = to_onnx(replace(extractor, opset=OPSET))
+    tail = to_onnx(Graph(Tail(state, opset), inputs, dynamic, made, opset=opset))
+    head = to_onnx(replace(extractor, opset=opset))
     heads = [
         _placed(head, f"{side}/", {"image": f"image{side}", "counts": f"counts{side}"}, weights="extractor/")
         for side in "01"
@@ -102,7 +104,7 @@ def end2end(extractor: Graph, state: reference.State) -> onnx.ModelProto:
     graph = onnx.helper.make_graph(
         [*heads[0], *heads[1], *_placed(tail, "matcher/", wires)],
         "end2end",
-        [slots[name] for name in INPUTS],
+        [slots[name] for name in (*INPUTS, *OPTIONAL) if name in slots],
         [
             onnx.helper.make_tensor_value_info(
                 name, index if name[:5] in ("count", "match") else real, sizes.get(name, ["B"])

@@ -70,6 +70,14 @@ def fixed_input(model: onnx.ModelProto, name: str, value: int) -> onnx.ModelProt
     return copy
 
 
+def with_default(model: onnx.ModelProto, name: str, value: Tensor) -> onnx.ModelProto:
+    """A copy of a model in which an input need not be given, and then has this value."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), name))
+    return copy
+
+
 def save(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a model with its metadata, making the folder if need be."""
     onnx.helper.set_model_props(model, dict(metadata))

@@ -15,6 +15,7 @@ reference.lightglue is the network as the paper writes it, which every export is
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from lgbatch.export import reference
 from lgbatch.models import Shape
 
 OPSET = 24
+"""Where attention told by lengths begins; below it, attention and rotary embedding are written out."""
 FAR = -1e4
 """What keeps padding from matching: its exponential is zero."""
 TINY = 1e-30
@@ -59,7 +61,29 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, 
     return (weights @ each[2]).transpose(1, 2).flatten(2)
 
 
-Attention = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+def rotary(x: Tensor, cosines: Tensor, sines: Tensor, heads: int) -> Tensor:
+    """Turn the two halves of each head of x (B, N, W) by the angles of (B, N, D / 2)."""
+    return rotary_embedding(x, cosines, sines, num_heads=heads)
+
+
+def plain_rotary(x: Tensor, cosines: Tensor, sines: Tensor, heads: int) -> Tensor:
+    """The same, written out."""
+    first, second = x.unflatten(-1, (heads, 2, -1)).unbind(-2)
+    cosine, sine = cosines[:, :, None], sines[:, :, None]
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], -1).flatten(2)
+
+
+@dataclass(frozen=True)
+class Operators:
+    """How the two parts of a layer that are operators of their own are written."""
+
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor] = attention
+    rotate: Callable[[Tensor, Tensor, Tensor, int], Tensor] = rotary
+
+
+def operators(opset: int) -> Operators:
+    """Those that an opset has."""
+    return Operators() if opset >= OPSET else Operators(plain_attention, plain_rotary)
 
 
 class Dense(nn.Module):
@@ -98,10 +122,10 @@ class FeedForward(nn.Module):
 class SelfBlock(nn.Module):
     """The points of one image look at each other, with rotary positions."""
 
-    def __init__(self, state: reference.State, index: int, attend: Attention = attention) -> None:
+    def __init__(self, state: reference.State, index: int, by: Operators) -> None:
         super().__init__()
         shape = shape_of(state)
-        self.attend, self.heads = attend, shape.heads
+        self.by, self.heads = by, shape.heads
         block = f"self_attn.{index}"
         weight = state[f"{block}.Wqkv.weight"].reshape(shape.heads, shape.head_dim, 3, shape.width)
         bias = state[f"{block}.Wqkv.bias"].reshape(shape.heads, shape.head_dim, 3)
@@ -113,17 +137,16 @@ class SelfBlock(nn.Module):
 
     def forward(self, x: Tensor, cosines: Tensor, sines: Tensor, lengths: Tensor) -> Tensor:
         """(B, N, W) to (B, N, W); cosines and sines are (B, N, D / 2), D the width of a head."""
-        query = rotary_embedding(self.query(x), cosines, sines, num_heads=self.heads)
-        key = rotary_embedding(self.key(x), cosines, sines, num_heads=self.heads)
-        return self.ffn(x, self.attend(query, key, self.value(x), lengths, self.heads))
+        query, key = (self.by.rotate(part(x), cosines, sines, self.heads) for part in (self.query, self.key))
+        return self.ffn(x, self.by.attend(query, key, self.value(x), lengths, self.heads))
 
 
 class CrossBlock(nn.Module):
     """The points of each image look at those of the other."""
 
-    def __init__(self, state: reference.State, index: int, attend: Attention) -> None:
+    def __init__(self, state: reference.State, index: int, by: Operators) -> None:
         super().__init__()
-        self.attend, self.heads = attend, shape_of(state).heads
+        self.by, self.heads = by, shape_of(state).heads
         block = f"cross_attn.{index}"
         self.query_key = Dense(state[f"{block}.to_qk.weight"], state[f"{block}.to_qk.bias"])
         self.value = Dense(state[f"{block}.to_v.weight"], state[f"{block}.to_v.bias"])
@@ -132,21 +155,21 @@ class CrossBlock(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor, lengths0: Tensor, lengths1: Tensor) -> tuple[Tensor, Tensor]:
         """(B, M, W) and (B, N, W) to the same shapes."""
         qk0, qk1 = self.query_key(x0), self.query_key(x1)
-        context0 = self.attend(qk0, qk1, self.value(x1), lengths1, self.heads)
-        context1 = self.attend(qk1, qk0, self.value(x0), lengths0, self.heads)
+        context0 = self.by.attend(qk0, qk1, self.value(x1), lengths1, self.heads)
+        context1 = self.by.attend(qk1, qk0, self.value(x0), lengths0, self.heads)
         return self.ffn(x0, context0), self.ffn(x1, context1)
 
 
 class Stem(nn.Module):
     """What depends on one image alone: input projection, positional encoding and the first self-attention."""
 
-    def __init__(self, state: reference.State) -> None:
+    def __init__(self, state: reference.State, by: Operators) -> None:
         super().__init__()
         self.project: nn.Module = nn.Identity()
         if "input_proj.weight" in state:
             self.project = Dense(state["input_proj.weight"], state["input_proj.bias"])
         self.frequencies = nn.Parameter(state["posenc.Wr.weight"].T.contiguous())
-        self.self_block = SelfBlock(state, 0)
+        self.self_block = SelfBlock(state, 0, by)
 
     def forward(
         self, keypoints: Tensor, descriptors: Tensor, size: Tensor, lengths: Tensor
@@ -170,12 +193,10 @@ class Layer(nn.Module):
     With `decide`, it also tells how sure each point is of its match, and how likely it has one.
     """
 
-    def __init__(
-        self, state: reference.State, index: int, *, decide: bool = False, attend: Attention = attention
-    ) -> None:
+    def __init__(self, state: reference.State, index: int, by: Operators, *, decide: bool = False) -> None:
         super().__init__()
-        self.self_block = SelfBlock(state, index, attend) if index else None
-        self.cross_block = CrossBlock(state, index, attend)
+        self.self_block = SelfBlock(state, index, by) if index else None
+        self.cross_block = CrossBlock(state, index, by)
         self.deciders = Deciders(state, index) if decide else None
 
     def forward(
@@ -266,11 +287,11 @@ class Head(nn.Module):
 class Matcher(nn.Module):
     """The single graph: all layers, then the last head."""
 
-    def __init__(self, state: reference.State) -> None:
+    def __init__(self, state: reference.State, by: Operators) -> None:
         super().__init__()
-        self.stem = Stem(state)
+        self.stem = Stem(state, by)
         count = shape_of(state).layers
-        self.layers = nn.ModuleList(Layer(state, i) for i in range(count))
+        self.layers = nn.ModuleList(Layer(state, i, by) for i in range(count))
         self.head = Head(state, count - 1)
 
     def forward(

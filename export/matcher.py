@@ -10,12 +10,12 @@ from lgbatch.export import reference
 from lgbatch.export.graph import Graph, to_onnx, with_weights
 from lgbatch.export.lightglue import (
     OPSET,
-    Attention,
     Head,
     Layer,
     Matcher,
+    Operators,
     Stem,
-    attention,
+    operators,
     plain_attention,
     shape_of,
 )
@@ -23,37 +23,40 @@ from lgbatch.export.quantize import int8
 from lgbatch.models import INTERFACE, stage_names
 
 
-def single(state: reference.State) -> onnx.ModelProto:
+def single(state: reference.State, opset: int = OPSET) -> onnx.ModelProto:
     """The single-graph matcher. Raises KeyError when the state dict is another network's."""
-    return to_onnx(_graph(Matcher(state), "matcher", state))
+    return to_onnx(_graph(Matcher(state, operators(opset)), "matcher", state, opset))
 
 
-def stages(state: reference.State, *, quantized: bool = False) -> Iterator[tuple[str, str, onnx.ModelProto]]:
+def stages(
+    state: reference.State, *, quantized: bool = False, opset: int = OPSET
+) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     """The same network in stages: name, kind and model of each. Stages of a kind are traced once.
 
     Quantized, the layers are as OpenVINO likes them: 8-bit weights, and attention written out.
     """
+    by = Operators(attend=plain_attention) if quantized else operators(opset)
     traced: dict[str, onnx.ModelProto] = {}
     for stage, kind in stage_names(shape_of(state).layers).items():
-        module = _stage(state, stage, plain_attention if quantized else attention)
+        module = _stage(state, stage, by)
         if kind not in traced:
-            traced[kind] = to_onnx(_graph(module, kind, state))
+            traced[kind] = to_onnx(_graph(module, kind, state, opset))
         model = with_weights(traced[kind], module)
         yield stage, kind, int8(model) if quantized and isinstance(module, Layer) else model
 
 
-def _stage(state: reference.State, stage: str, attend: Attention) -> nn.Module:
+def _stage(state: reference.State, stage: str, by: Operators) -> nn.Module:
     if stage == "stem":
-        return Stem(state)
+        return Stem(state, by)
     index = int(stage[-1])
     return (
         Head(state, index)
         if stage.startswith("head")
-        else Layer(state, index, decide=index < shape_of(state).layers - 1, attend=attend)
+        else Layer(state, index, by, decide=index < shape_of(state).layers - 1)
     )
 
 
-def _graph(module: nn.Module, kind: str, state: reference.State) -> Graph:
+def _graph(module: nn.Module, kind: str, state: reference.State, opset: int) -> Graph:
     names, outputs = INTERFACE[kind]
     shape = shape_of(state)
     dim = state["input_proj.weight"].shape[1] if "input_proj.weight" in state else shape.width
@@ -77,4 +80,4 @@ def _graph(module: nn.Module, kind: str, state: reference.State) -> Graph:
             inputs[name], free[name] = torch.tensor([points, 20]), (0,)
         else:
             inputs[name] = torch.tensor(0.1)
-    return Graph(module, inputs, free, outputs, opset=OPSET)
+    return Graph(module, inputs, free, outputs, opset=opset)

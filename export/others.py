@@ -13,8 +13,9 @@ import torch
 
 from lgbatch.export import matcher, reference
 from lgbatch.export.end2end import end2end
-from lgbatch.export.graph import Graph, fixed_input, to_onnx
+from lgbatch.export.graph import Graph, fixed_input, to_onnx, with_default
 from lgbatch.export.half import fp16
+from lgbatch.export.lightglue import OPSET
 from lgbatch.export.quantize import int8
 from lgbatch.models import family
 
@@ -32,6 +33,8 @@ class Form:
     """Photos, or pairs, of a run; None: any number."""
     max_keypoints: int | None = None
     """Most keypoints of a photo; None: an input of the model."""
+    opset: int | None = None
+    """Version of ONNX's operators, 18 or more; None: the one that each graph is best in."""
 
 
 State = reference.State
@@ -48,27 +51,37 @@ def build(extractor: str, form: Form, weights: State | None, matcher_weights: St
     tail = "" if form.precision == "fp32" else f"-{form.precision}"
     convert = {"fp32": lambda model: model, "fp16": fp16, "int8": int8}[form.precision]
 
-    def limited(model: onnx.ModelProto) -> onnx.ModelProto:
-        return fixed_input(model, "max_keypoints", form.max_keypoints) if form.max_keypoints else model
+    opset = form.opset or OPSET
+
+    def finished(model: onnx.ModelProto, network: Graph) -> onnx.ModelProto:
+        """What goes for extractors: constants, and defaults of inputs, are as they are in any precision."""
+        model = convert(model)
+        if form.max_keypoints:
+            model = fixed_input(model, "max_keypoints", form.max_keypoints)
+        return with_default(model, "detection_threshold", network.inputs["detection_threshold"])
 
     if form.end2end:
         assert network is not None and matcher_weights is not None  # the caller looks
-        yield f"{extractor}-end2end{tail}", "end2end", convert(limited(end2end(network, matcher_weights)))
+        yield f"{extractor}-end2end{tail}", "end2end", finished(end2end(network, matcher_weights, opset), network)
         return
     if network is not None and form.precision != "int8":  # its work is convolutions, which are left as they are
-        yield f"{extractor}-extractor{tail}", "extractor", convert(limited(to_onnx(network)))
+        yield f"{extractor}-extractor{tail}", "extractor", finished(to_onnx(network), network)
     if matcher_weights is not None:
         name = family(extractor)
-        yield f"{name}-matcher{tail}", "matcher", convert(matcher.single(matcher_weights))
-        for stage, kind, model in matcher.stages(matcher_weights):
+        yield f"{name}-matcher{tail}", "matcher", convert(matcher.single(matcher_weights, opset))
+        for stage, kind, model in matcher.stages(matcher_weights, opset=opset):
             yield f"{name}-stages{tail}/{stage}", kind, convert(model)
 
 
 def _network(extractor: str, form: Form, weights: State) -> Graph:
-    """The extractor, for one size of photos, or one number of them, where that is asked for."""
-    network: Graph = importlib.import_module(f"lgbatch.export.{family(extractor)}").graph(weights)
+    """The extractor, for one size of photos, or one number of them, where that is asked for; its threshold is an
+    input.
+    """
+    module = importlib.import_module(f"lgbatch.export.{family(extractor)}")
+    network: Graph = module.graph(weights, form.opset or module.OPSET)
     image = network.inputs["image"]
     shape = (form.batch or image.shape[0], 3, *(form.size or image.shape[2:]))
     free = [axis for axis in network.dynamic["image"] if not (form.batch if axis == 0 else form.size)]
-    inputs = {**network.inputs, "image": torch.rand(shape)}
+    threshold = torch.tensor(module.THRESHOLD, dtype=torch.float32)
+    inputs = {**network.inputs, "image": torch.rand(shape), "detection_threshold": threshold}
     return replace(network, inputs=inputs, dynamic={**network.dynamic, "image": free})

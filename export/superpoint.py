@@ -15,6 +15,7 @@ from lgbatch.export.detect import maxima, strongest
 from lgbatch.export.graph import Graph
 from lgbatch.models import INTERFACE
 
+OPSET = 20
 CELL = 8
 RADIUS = 4
 """Keypoints are local maxima in windows of 9 x 9."""
@@ -26,11 +27,11 @@ GREY = (0.299, 0.587, 0.114)
 """What red, green and blue count for."""
 
 
-def graph(state: reference.State) -> Graph:
+def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
     # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
     inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
-    return Graph(SuperPointExtractor(state), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=20)
+    return Graph(SuperPointExtractor(state), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=opset)
 
 
 class SuperPointExtractor(nn.Module):
@@ -42,10 +43,13 @@ class SuperPointExtractor(nn.Module):
         self.score, self.describe = (nn.ModuleList(_conv(state, f"conv{head}{part}") for part in "ab") for head in "PD")
         self.grey = nn.Parameter(torch.tensor(GREY)[:, None, None])
 
-    def forward(self, image: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, max_keypoints: Tensor, detection_threshold: Tensor | float = THRESHOLD
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Extract.
 
-        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64.
+        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64. detection_threshold: () float32, which a
+        keypoint's score exceeds.
         Returns keypoints (B, K, 2) float32 in pixels of the input, top-left pixel centre (0, 0); scores (B, K);
         descriptors (B, K, 256) of unit length; counts (B,) int64. Rows from an image's count on are padding.
         """
@@ -53,7 +57,7 @@ class SuperPointExtractor(nn.Module):
         for i, conv in enumerate(self.encoder):
             x = F.relu(conv(F.max_pool2d(x, 2) if i in (2, 4, 6) else x))
         scores = F.pixel_shuffle(self.score[1](F.relu(self.score[0](x))).softmax(1)[:, :-1], CELL)[:, 0]
-        masked = chosen(scores)
+        masked = chosen(scores, detection_threshold)
         index, counts = strongest(masked, max_keypoints)
         width = scores.shape[2]
         y = index // width
@@ -75,11 +79,11 @@ def at_least_a_cell(x: Tensor) -> Tensor:
     return F.pad(x, (0, torch.sym_max(CELL - width, 0), 0, torch.sym_max(CELL - height, 0)))
 
 
-def chosen(scores: Tensor) -> Tensor:
+def chosen(scores: Tensor, threshold: Tensor | float) -> Tensor:
     """The scores (B, H, W) of keypoints, 0 elsewhere."""
     height, width = scores.shape[1:]
     inner = maxima(scores, RADIUS)[:, BORDER : height - BORDER, BORDER : width - BORDER]
-    return F.pad(torch.where(inner > THRESHOLD, inner, 0.0), (BORDER, BORDER, BORDER, BORDER))
+    return F.pad(torch.where(inner > threshold, inner, 0.0), (BORDER, BORDER, BORDER, BORDER))
 
 
 def sample(cells: Tensor, keypoints: Tensor) -> Tensor:

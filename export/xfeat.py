@@ -17,6 +17,7 @@ from lgbatch.export.detect import strongest
 from lgbatch.export.graph import Graph
 from lgbatch.models import INTERFACE
 
+OPSET = 20
 CELL = 8
 STRIDE = 32
 """Sides are resized to multiples of this."""
@@ -30,11 +31,11 @@ STRIDES = {"block1": (1, 2, 1, 2), "block2": (1, 1), "block3": (2, 1, 1), "block
 """Of each convolution."""
 
 
-def graph(state: reference.State) -> Graph:
+def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
     # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
     inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
-    return Graph(XFeatExtractor(state), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=20)
+    return Graph(XFeatExtractor(state), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=opset)
 
 
 class XFeatExtractor(nn.Module):
@@ -54,10 +55,13 @@ class XFeatExtractor(nn.Module):
             for name, count in (("block_fusion", 2), ("heatmap_head", 2), ("keypoint_head", 3))
         )
 
-    def forward(self, image: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, max_keypoints: Tensor, detection_threshold: Tensor | float = THRESHOLD
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Extract.
 
-        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64.
+        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64. detection_threshold: () float32, which a
+        keypoint's score exceeds.
         Returns keypoints (B, K, 2) float32 in pixels of the input, top-left pixel centre (0, 0); scores (B, K);
         descriptors (B, K, 64) of unit length; counts (B,) int64. Rows from an image's count on are padding.
         """
@@ -66,7 +70,8 @@ class XFeatExtractor(nn.Module):
         x = x / (x.square().mean((2, 3), keepdim=True) + EPSILON).sqrt()
         features = self.features(x)
         cells = self.keypoint(F.pixel_unshuffle(x, CELL)).softmax(1)[:, :-1]
-        scores = likely(F.pixel_shuffle(cells, CELL)[:, 0]) * everywhere(self.reliability(features).sigmoid())
+        heat = likely(F.pixel_shuffle(cells, CELL)[:, 0], detection_threshold)
+        scores = heat * everywhere(self.reliability(features).sigmoid())
         index, counts = strongest(scores, max_keypoints)
         height, width = scores.shape[1:]
         y = index // width
@@ -111,13 +116,13 @@ def resized(x: Tensor) -> tuple[Tensor, Tensor]:
     return F.interpolate(x, (rows, columns), mode="bilinear", align_corners=False), ratio
 
 
-def likely(heat: Tensor) -> Tensor:
+def likely(heat: Tensor, threshold: Tensor | float) -> Tensor:
     """The likelihoods (B, H, W) of keypoints, 0 elsewhere.
 
     Published so: the first pixel is not chosen, nor are the last row and column, which sampling takes for outside.
     """
     best = heat == F.max_pool2d(heat[:, None], 2 * RADIUS + 1, 1, RADIUS)[:, 0]
-    chosen = torch.where(best & (heat > THRESHOLD), heat, 0.0)[:, :-1, :-1]
+    chosen = torch.where(best & (heat > threshold), heat, 0.0)[:, :-1, :-1]
     inside = torch.arange(chosen.shape[1])[:, None] + torch.arange(chosen.shape[2]) > 0
     return F.pad(torch.where(inside, chosen, 0.0), (0, 1, 0, 1))
 

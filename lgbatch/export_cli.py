@@ -47,6 +47,10 @@ def export(
         int | None,
         typer.Option(min=1, help="Most keypoints of a photo, as a constant.", rich_help_panel=OTHERS),
     ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(min=18, max=24, help="ONNX operators of this version.", rich_help_panel=OTHERS),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder to write to.", show_default="this one", rich_help_panel=OTHERS),
@@ -61,7 +65,7 @@ def export(
     """
     chosen = Settings.load(**settings.as_dict() | {"extractor": extractor}).extractor
     folder = models or default_folder()
-    if not (end2end or fp16 or int8 or static or batch or max_keypoints or output):
+    if not (end2end or fp16 or int8 or static or batch or max_keypoints or opset or output):
         made = export_models(folder, chosen, weights=weights)
         if as_json:
             print(json.dumps({str(model.path): model.parity for model in made}))
@@ -78,6 +82,7 @@ def export(
         size=_size(static) if static else None,
         batch=batch,
         max_keypoints=max_keypoints,
+        opset=opset,
         weights=weights,
         models=folder,
     )

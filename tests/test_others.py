@@ -51,7 +51,7 @@ def make(models: Path, extractor: str) -> None:
 def run(path: Path, feed: dict[str, Array]) -> dict[str, Array]:
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [slot.name for slot in session.get_outputs()]
-    wanted = {slot.name for slot in session.get_inputs()}
+    wanted = {slot.name for slot in (*session.get_inputs(), *session.get_overridable_initializers())}
     values = {name: value for name, value in feed.items() if name in wanted}
     return dict(zip(names, session.run(None, values), strict=True))
 
@@ -127,6 +127,50 @@ def test_one_size_one_batch_one_count_in_half_precision(models: Path, gallery: P
     halves = [slot for slot in model.graph.initializer if slot.data_type == onnx.TensorProto.FLOAT16]
     assert len(halves) > 50
     assert_end2end(path, models, "disk", gallery, LEAST["fp16"])
+
+
+@pytest.mark.parametrize(
+    ("extractor", "opset"),
+    [
+        pytest.param(name, opset, marks=[] if (name, opset) == ("aliked-n16", 18) else [pytest.mark.slow])
+        for name, opset in [("disk", 18), ("aliked-n16", 18), ("aliked-n16", 22), ("xfeat", 18), ("disk", 23)]
+    ],
+)
+def test_operators_of_an_older_version(extractor: str, opset: int, models: Path, gallery: Path, tmp_path: Path) -> None:
+    make(models, extractor)
+    (path,) = export(extractor, "--end2end", "--opset", opset, "-o", tmp_path).values()
+    model = onnx.load(path)
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == opset
+    operators = {node.op_type for node in model.graph.node}
+    assert not operators & {"Attention", "RotaryEmbedding"}
+    assert ("DeformConv" in operators) == (extractor == "aliked-n16" and opset >= 22)
+    assert_end2end(path, models, extractor, gallery, LEAST["fp32"])
+
+
+@pytest.mark.parametrize(
+    ("extractor", "threshold"),
+    [
+        pytest.param(name, threshold, marks=[] if name == "disk" else [pytest.mark.slow])
+        for name, threshold in [("disk", 5.0), ("aliked-n16", 0.6), ("xfeat", 0.2)]
+    ],
+)
+def test_the_detection_threshold_is_an_input_that_may_be_left_out(
+    extractor: str, threshold: float, models: Path, gallery: Path, tmp_path: Path
+) -> None:
+    make(models, extractor)
+    path = export(extractor, "-o", tmp_path)[f"{extractor}-extractor.onnx"]
+    feed: dict[str, Array] = {
+        "image": load_image(gallery / "view_00.jpg", resize=320)[0],
+        "max_keypoints": np.array(MOST),
+    }
+    usual, few = run(path, feed), run(path, feed | {"detection_threshold": np.array(threshold, np.float32)})
+    own = run(model_path(models, extractor, "extractor"), feed)
+    np.testing.assert_array_equal(usual["keypoints"], own["keypoints"])
+    count = int(few["counts"][0])
+    assert 0 < count < usual["counts"][0]
+    assert extractor == "xfeat" or few["scores"][0, :count].min() > 0.9 * threshold  # XFeat's is of likelihood alone
+    theirs = {(*point,) for point in usual["keypoints"][0].round(1)}
+    assert np.mean([(*point,) in theirs for point in few["keypoints"][0, :count].round(1)]) > 0.99
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
