@@ -47,6 +47,7 @@ MATCH = (
     "depth_confidence",
     "width_confidence",
     "filter_threshold",
+    "give_up",
     "camera_mode",
     "camera_model",
     "on_change",

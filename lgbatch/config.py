@@ -37,6 +37,9 @@ class Settings:
         0.99, "How unlikely a match must be for a point to be dropped on the way; -1 never drops.", low=-1, high=1
     )
     filter_threshold: float = _setting(0.1, "Least assignment probability of a match.", low=0.0, high=1.0)
+    give_up: int = _setting(
+        0, "Leave a pair after two layers, without matches, when fewer than this many are sure by then; 0 never.", low=0
+    )
     camera_mode: Literal["auto", "image", "folder", "single"] = _setting(
         "auto",
         "Who shares a camera: photos with the same EXIF camera, focal length and size, or without EXIF those of a "

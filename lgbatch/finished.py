@@ -24,7 +24,15 @@ T = TypeVar("T")
 SETTINGS = {
     "extract": {"extractor", "max_keypoints", "resize", "max_megapixels", "on_change"},
     "pairs": {"pairing", "window"},
-    "match": {"extractor", "precision", "depth_confidence", "width_confidence", "filter_threshold", "on_change"},
+    "match": {
+        "extractor",
+        "precision",
+        "depth_confidence",
+        "width_confidence",
+        "filter_threshold",
+        "give_up",
+        "on_change",
+    },
     "import": {"camera_mode", "camera_model", "on_change"},
     "reconstruct": {"mapper"},
 }

@@ -149,6 +149,7 @@ def _provenance(matcher: Matcher, settings: Settings) -> Provenance:
         "depth_confidence": settings.depth_confidence,
         "width_confidence": settings.width_confidence,
         "filter_threshold": settings.filter_threshold,
+        "give_up": settings.give_up,
     }
 
 

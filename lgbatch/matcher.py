@@ -23,6 +23,10 @@ from lgbatch.schedule import pack
 from lgbatch.types import Features, FloatArray, IntArray, Matches
 
 Bools = NDArray[np.bool_]
+GIVE_UP_LAYER = 1
+"""After which pairs are given up on; before it, even pairs that overlap have few sure matches."""
+SURE = np.array(0.3, dtype=np.float32)
+"""Least score there of a match that counts."""
 Trace = list[tuple[str, tuple[Array, ...]]]
 """Which stages ran, in order, and the lengths (B,) of their batches: of both sides, or for the stem of the image."""
 
@@ -97,6 +101,7 @@ class Matcher:
         self._depth = np.float32(settings.depth_confidence)
         self._width = settings.width_confidence
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
+        self._least = settings.give_up
         self.trace: Trace | None = None  # where there is a list, it is added to
 
     def stem(self, features: Features) -> Stem:
@@ -144,6 +149,8 @@ class Matcher:
                 self._finish(batch, layer)
             finished = {id(pair) for pair in done}
             active = [pair for pair in active if id(pair) not in finished and min(pair.lengths) > 0]
+            if self._least and layer == GIVE_UP_LAYER:
+                active = [pair for batch in _batches(active, tokens) for pair in self._hopeful(batch)]
 
     def _advance(self, batch: Sequence[_Pair], layer: int) -> list[_Pair]:
         """Send a batch through a layer, drop points, and return the pairs that are done."""
@@ -186,9 +193,16 @@ class Matcher:
             if not keep.all():
                 side.keep(keep, layer + 1)
 
+    def _hopeful(self, batch: Sequence[_Pair]) -> list[_Pair]:
+        """Those that have enough matches already; the others stay without any."""
+        matches0, _ = self._assign(batch, GIVE_UP_LAYER, SURE)
+        return [pair for pair, row in zip(batch, matches0, strict=True) if np.count_nonzero(row >= 0) >= self._least]
+
+    def _assign(self, batch: Sequence[_Pair], layer: int, threshold: Array) -> Sequence[Array]:
+        return self._run(f"head{layer}", self._feed(batch, ("x",)) | {"threshold": threshold})
+
     def _finish(self, batch: Sequence[_Pair], layer: int) -> None:
-        feed = self._feed(batch, ("x",)) | {"threshold": self._threshold}
-        matches0, scores = self._run(f"head{layer}", feed)
+        matches0, scores = self._assign(batch, layer, self._threshold)
         for pair, row, score in zip(batch, matches0, scores, strict=True):
             found = np.flatnonzero(row >= 0)
             first, second = pair.sides

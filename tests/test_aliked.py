@@ -61,8 +61,11 @@ def test_the_export_and_the_plain_reference_are_the_published_aliked(
     assert_same((keypoints.numpy(), scores.numpy(), descriptors.numpy()), expected)
 
 
-def test_a_batch_of_photos_gives_what_each_gives_alone(models: Path, gallery: Path) -> None:
-    model = extractor(models, "aliked-n16")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "aliked-n16" else [pytest.mark.slow]) for name in VARIANTS]
+)
+def test_a_batch_of_photos_gives_what_each_gives_alone(models: Path, gallery: Path, name: str) -> None:
+    model = extractor(models, name)
     images = np.stack([photo(gallery, (320, 240), number) for number in range(3)])
     images = np.concatenate([images, np.full_like(images[:1], 0.5)])
     together = run(model, images, 300)

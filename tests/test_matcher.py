@@ -136,3 +136,19 @@ def test_all_points_may_leave(models: Path, demo_features: Sequence[Features]) -
 
 def test_no_pairs_are_no_work(matcher: Matcher) -> None:
     assert matcher.match([], TOKENS) == []
+
+
+def test_pairs_are_given_up_on_that_cannot_have_enough_matches(
+    models: Path, matcher: Matcher, demo_features: Sequence[Features]
+) -> None:
+    giving_up = Matcher(models, replace(EXACT, give_up=15))
+    noise = np.random.default_rng(0).normal(0, 128**-0.5, (800, 128)).astype(np.float32)
+    first, second = cut(demo_features[0], 800), cut(demo_features[1], 800)
+    nonsense = replace(second, descriptors=noise)
+    features = [(first, second), (first, nonsense), (cut(first, 10), second), (first, cut(demo_features[3], 700))]
+    stems = [(matcher.stem(a), matcher.stem(b)) for a, b in features]
+    usual, found = (one.match_and_stop(stems, TOKENS) for one in (matcher, giving_up))
+    for one, other in (usual[0], found[0]), (usual[3], found[3]):
+        assert rows(one[0]) == rows(other[0]) and one[1] == other[1] and len(one[0].indices) > 50
+    assert usual[1][1] > 2 and (len(found[1][0].indices), found[1][1]) == (0, 2)
+    assert (len(found[2][0].indices), found[2][1]) == (0, 2)  # ten points have no fifteen matches
