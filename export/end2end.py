@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from lgbatch.export import reference
 from lgbatch.export.graph import Graph, to_onnx
 from lgbatch.export.lightglue import Matcher, operators, shape_of
+from lgbatch.models import INTERFACE
 
-INPUTS = ("image0", "image1", "scales0", "scales1", "max_keypoints", "threshold")
+INPUTS, OUTPUTS = INTERFACE["end2end"]
 OPTIONAL = ("detection_threshold",)
-OUTPUTS = ("keypoints0", "keypoints1", "counts0", "counts1", "matches0", "scores")
 
 
 class Tail(nn.Module):

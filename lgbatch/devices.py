@@ -41,6 +41,9 @@ NVIDIA = ("cuda", "tensorrt")
 AUTOMATIC: tuple[Device, ...] = ("cuda",)
 """What `auto` takes if it is there; the others are for who has measured them on his machine."""
 
+UNFIT: Mapping[Device, Sequence[str]] = {"openvino": ("aliked",)}
+"""Families whose keypoints come out wrong (onnxruntime-openvino 1.24.1: rounded to whole pixels)."""
+
 _SIDES = {2: (32, 768, 4096), 3: (32, 1024, 4096)}
 _PROFILE: Mapping[str, Mapping[int, tuple[int, int, int]]] = {"image": {0: (1, 8, 8), **_SIDES}}
 """By input and axis: the least, the usual and the greatest length that TensorRT prepares for."""

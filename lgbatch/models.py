@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from lgbatch.config import Settings
-from lgbatch.devices import Device, choose, for_matching
+from lgbatch.devices import UNFIT, Device, choose, fall_back, for_matching
 from lgbatch.errors import ModelError
 from lgbatch.runtime import (
     ROUND,
@@ -39,6 +39,10 @@ _MATCHES = ["matches0", "scores"]
 _DECISIONS = ["confidence0", "matchability0", "confidence1", "matchability1"]
 INTERFACE: dict[str, tuple[list[str], list[str]]] = {
     "extractor": (["image", "max_keypoints"], ["keypoints", "scores", "descriptors", "counts"]),
+    "end2end": (
+        ["image0", "image1", "scales0", "scales1", "max_keypoints", "threshold"],
+        ["keypoints0", "keypoints1", "counts0", "counts1", "matches0", "scores"],
+    ),
     "matcher": ([*_SIDES, "threshold"], _MATCHES),
     "stem": (["keypoints", "descriptors", "size", "lengths"], ["x", "cosines", "sines"]),
     "first layer": (_PAIR, ["y0", "y1", *_DECISIONS]),
@@ -193,6 +197,9 @@ def open_extractor(folder: Path, settings: Settings) -> Model:
     It computes in single precision always: keypoints are to be the reference's.
     """
     path, device = model_path(folder, settings.extractor, "extractor"), choose(settings.device)
+    if family(settings.extractor) in UNFIT.get(device, ()):
+        fall_back(path, device, "its keypoints would come out wrong")
+        device = "cpu"
     return _open(path, settings.extractor, "extractor", device, threads=settings.threads or available_cores())
 
 
@@ -202,7 +209,7 @@ def open_matcher(folder: Path, settings: Settings) -> Model:
     return _open(path, settings.extractor, "matcher", device, threads=settings.threads or available_cores())
 
 
-def open_file(path: Path, kind: Literal["extractor", "matcher"], device: Device, *, threads: int) -> Model:
+def open_file(path: Path, kind: Literal["extractor", "matcher", "end2end"], device: Device, *, threads: int) -> Model:
     """Open and check a model wherever it lies, of whatever extractor. Raises ModelError as open_extractor."""
     return _open(path, None, kind, device, threads=threads)
 
@@ -258,6 +265,8 @@ def _open(
     owner = extractor if extractor is None or kind == "extractor" else family(extractor)
     if owner is not None and found != (kind, owner):
         raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {owner} {kind}: delete it and {again}")
-    if (sorted(session.inputs), list(session.outputs)) != (sorted(INTERFACE[kind][0]), INTERFACE[kind][1]):
+    inputs, outputs = INTERFACE[kind]
+    constant = {"max_keypoints"} if kind == "end2end" else set()  # where `lgbatch export --max-keypoints` made it one
+    if {*session.inputs} | constant != {*inputs} or session.outputs != outputs:
         raise ModelError(f"{path} has other inputs or outputs than its metadata says: delete it and {again}")
     return Model(session, path)

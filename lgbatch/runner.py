@@ -18,7 +18,7 @@ import numpy as np
 from lgbatch.decode import decode
 from lgbatch.devices import PROVIDERS, Device, for_matching, missing
 from lgbatch.errors import InputError, ItemError, ModelError
-from lgbatch.models import MIN_SIDE, TOKENS, open_file
+from lgbatch.models import MIN_SIDE, TOKENS, Model, open_file
 from lgbatch.runtime import Array, available_cores
 from lgbatch.schedule import pack
 from lgbatch.single import SingleGraph
@@ -52,19 +52,23 @@ def rgb_to_grayscale(image: FloatArray) -> FloatArray:
 
 
 class LightGlueRunner:
-    """An extractor and its single-graph LightGlue, as `lgbatch export` writes them into the model cache."""
+    """An extractor and its single-graph LightGlue, as `lgbatch export` writes them into the model cache.
+
+    Or both in one file, of `lgbatch export --end2end`.
+    """
 
     def __init__(
         self,
         lightglue_path: str | Path,
-        extractor_path: str | Path,
+        extractor_path: str | Path | None = None,
         providers: Sequence[str | tuple[str, object]] = ("CUDAExecutionProvider", "CPUExecutionProvider"),
         *,
         max_keypoints: int = 2048,
         filter_threshold: float = 0.1,
     ) -> None:
-        """Open both. The first of the providers that can be used here is; the CPU needs not be named.
+        """Open both, or without an extractor_path the end-to-end model that lightglue_path is.
 
+        The first of the providers that can be used here is; the CPU needs not be named.
         A provider is a name, or a name with options, of which none is used. LightGlue runs with CUDA or on the CPU,
         as `lgbatch.devices` tells.
 
@@ -73,6 +77,12 @@ class LightGlueRunner:
         """
         device = _device([provider if isinstance(provider, str) else provider[0] for provider in providers])
         threads = available_cores()
+        self._max_keypoints = np.array(max_keypoints)
+        self._threshold = np.array(filter_threshold, dtype=np.float32)
+        self._whole: Model | None = None
+        if extractor_path is None:
+            self._whole = open_file(Path(lightglue_path), "end2end", for_matching(device), threads=threads)
+            return
         self._extractor = open_file(Path(extractor_path), "extractor", device, threads=threads)
         matcher = open_file(Path(lightglue_path), "matcher", for_matching(device), threads=threads)
         if self._extractor.family != matcher.family:
@@ -81,7 +91,6 @@ class LightGlueRunner:
                 f"{self._extractor.family}: take the two that one `lgbatch export` has written"
             )
         self._matcher = SingleGraph(matcher, filter_threshold)
-        self._max_keypoints = np.array(max_keypoints)
 
     def run(
         self, image0: FloatArray, image1: FloatArray, scales0: FloatArray, scales1: FloatArray
@@ -99,6 +108,8 @@ class LightGlueRunner:
 
         It is known again by being the same array, not one with the same values.
         """
+        if self._whole:
+            return [self._run_whole(self._whole, pair) for pair in pairs]
         images = {id(image): image for pair in pairs for image in pair[:2]}
         features = {key: self._extract(image) for key, image in images.items()}
         sides = [(features[id(pair[0])], features[id(pair[1])]) for pair in pairs]
@@ -111,19 +122,33 @@ class LightGlueRunner:
                 found[i] = _matched(sides[i], matches, pairs[i])
         return found
 
+    def _run_whole(self, model: Model, pair: Pair) -> tuple[FloatArray, FloatArray]:
+        feed = {"max_keypoints": self._max_keypoints, "threshold": self._threshold}
+        for side in (0, 1):
+            feed |= {f"image{side}": _rgb(pair[side]), f"scales{side}": pair[2 + side][None]}
+        given = {name: feed[name] for name in model.session.inputs}
+        keypoints0, keypoints1, _, _, matches0, _ = model.run(given)
+        rows = np.flatnonzero(matches0[0] >= 0)
+        return keypoints0[0, rows], keypoints1[0, matches0[0, rows]]
+
     def _extract(self, image: Array) -> Features:
-        if image.ndim != 4 or image.shape[0] != 1 or image.shape[1] not in (1, 3):
-            raise InputError(f"an image is (1, 3, H, W), or (1, 1, H, W) in gray, not {image.shape}: see load_image")
+        rgb = _rgb(image)
         height, width = image.shape[2:]
         if min(height, width) < MIN_SIDE:
             none = np.zeros((0, 2), dtype=np.float32)
             return Features(none, none[:, 0], none, (width, height))
-        rgb = np.ascontiguousarray(np.broadcast_to(image, (1, 3, *image.shape[2:])), dtype=np.float32)
         keypoints, scores, descriptors, counts = self._extractor.run(
             {"image": rgb, "max_keypoints": self._max_keypoints}
         )
         rows = slice(counts[0])
         return Features(keypoints[0, rows], scores[0, rows], descriptors[0, rows], (width, height))
+
+
+def _rgb(image: Array) -> FloatArray:
+    """An image that may be gray in three channels. Raises InputError when it is none."""
+    if image.ndim != 4 or image.shape[0] != 1 or image.shape[1] not in (1, 3):
+        raise InputError(f"an image is (1, 3, H, W), or (1, 1, H, W) in gray, not {image.shape}: see load_image")
+    return np.ascontiguousarray(np.broadcast_to(image, (1, 3, *image.shape[2:])), dtype=np.float32)
 
 
 def _device(providers: Sequence[str]) -> Device:

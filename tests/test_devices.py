@@ -8,6 +8,7 @@ import pytest
 from lgbatch import devices
 from lgbatch.config import Settings
 from lgbatch.devices import PROVIDERS, choose, find, for_matching, gpus, missing, with_options
+from lgbatch.export import ensure_models
 from lgbatch.extract import BATCH, Extractor
 from lgbatch.models import open_extractor, open_stages
 from lgbatch.runtime import OnnxRuntime
@@ -83,6 +84,18 @@ def test_tensorrt_is_told_how_large_photos_become_and_keeps_its_engines(tmp_path
     assert options["trt_profile_max_shapes"] == f"image:{BATCH['tensorrt']}x3x4096x4096"
     ((_, fixed), *_) = with_options("tensorrt", tmp_path / "disk.onnx", {"image": [1, 3, 768, 1024]}, threads=2)
     assert not [key for key in fixed if "profile" in key]
+
+
+def test_a_device_that_is_wrong_for_an_extractor_is_not_used(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lgbatch.models.choose", lambda device: "openvino")
+    ensure_models(models, "aliked-n16", ["extractor"])
+    assert open_extractor(models, Settings(extractor="aliked-n16")).device == "cpu"
+    assert (
+        "aliked-n16-extractor-v1.onnx does not run there (its keypoints would come out wrong)"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.skipif(missing("openvino") is not None, reason="ONNX Runtime was built without OpenVINO")

@@ -65,6 +65,7 @@ def share_of_matches(found: tuple[Array, Array], expected: tuple[Array, Array]) 
 
 
 def assert_end2end(path: Path, models: Path, extractor: str, gallery: Path, least: float) -> None:
+    """Against the tool's own models, by themselves and by the runner."""
     runner = LightGlueRunner(
         model_path(models, extractor, "matcher"), model_path(models, extractor, "extractor"), max_keypoints=MOST
     )
@@ -85,6 +86,8 @@ def assert_end2end(path: Path, models: Path, extractor: str, gallery: Path, leas
     expected = runner.run(image0, image1, scales0, scales1)
     assert len(rows) > 50 and (told["scores"][0, rows] > 0.1).all()
     assert share_of_matches(found, expected) >= least
+    whole = LightGlueRunner(path, max_keypoints=MOST).run(image0, image1, scales0, scales1)
+    np.testing.assert_array_equal(np.hstack(whole), np.hstack(found))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
