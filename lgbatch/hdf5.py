@@ -142,6 +142,18 @@ def link_names(group: h5g.GroupID) -> list[bytes]:
     return names
 
 
+def own_names(group: h5g.GroupID) -> list[bytes]:
+    """The names in a group that are no links to elsewhere."""
+    names: list[bytes] = []
+
+    def look(name: bytes, info: h5l.LinkInfo) -> None:
+        if info.type == h5l.TYPE_HARD:
+            names.append(name)
+
+    group.links.iterate(look, info=True)
+    return names
+
+
 def open_group(parent: h5g.GroupID, name: bytes, *, make: bool = False) -> h5g.GroupID:
     """A group in a group, made, with those on the way to it, where it is not there. Raises KeyError, ValueError."""
     if make:

@@ -21,7 +21,7 @@ import numpy as np
 from h5py import h5d, h5g, h5o
 
 from lgbatch.errors import ItemError
-from lgbatch.hdf5 import Array, is_link, link_names, open_group, read_array, read_record, write_number
+from lgbatch.hdf5 import Array, link_names, open_group, own_names, read_array, read_record, write_number
 from lgbatch.itemfile import DAMAGE, Store, reason
 from lgbatch.provenance import UNKNOWN, ImageRecord, PairRecord, version_of
 from lgbatch.types import Features, FloatArray, IntArray, Matches, Pair, PhotoFile
@@ -320,9 +320,7 @@ def _photo_words(photo: PhotoFile | None) -> tuple[int, int, int]:
 
 def _images(folder: h5g.GroupID, prefix: bytes) -> Iterator[str]:
     """Names of the groups below that have keypoints."""
-    for name in link_names(folder):
-        if is_link(folder, name):
-            continue
+    for name in own_names(folder):
         if folder.links.exists(name + b"/keypoints"):
             yield (prefix + name).decode()
         elif isinstance(node := h5o.open(folder, name), h5g.GroupID):
