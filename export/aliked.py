@@ -16,9 +16,8 @@ from torch.onnx.ops import symbolic
 
 from lgbatch.export import reference
 from lgbatch.export.detect import THRESHOLD, choose, refine
-from lgbatch.export.graph import Graph
+from lgbatch.export.graph import Graph, of_extractor
 from lgbatch.export.pyramid import Blocks, Level
-from lgbatch.models import INTERFACE
 
 OPSET = 22
 """Where DeformConv begins to be as it is meant here; below it, pixels are sampled one by one."""
@@ -31,10 +30,7 @@ TINY = 1e-12
 
 def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
-    # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
-    inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
-    network = AlikedExtractor(state, sampled=opset < OPSET)
-    return Graph(network, inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=opset)
+    return of_extractor(AlikedExtractor(state, sampled=opset < OPSET), opset)
 
 
 class Conv(nn.Module):

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgbatch.export import reference
-from lgbatch.export.graph import Graph
-from lgbatch.models import INTERFACE
+from lgbatch.export.graph import Graph, of_extractor
 
 OPSET = 20
 DESCRIPTOR_DIM = 128
@@ -31,9 +30,7 @@ def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
     unet = Unet()
     unet.load(state)
-    # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
-    inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
-    return Graph(DiskExtractor(unet), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=opset)
+    return of_extractor(DiskExtractor(unet), opset)
 
 
 class Gate(nn.Module):

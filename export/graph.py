@@ -13,6 +13,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from lgbatch.models import INTERFACE
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -25,6 +27,13 @@ class Graph:
     """Which axes of them may have any length."""
     outputs: Sequence[str]
     opset: int
+
+
+def of_extractor(network: nn.Module, opset: int) -> Graph:
+    """That of an extractor, for photos of any size and number."""
+    # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
+    inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
+    return Graph(network, inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=opset)
 
 
 def to_onnx(graph: Graph) -> onnx.ModelProto:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from lgbatch.export import reference
 from lgbatch.export.detect import maxima, strongest
-from lgbatch.export.graph import Graph
-from lgbatch.models import INTERFACE
+from lgbatch.export.graph import Graph, of_extractor
 
 OPSET = 20
 CELL = 8
@@ -29,9 +28,7 @@ GREY = (0.299, 0.587, 0.114)
 
 def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
-    # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
-    inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
-    return Graph(SuperPointExtractor(state), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=opset)
+    return of_extractor(SuperPointExtractor(state), opset)
 
 
 class SuperPointExtractor(nn.Module):

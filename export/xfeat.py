@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from lgbatch.export import reference
 from lgbatch.export.detect import strongest
-from lgbatch.export.graph import Graph
-from lgbatch.models import INTERFACE
+from lgbatch.export.graph import Graph, of_extractor
 
 OPSET = 20
 CELL = 8
@@ -33,9 +32,7 @@ STRIDES = {"block1": (1, 2, 1, 2), "block2": (1, 1), "block3": (2, 1, 1), "block
 
 def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
-    # The example's sizes are odd and unequal, so that the exporter takes no equality for granted.
-    inputs = {"image": torch.rand(2, 3, 100, 137), "max_keypoints": torch.tensor(64)}
-    return Graph(XFeatExtractor(state), inputs, {"image": (0, 2, 3)}, INTERFACE["extractor"][1], opset=opset)
+    return of_extractor(XFeatExtractor(state), opset)
 
 
 class XFeatExtractor(nn.Module):
