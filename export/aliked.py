@@ -30,7 +30,11 @@ TINY = 1e-12
 
 def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
-    return of_extractor(AlikedExtractor(state, sampled=opset < OPSET), opset)
+    network = AlikedExtractor(state)
+    for part in network.modules():
+        if isinstance(part, DeformableConv):
+            part.sampled = opset < OPSET
+    return of_extractor(network, opset)
 
 
 class Conv(nn.Module):
@@ -49,9 +53,12 @@ class Conv(nn.Module):
 class DeformableConv(nn.Module):
     """A 3 x 3 convolution that looks where another one tells it to."""
 
-    def __init__(self, offset: Conv, weight: Tensor, bias: Tensor, *, sampled: bool) -> None:
+    sampled = False
+    """Whether by GridSample, for programs that do not have DeformConv."""
+
+    def __init__(self, offset: Conv, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.offset, self.sampled = offset, sampled
+        self.offset = offset
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +77,7 @@ class DeformableConv(nn.Module):
         )
 
     def _sampled(self, x: Tensor, offset: Tensor) -> Tensor:
-        """With GridSample, for programs that do not have DeformConv. Offsets (B, 18, H, W) are y and x of each tap."""
+        """With GridSample. Offsets (B, 18, H, W) are y and x of each tap."""
         height, width = x.shape[2:]
         step = torch.arange(-1, 2)
         offset = offset.unflatten(1, (3, 3, 2))
@@ -91,9 +98,9 @@ def within(offset: Tensor, height: int, width: int) -> Tensor:
 class Block(nn.Module):
     """Two convolutions, and around them a 1 x 1 one where the published network has it."""
 
-    def __init__(self, state: reference.State, name: str, *, sampled: bool) -> None:
+    def __init__(self, state: reference.State, name: str) -> None:
         super().__init__()
-        self.first, self.second = (_conv(state, name, i, sampled=sampled) for i in (1, 2))
+        self.first, self.second = (_conv(state, name, i) for i in (1, 2))
         self.around = None
         if f"{name}.downsample.weight" in state:
             self.around = Conv(state[f"{name}.downsample.weight"], state[f"{name}.downsample.bias"])
@@ -104,7 +111,7 @@ class Block(nn.Module):
         return F.selu(y if self.around is None else y + self.around(x))
 
 
-def _conv(state: reference.State, block: str, index: int, *, sampled: bool) -> nn.Module:
+def _conv(state: reference.State, block: str, index: int) -> nn.Module:
     """A convolution with its batch normalisation folded in."""
     conv, norm = f"{block}.conv{index}", f"{block}.bn{index}"
     scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + 1e-5).sqrt()
@@ -112,17 +119,15 @@ def _conv(state: reference.State, block: str, index: int, *, sampled: bool) -> n
     if f"{conv}.weight" in state:
         return Conv(state[f"{conv}.weight"] * scale[:, None, None, None], bias)
     offset = Conv(state[f"{conv}.offset_conv.weight"], state[f"{conv}.offset_conv.bias"])
-    return DeformableConv(
-        offset, state[f"{conv}.regular_conv.weight"] * scale[:, None, None, None], bias, sampled=sampled
-    )
+    return DeformableConv(offset, state[f"{conv}.regular_conv.weight"] * scale[:, None, None, None], bias)
 
 
 class AlikedExtractor(nn.Module):
     """The graph that is exported: photos in, padded keypoints out."""
 
-    def __init__(self, state: reference.State, *, sampled: bool = False) -> None:
+    def __init__(self, state: reference.State) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(state, f"block{i}", sampled=sampled) for i in (1, 2, 3, 4))
+        self.blocks = nn.ModuleList(Block(state, f"block{i}") for i in (1, 2, 3, 4))
         self.aggregate = nn.ParameterList(_matrix(state[f"conv{i}.weight"]) for i in (1, 2, 3, 4))
         parts = state["score_head.0.weight"].chunk(4, 1)
         self.parts = nn.ParameterList(_matrix(part).T.contiguous() for part in parts)

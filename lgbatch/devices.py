@@ -1,8 +1,8 @@
 """Where models can run: the providers of ONNX Runtime, what each needs, and what is taken where it is not there.
 
-The networks that find keypoints are mostly convolutions, which all providers have. LightGlue is told the lengths of
-what it attends to (the operator Attention of opset 24), which ONNX Runtime does on the CPU and with CUDA alone: with
-the other providers, matching runs on one of these two.
+The networks that find keypoints are mostly convolutions, which providers are made for. LightGlue is told the lengths
+of what it attends to (the operator Attention of opset 24), which OpenVINO's provider refuses (1.24.1), and the others
+have not been tried with: besides CUDA, matching runs on the CPU.
 """
 
 import ctypes
@@ -38,15 +38,14 @@ PROVIDERS: dict[Device, Provider] = {
     "directml": Provider("DmlExecutionProvider", "install onnxruntime-directml, on Windows"),
 }
 NVIDIA = ("cuda", "tensorrt")
-AUTOMATIC: tuple[Device, ...] = ("cuda",)
-"""What `auto` takes if it is there; the others are for who has measured them on his machine."""
+BATCH: Mapping[Device, int] = {"cuda": 8, "tensorrt": 8}
+"""Photos in one batch, where it is not one: on CPU more are no faster (measured), and take more memory."""
 
 UNFIT: Mapping[Device, Sequence[str]] = {"openvino": ("aliked",)}
 """Families whose keypoints come out wrong (onnxruntime-openvino 1.24.1: rounded to whole pixels)."""
 
-_SIDES = {2: (32, 768, 4096), 3: (32, 1024, 4096)}
-_PROFILE: Mapping[str, Mapping[int, tuple[int, int, int]]] = {"image": {0: (1, 8, 8), **_SIDES}}
-"""By input and axis: the least, the usual and the greatest length that TensorRT prepares for."""
+_LEAST, _USUAL = (1, 32, 32), (BATCH["tensorrt"], 768, 1024)
+"""Photos, height and width that TensorRT prepares for."""
 
 
 def choose(device: str) -> Device:
@@ -65,9 +64,9 @@ def for_matching(device: Device) -> Device:
 
 
 def find(device: str) -> tuple[Device, str | None]:
-    """As `choose`, and what was lacking, without saying it."""
+    """As `choose`, and what was lacking, without saying it. Others than CUDA and the CPU are taken by name alone."""
     if device == "auto":
-        return next((one for one in AUTOMATIC if not missing(one)), "cpu"), None
+        return "cpu" if missing("cuda") else "cuda", None
     wanted = next(one for one in PROVIDERS if one == device)
     lacking = missing(wanted)
     if not lacking:
@@ -90,12 +89,11 @@ def missing(device: Device) -> str | None:
     return None
 
 
-def with_options(
-    device: Device, path: Path, inputs: Mapping[str, Sequence[int | str]], threads: int
-) -> list[tuple[str, dict[str, Any]]]:
+def with_options(device: Device, path: Path, *, threads: int, side: int) -> list[tuple[str, dict[str, Any]]]:
     """The providers of a session on a device other than the CPU, best first, with their options.
 
-    `inputs` are the shapes of the model's. What a provider makes of a model is kept in a folder beside it.
+    `side` is the longest that photos have, 0 where nobody knows. What a provider makes of a model is kept in a folder
+    beside it.
     """
     kept = str(path.parent / device)
     options: dict[Device, dict[str, Any]] = {
@@ -104,7 +102,7 @@ def with_options(
             "trt_engine_cache_path": kept,
             "trt_timing_cache_enable": True,
             "trt_timing_cache_path": kept,
-            **_profiles(inputs),
+            **_profiles(side),
         },
         "openvino": {"device_type": "AUTO", "num_of_threads": str(threads)},
         "coreml": {"ModelFormat": "MLProgram", "ModelCacheDirectory": kept},
@@ -148,19 +146,16 @@ def driver() -> str | None:
     return version.value.decode(errors="replace")
 
 
-def _profiles(inputs: Mapping[str, Sequence[int | str]]) -> dict[str, str]:
-    """TensorRT's three options that say how large inputs may become; empty where none is of free size."""
-    free = {name: shape for name, shape in inputs.items() if any(isinstance(length, str) for length in shape)}
-    if not free or not free.keys() <= _PROFILE.keys():
+def _profiles(side: int) -> dict[str, str]:
+    """TensorRT's three options that say how large batches of photos become; without them, it sees when they come."""
+    if not side:
         return {}
-    options = {}
-    for i, end in enumerate(("min", "opt", "max")):
-        shapes = []
-        for name, shape in free.items():
-            lengths = [n if isinstance(n, int) else _PROFILE[name][axis][i] for axis, n in enumerate(shape)]
-            shapes.append(f"{name}:{'x'.join(map(str, lengths))}")
-        options[f"trt_profile_{end}_shapes"] = ",".join(shapes)
-    return options
+    most = (BATCH["tensorrt"], side, side)
+    return {
+        f"trt_profile_{end}_shapes": f"image:{photos}x3x{height}x{width}"
+        for end, shape in (("min", _LEAST), ("opt", _USUAL), ("max", most))
+        for photos, height, width in [map(min, shape, most)]
+    }
 
 
 def _has_tensorrt() -> bool:

@@ -29,7 +29,7 @@ from lgbatch.summary import installed, versions
 
 BESIDE = ("openvino", "torch", "onnx", "onnxscript", "scikit-image")
 """Packages that are looked for besides those that a summary tells."""
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 GOOD, NOT_MADE = "good", "not made yet"
 FREE_GB = 2.0
@@ -94,7 +94,8 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
     free = shutil.disk_usage(_existing(models)).free / 1e9
     if free < FREE_GB:
         problems.append(f"{free:.1f} GB of disk space are left at {models}: make room, or choose another with --models")
-    states, weights = _models(models, settings) if reason else ({}, {})
+    states, opened = _models(models, settings) if reason else ({}, {})
+    extractor = opened.get(f"{settings.extractor} extractor")
     problems += [f"{name}: {state}" for name, state in states.items() if state not in (GOOD, NOT_MADE)]
     return Diagnosis(
         {
@@ -106,26 +107,26 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
             "driver": driver(),
             "pycolmap_cuda": pycolmap.has_cuda,
             "devices": {name: missing(name) for name in PROVIDERS},
-            "device": device,
+            "device": extractor.device if extractor else device,
             "matching_device": for_matching(device),
             "precision": precision,
             "reason": reason,
             "models_folder": str(models),
             "free_gb": round(free, 1),
             "models": states,
-            "weights": weights,
+            "weights": {name: model.weights for name, model in opened.items()},
             "problems": problems,
         }
     )
 
 
 def side_by_side(runtimes: Mapping[str, str]) -> str | None:
-    """What to do where both packages of ONNX Runtime are installed: they overwrite each other's files."""
+    """What to do where more than one package of ONNX Runtime is installed: they overwrite each other's files."""
     if len(runtimes) < 2:
         return None
     names = " and ".join(f"{name} {version}" for name, version in sorted(runtimes.items()))
     return (
-        f"{names} are both installed, and share one import name: run `pip uninstall -y {' '.join(RUNTIMES)}`, then "
+        f"{names} are installed, and share one import name: run `pip uninstall -y {' '.join(sorted(runtimes))}`, then "
         "install one of them again"
     )
 
@@ -145,13 +146,13 @@ def _reason(settings: Settings) -> str:
     return "the processor has no instructions for bfloat16 numbers, without which 8 bits are no faster"
 
 
-def _models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
-    """Of the extractor that the settings name: whether the models that it needs open, and their weights' sha256."""
+def _models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict[str, Model | Stages]]:
+    """Of the extractor that the settings name: how it stands with the models that it needs, and those that open."""
     ways: dict[str, tuple[str, Kind, Callable[[Path, Settings], Model | Stages]]] = {
         "extractor": ("extractor", "extractor", open_extractor),
         "LightGlue": ("matcher", stages_kind(settings), open_stages),
     }
-    states, weights = {}, {}
+    states, opened = {}, {}
     for name, (role, kind, open_model) in ways.items():
         if role not in EXTRACTORS[settings.extractor]:
             continue
@@ -160,11 +161,11 @@ def _models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict[str,
             state = NOT_MADE
         else:
             try:
-                weights[named] = open_model(folder, settings).weights
+                opened[named] = open_model(folder, settings)
             except ModelError as error:
                 state = str(error)
         states[named] = state
-    return states, weights
+    return states, opened
 
 
 def _existing(folder: Path) -> Path:

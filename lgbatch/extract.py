@@ -15,6 +15,7 @@ from lgbatch.changes import drop_others, photos_to_extract
 from lgbatch.config import Settings
 from lgbatch.crawl import Crawl, crawl
 from lgbatch.decode import decode, to_original
+from lgbatch.devices import BATCH
 from lgbatch.errors import StoreError
 from lgbatch.finished import Finished, photos_digest, relevant, signature
 from lgbatch.interrupt import deferred, until_stopped
@@ -26,8 +27,6 @@ from lgbatch.sift import SiftExtractor
 from lgbatch.store import FeatureStore
 from lgbatch.types import Failure, Features, ImageRef, Photo, PhotoFile
 
-BATCH = {"cuda": 8, "tensorrt": 8}
-"""Photos in one batch, where it is not one: on CPU more are no faster (measured), and take more memory."""
 COMMIT_SECONDS = 2.0
 """Most work that a killed run loses."""
 

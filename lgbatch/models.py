@@ -200,7 +200,8 @@ def open_extractor(folder: Path, settings: Settings) -> Model:
     if family(settings.extractor) in UNFIT.get(device, ()):
         fall_back(path, device, "its keypoints would come out wrong")
         device = "cpu"
-    return _open(path, settings.extractor, "extractor", device, threads=settings.threads or available_cores())
+    threads = settings.threads or available_cores()
+    return _open(path, settings.extractor, "extractor", device, threads=threads, side=settings.resize)
 
 
 def open_matcher(folder: Path, settings: Settings) -> Model:
@@ -238,6 +239,7 @@ def _open(
     device: Device,
     *,
     threads: int = 1,
+    side: int = 0,
     streams: int = 0,
     quick: bool = False,
 ) -> Model:
@@ -253,7 +255,7 @@ def _open(
         if quick:
             session = OpenVino(path, streams=streams)
         else:
-            session = OnnxRuntime(path, device, threads=threads, shared=streams > 0)
+            session = OnnxRuntime(path, device, threads=threads, shared=streams > 0, side=side)
     except Exception as error:  # each runtime has exceptions of its own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} cannot be opened ({reason}): delete it and {again}") from None

@@ -43,10 +43,11 @@ class Session(Protocol):
 class OnnxRuntime:
     """A session of ONNX Runtime."""
 
-    def __init__(self, path: Path, device: Device, *, threads: int, shared: bool = False) -> None:
+    def __init__(self, path: Path, device: Device, *, threads: int, shared: bool = False, side: int = 0) -> None:
         """Open; `shared` sessions take their memory from one arena. Raises what ONNX Runtime raises.
 
-        Where the device cannot run it, the CPU does, which one line on standard error says.
+        `side` is the longest that photos have, if it is known: some devices prepare for it. Where the device cannot
+        run the file, the CPU does, which one line on standard error says.
         """
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is told by the one who opens it
@@ -55,7 +56,7 @@ class OnnxRuntime:
             _share_memory()
             options.add_session_config_entry("session.use_env_allocators", "1")
         self.device = device
-        self._session = self._open(path, options, threads)
+        self._session = self._open(path, options, threads, side)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.inputs = [slot.name for slot in self._session.get_inputs()]
         self.outputs = [slot.name for slot in self._session.get_outputs()]
@@ -67,27 +68,24 @@ class OnnxRuntime:
         outputs: Sequence[Array] = self._session.run(None, dict(feed))
         return outputs
 
-    def _open(self, path: Path, options: ort.SessionOptions, threads: int) -> ort.InferenceSession:
+    def _open(self, path: Path, options: ort.SessionOptions, threads: int, side: int) -> ort.InferenceSession:
         """On the device, or where that cannot be on the CPU."""
         on_cpu = functools.partial(ort.InferenceSession, str(path), options, providers=[PROVIDERS["cpu"].name])
         if self.device == "cpu":
             return on_cpu()
-        plain: ort.InferenceSession = on_cpu()  # before anything else: a file that is damaged is no device's fault
-        shapes = {slot.name: slot.shape for slot in plain.get_inputs()}
-        providers = with_options(self.device, path, shapes, threads)
-        if self.device == "directml":
-            options.enable_mem_pattern = False  # which it cannot do with
+        providers = with_options(self.device, path, threads=threads, side=side)
+        options.enable_mem_pattern = self.device != "directml"  # which cannot do with it
         try:
             session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
-            lacking = session.get_providers()[0] != providers[0][0]
-            reason = f"{providers[0][0]} did not start: see its log" if lacking else None
+            if session.get_providers()[0] == providers[0][0]:
+                return session
+            reason = f"{providers[0][0]} did not start"
         except Exception as error:  # each provider has exceptions of its own
             reason = " ".join(str(error).split())[-200:]
-        if reason is None:
-            return session
+        session = on_cpu()  # raises where it is the file that is damaged
         fall_back(path, self.device, reason)
         self.device = "cpu"
-        return plain
+        return session
 
 
 class OpenVino:

@@ -75,7 +75,8 @@ def test_a_batch_of_photos_gives_what_each_gives_alone(models: Path, gallery: Pa
         np.testing.assert_allclose(alone[0], batched[0], atol=1e-4)
         np.testing.assert_allclose(alone[2], batched[2], atol=1e-5)
     counts = [len(keypoints) for keypoints, _, _ in together]
-    assert min(counts[:3]) > 100 and counts[3] < max(counts)
+    between = 110 if name == "aliked-n16rot" else 100  # it sees the most in a photo of one gray
+    assert min(counts[:3]) > between > counts[3]
 
 
 def test_fewer_keypoints_are_the_best_of_more(models: Path, gallery: Path) -> None:

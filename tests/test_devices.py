@@ -9,12 +9,10 @@ from lgbatch import devices
 from lgbatch.config import Settings
 from lgbatch.devices import PROVIDERS, choose, find, for_matching, gpus, missing, with_options
 from lgbatch.export import ensure_models
-from lgbatch.extract import BATCH, Extractor
-from lgbatch.models import open_extractor, open_stages
+from lgbatch.extract import Extractor
+from lgbatch.models import model_path, open_extractor, open_stages
 from lgbatch.runtime import OnnxRuntime
 from lgbatch.types import Photo
-
-FREE = {"image": ["s0", 3, "s1", "s2"], "max_keypoints": []}
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +20,7 @@ def told_anew() -> None:
     devices._say.cache_clear()
 
 
+@pytest.mark.weights
 @pytest.mark.skipif(bool(gpus()), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_a_gpu_that_is_not_there_is_said_in_one_line(
@@ -54,11 +53,12 @@ def test_without_tensorrt_cuda_is_taken(monkeypatch: pytest.MonkeyPatch, capsys:
     assert [for_matching(device) for device in PROVIDERS] == ["cpu", "cuda", "cuda", "cpu", "cpu", "cpu"]
 
 
+@pytest.mark.weights
 def test_a_provider_that_fails_leaves_the_model_to_the_cpu(models: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """CUDA is asked for where it cannot start: without a GPU, or in an ONNX Runtime that does not have it."""
     if gpus():
         pytest.skip("it can")
-    session = OnnxRuntime(models / "disk-extractor-v1.onnx", "cuda", threads=1)
+    session = OnnxRuntime(model_path(models, "disk", "extractor"), "cuda", threads=1)
     assert session.device == "cpu"
     image = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
     assert session.run({"image": image, "max_keypoints": np.array(5)})[0].shape == (1, 5, 2)
@@ -75,17 +75,19 @@ def test_a_damaged_file_is_no_fault_of_the_device(tmp_path: Path, capfd: pytest.
 
 
 def test_tensorrt_is_told_how_large_photos_become_and_keeps_its_engines(tmp_path: Path) -> None:
-    (name, options), *others = with_options("tensorrt", tmp_path / "disk.onnx", FREE, threads=2)
+    (name, options), *others = with_options("tensorrt", tmp_path / "disk.onnx", threads=2, side=1600)
     assert name == "TensorrtExecutionProvider"
     assert [name for name, _ in others] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
     assert options["trt_engine_cache_path"] == str(tmp_path / "tensorrt") and options["trt_engine_cache_enable"]
-    assert options["trt_profile_min_shapes"] == "image:1x3x32x32"
-    assert options["trt_profile_opt_shapes"] == f"image:{BATCH['tensorrt']}x3x768x1024"
-    assert options["trt_profile_max_shapes"] == f"image:{BATCH['tensorrt']}x3x4096x4096"
-    ((_, fixed), *_) = with_options("tensorrt", tmp_path / "disk.onnx", {"image": [1, 3, 768, 1024]}, threads=2)
-    assert not [key for key in fixed if "profile" in key]
+    shapes = [options[f"trt_profile_{end}_shapes"] for end in ("min", "opt", "max")]
+    assert shapes == ["image:1x3x32x32", "image:8x3x768x1024", "image:8x3x1600x1600"]
+    ((_, small), *_) = with_options("tensorrt", tmp_path / "disk.onnx", threads=2, side=20)
+    assert small["trt_profile_min_shapes"] == "image:1x3x20x20" and small["trt_profile_opt_shapes"] == "image:8x3x20x20"
+    ((_, unknown), *_) = with_options("tensorrt", tmp_path / "disk.onnx", threads=2, side=0)
+    assert not [key for key in unknown if "profile" in key]
 
 
+@pytest.mark.weights
 def test_a_device_that_is_wrong_for_an_extractor_is_not_used(
     models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_device_that_is_wrong_for_an_extractor_is_not_used(
     )
 
 
+@pytest.mark.weights
 @pytest.mark.skipif(missing("openvino") is not None, reason="ONNX Runtime was built without OpenVINO")
 def test_openvino_finds_the_same_keypoints(models: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)

@@ -54,5 +54,5 @@ def test_a_device_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
 def test_two_packages_of_one_name_are_told() -> None:
     assert side_by_side({"onnxruntime": "1.31.1"}) is None
     line = side_by_side({"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1"})
-    assert line and "onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are both installed" in line
+    assert line and "onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed" in line
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in line
