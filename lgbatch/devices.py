@@ -33,9 +33,11 @@ PROVIDERS: dict[Device, Provider] = {
     "cpu": Provider("CPUExecutionProvider", "install onnxruntime"),
     "cuda": Provider("CUDAExecutionProvider", "install onnxruntime-gpu"),
     "tensorrt": Provider("TensorrtExecutionProvider", "install onnxruntime-gpu and tensorrt-cu13"),
-    "openvino": Provider("OpenVINOExecutionProvider", "install onnxruntime-openvino"),
+    "openvino": Provider("OpenVINOExecutionProvider", "install onnxruntime-openvino in the place of onnxruntime-gpu"),
     "coreml": Provider("CoreMLExecutionProvider", "it is in onnxruntime for macOS"),
-    "directml": Provider("DmlExecutionProvider", "install onnxruntime-directml, on Windows"),
+    "directml": Provider(
+        "DmlExecutionProvider", "on Windows, install onnxruntime-directml in the place of onnxruntime-gpu"
+    ),
 }
 NVIDIA = ("cuda", "tensorrt")
 BATCH: Mapping[Device, int] = {"cuda": 8, "tensorrt": 8}
