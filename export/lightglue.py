@@ -53,7 +53,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads:
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
-    """The same, written out. OpenVINO makes one kernel of this, and of the operator a row of them."""
+    """The same, written out."""
     head_dim = query.shape[-1] // heads
     padding = torch.where(torch.arange(key.shape[1])[None] < lengths[:, None], 0.0, FAR)
     each = [x.unflatten(-1, (heads, head_dim)).transpose(1, 2) for x in (query * head_dim**-0.5, key, value)]

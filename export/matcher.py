@@ -1,6 +1,6 @@
 """LightGlue's graphs as they are written: in stages for the engine, and as a single one for other programs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx
 import torch
@@ -16,10 +16,9 @@ from lgbatch.export.lightglue import (
     Operators,
     Stem,
     operators,
-    plain_attention,
     shape_of,
 )
-from lgbatch.export.quantize import int8
+from lgbatch.export.quantize import Arrays, arrays
 from lgbatch.models import INTERFACE, stage_names
 
 
@@ -28,32 +27,43 @@ def single(state: reference.State, opset: int = OPSET) -> onnx.ModelProto:
     return to_onnx(_graph(Matcher(state, operators(opset)), "matcher", state, opset))
 
 
-def stages(
-    state: reference.State, *, quantized: bool = False, opset: int = OPSET
-) -> Iterator[tuple[str, str, onnx.ModelProto]]:
-    """The same network in stages: name, kind and model of each. Stages of a kind are traced once.
+def stages(state: reference.State, opset: int = OPSET) -> Iterator[tuple[str, str, onnx.ModelProto]]:
+    """The same network in stages: name, kind and model of each."""
+    return _traced(_modules(state, opset), state, opset)
 
-    Quantized, the layers are as OpenVINO likes them: 8-bit weights, and attention written out.
-    """
-    by = Operators(attend=plain_attention) if quantized else operators(opset)
+
+def stages_int8(state: reference.State) -> Iterator[tuple[str, str, onnx.ModelProto | Arrays]]:
+    """The same for the engine in 8 bits: the layers are what its kernels read, the other stages as they were."""
+    every = list(_modules(state, OPSET))
+    yield from ((stage, kind, arrays(module)) for stage, kind, module in every if isinstance(module, Layer))
+    yield from _traced([one for one in every if not isinstance(one[2], Layer)], state, OPSET)
+
+
+def _modules(state: reference.State, opset: int) -> Iterator[tuple[str, str, nn.Module]]:
+    by, depth = operators(opset), shape_of(state).layers
+    for stage, kind in stage_names(depth).items():
+        if stage == "stem":
+            yield stage, kind, Stem(state, by)
+        elif stage.startswith("head"):
+            yield stage, kind, Head(state, int(stage[-1]))
+        else:
+            yield stage, kind, layer(state, int(stage[-1]), by)
+
+
+def layer(state: reference.State, index: int, by: Operators) -> Layer:
+    """A layer of the staged matcher; all but the last decide."""
+    return Layer(state, index, by, decide=index < shape_of(state).layers - 1)
+
+
+def _traced(
+    modules: Iterable[tuple[str, str, nn.Module]], state: reference.State, opset: int
+) -> Iterator[tuple[str, str, onnx.ModelProto]]:
+    """As ONNX; modules of a kind are traced once."""
     traced: dict[str, onnx.ModelProto] = {}
-    for stage, kind in stage_names(shape_of(state).layers).items():
-        module = _stage(state, stage, by)
+    for stage, kind, module in modules:
         if kind not in traced:
             traced[kind] = to_onnx(_graph(module, kind, state, opset))
-        model = with_weights(traced[kind], module)
-        yield stage, kind, int8(model) if quantized and isinstance(module, Layer) else model
-
-
-def _stage(state: reference.State, stage: str, by: Operators) -> nn.Module:
-    if stage == "stem":
-        return Stem(state, by)
-    index = int(stage[-1])
-    return (
-        Head(state, index)
-        if stage.startswith("head")
-        else Layer(state, index, by, decide=index < shape_of(state).layers - 1)
-    )
+        yield stage, kind, with_weights(traced[kind], module)
 
 
 def _graph(module: nn.Module, kind: str, state: reference.State, opset: int) -> Graph:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lgbatch import kernels
 from lgbatch.config import Settings
 from lgbatch.devices import PROVIDERS, driver, find, for_matching, gpus, missing
 from lgbatch.errors import ModelError
@@ -24,10 +25,10 @@ from lgbatch.models import (
     open_stages,
     stages_kind,
 )
-from lgbatch.runtime import available_cores, has_openvino, multiplies_bfloat16
+from lgbatch.runtime import available_cores
 from lgbatch.summary import installed, versions
 
-BESIDE = ("openvino", "torch", "onnx", "onnxscript", "scikit-image")
+BESIDE = ("torch", "onnx", "onnxscript", "scikit-image")
 """Packages that are looked for besides those that a summary tells."""
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
@@ -139,11 +140,7 @@ def _reason(settings: Settings) -> str:
         return f"LightGlue for {settings.extractor} is too narrow for 8 bits"
     if settings.precision != "auto":
         return "as --precision says"
-    if not has_openvino():
-        return "OpenVINO, which computes in 8 bits, is not installed"
-    if multiplies_bfloat16():
-        return "OpenVINO is there, and the processor multiplies bfloat16 numbers"
-    return "the processor has no instructions for bfloat16 numbers, without which 8 bits are no faster"
+    return kernels.missing() or "the processor has AVX-512 VNNI and BF16"
 
 
 def _models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict[str, Model | Stages]]:

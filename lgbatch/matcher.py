@@ -110,8 +110,8 @@ class Matcher:
         outputs = self._run(
             "stem",
             {
-                "keypoints": self._padded([positions(features, self._extractor)]),
-                "descriptors": self._padded([features.descriptors]),
+                "keypoints": _padded([positions(features, self._extractor)]),
+                "descriptors": _padded([features.descriptors]),
                 "size": np.array([features.image_size], dtype=np.float32),
                 "lengths": np.array([count]),
             },
@@ -216,19 +216,8 @@ class Matcher:
             sides = [pair.sides[number] for pair in batch]
             feed[f"lengths{number}"] = np.array([len(side.x) for side in sides], dtype=np.int64)
             for name in names:
-                feed[f"{name}{number}"] = self._padded([getattr(side, name) for side in sides])
+                feed[f"{name}{number}"] = _padded([getattr(side, name) for side in sides])
         return feed
-
-    def _padded(self, values: Sequence[FloatArray]) -> FloatArray:
-        """Rows (N, C) of each item as one array (B, L, C). A single item that fits needs no copy."""
-        longest, step = max(len(value) for value in values), self.stages.step
-        length = -(-longest // step) * step
-        if len(values) == 1 and length == longest:
-            return values[0][None]
-        padded = np.zeros((len(values), length, values[0].shape[1]), dtype=np.float32)
-        for row, value in enumerate(values):
-            padded[row, : len(value)] = value
-        return padded
 
 
 def positions(features: Features, extractor: str) -> FloatArray:
@@ -259,3 +248,13 @@ def _side(stem: Stem) -> _Side:
 
 def _batches(pairs: Sequence[_Pair], tokens: int) -> list[list[_Pair]]:
     return [[pairs[i] for i in group] for group in pack([pair.lengths for pair in pairs], tokens)]
+
+
+def _padded(values: Sequence[FloatArray]) -> FloatArray:
+    """Rows (N, C) of each item as one array (B, L, C). A single item needs no copy."""
+    if len(values) == 1:
+        return values[0][None]
+    padded = np.zeros((len(values), max(map(len, values)), values[0].shape[1]), dtype=np.float32)
+    for row, value in enumerate(values):
+        padded[row, : len(value)] = value
+    return padded

@@ -7,29 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lgbatch import kernels
 from lgbatch.config import Settings
 from lgbatch.devices import UNFIT, Device, choose, fall_back, for_matching
 from lgbatch.errors import ModelError
-from lgbatch.runtime import (
-    ROUND,
-    Array,
-    OnnxRuntime,
-    OpenVino,
-    Session,
-    available_cores,
-    has_openvino,
-    multiplies_bfloat16,
-)
+from lgbatch.runtime import Array, OnnxRuntime, Session, available_cores
 
 Kind = Literal["extractor", "matcher", "stages", "stages-int8"]
 
-FORMAT = "1"
+FORMAT = "2"
 """Part of a model's file name. Goes up when what models take or give changes, so that they are exported again."""
 
 TOKENS = {"cpu": 4096, "cuda": 131072}
 """Padded keypoints, of both sides together, in one batch of the matcher."""
-INT8_TOKENS = 2048
-"""Larger batches are no faster there, and each size of batch is one more shape to compile."""
+INT8_TOKENS = 1
+"""Each pair is a batch of its own there: kernels.py takes one after the other, and nothing is padded."""
 
 MIN_SIDE = 5
 """Pixels of a photo's short side that an extractor needs: a keypoint is the greatest in a window of this many."""
@@ -121,11 +113,6 @@ class Stages:
         return self.models["stem"].device
 
     @property
-    def step(self) -> int:
-        """Lengths of batches are best multiples of this."""
-        return ROUND if self.precision == "int8" else 1
-
-    @property
     def tokens(self) -> int:
         """Padded keypoints, of both sides together, that one batch best holds."""
         return INT8_TOKENS if self.precision == "int8" else TOKENS[self.device]
@@ -158,6 +145,11 @@ def stage_names(layers: int) -> dict[str, str]:
     return {"stem": "stem", **between, **{f"head{i}": "head" for i in range(layers)}}
 
 
+def stage_file(stage: str, kind: str, precision: str) -> str:
+    """Its name in the folder of a staged matcher."""
+    return stage + (".npz" if precision == "int8" and kind.endswith("layer") else ".onnx")
+
+
 def family(extractor: str) -> str:
     """The network that an extractor is a variant of; one LightGlue serves them all: aliked for aliked-n16."""
     return extractor.partition("-")[0]
@@ -177,12 +169,13 @@ def matching_precision(settings: Settings) -> str:
     on_cpu = for_matching(choose(settings.device)) == "cpu"
     fp32_only = family(settings.extractor) in FP32_ONLY
     if settings.precision == "auto":
-        return "int8" if on_cpu and multiplies_bfloat16() and not fp32_only else "fp32"
+        return "int8" if on_cpu and not kernels.missing() and not fp32_only else "fp32"
     if settings.precision == "int8" and fp32_only:
         raise ModelError(f"the LightGlue of {settings.extractor} runs in fp32 alone: leave --precision out")
-    if settings.precision == "int8" and not (on_cpu and has_openvino()):
-        way = "run `pip install openvino`" if on_cpu else "use --device cpu"
-        raise ModelError(f"--precision int8 is for OpenVINO on a CPU: {way}, or --precision fp32")
+    if settings.precision == "int8" and not on_cpu:
+        raise ModelError("--precision int8 is for the CPU: use --device cpu, or leave --precision out")
+    if settings.precision == "int8" and (lacking := kernels.missing()):
+        raise ModelError(f"--precision int8 cannot be had ({lacking}): use --precision fp32")
     return settings.precision
 
 
@@ -219,16 +212,14 @@ def open_stages(folder: Path, settings: Settings) -> Stages:
     """Open and check the staged matcher of an extractor. Raises ModelError as open_extractor and matching_precision.
 
     On CPU each stage runs in the thread that calls it: many small sessions with thread pools of their own fight for
-    the cores, while one worker per core does not (measured). In int8 OpenVINO runs the layers, and only these; in
-    fp32 it is no faster than ONNX Runtime, and takes more memory.
+    the cores, while one worker per core does not (measured). In int8 the layers are run by kernels.py, and only these.
     """
     device, precision = for_matching(choose(settings.device)), matching_precision(settings)
-    workers = settings.threads or available_cores()
     path = model_path(folder, settings.extractor, stages_kind(settings))
-    models = {}
-    for stage, kind in stage_names(shape(settings.extractor).layers).items():
-        quick = precision == "int8" and kind.endswith("layer")
-        models[stage] = _open(path / f"{stage}.onnx", settings.extractor, kind, device, streams=workers, quick=quick)
+    models = {
+        stage: _open(path / stage_file(stage, kind, precision), settings.extractor, kind, device, stage=True)
+        for stage, kind in stage_names(shape(settings.extractor).layers).items()
+    }
     return Stages(models, precision)
 
 
@@ -240,10 +231,9 @@ def _open(
     *,
     threads: int = 1,
     side: int = 0,
-    streams: int = 0,
-    quick: bool = False,
+    stage: bool = False,
 ) -> Model:
-    """Open and check a file; a stage, of which `streams` run at once, shares its memory with the others.
+    """Open and check a file; a stage shares its memory with the others.
 
     Without an extractor it may be of any.
     """
@@ -252,10 +242,10 @@ def _open(
         raise ModelError(f"no {path.name} in {path.parent}: {again}")
     session: Session
     try:
-        if quick:
-            session = OpenVino(path, streams=streams)
+        if path.suffix == ".npz":
+            session = kernels.Layer(path)
         else:
-            session = OnnxRuntime(path, device, threads=threads, shared=streams > 0, side=side)
+            session = OnnxRuntime(path, device, threads=threads, shared=stage, side=side)
     except Exception as error:  # each runtime has exceptions of its own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} cannot be opened ({reason}): delete it and {again}") from None

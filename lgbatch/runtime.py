@@ -1,19 +1,11 @@
-"""Runs ONNX files, on ONNX Runtime or on OpenVINO. The only user of both, with devices.py.
-
-OpenVINO runs the layers of LightGlue in 8 bits and bfloat16, for which ONNX Runtime has no instructions on x86. What
-is in single precision runs on ONNX Runtime, which is as fast, takes less memory, and is closer to the reference.
-"""
+"""Runs ONNX files, on ONNX Runtime. Its only user, with devices.py."""
 
 import functools
-import importlib.util
 import os
-import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -21,12 +13,9 @@ from lgbatch.devices import PROVIDERS, Device, fall_back, with_options
 
 Array = NDArray[Any]
 
-ROUND = 128
-"""OpenVINO compiles anew for every shape: lengths are rounded up to this, which makes shapes repeat."""
-
 
 class Session(Protocol):
-    """An opened ONNX file."""
+    """An opened model, of a file of ONNX or of kernels.py."""
 
     device: Device
     """Where it runs."""
@@ -88,71 +77,11 @@ class OnnxRuntime:
         return session
 
 
-class OpenVino:
-    """A model compiled by OpenVINO, when it is first run: layers that no pair reaches cost nothing."""
-
-    device: Device = "cpu"
-
-    def __init__(self, path: Path, *, streams: int) -> None:
-        """Read a file that is run by up to `streams` threads at once, each on a core of its own.
-
-        Raises what OpenVINO raises.
-        """
-        self._model = _core().read_model(path)
-        self._hints = {
-            "INFERENCE_PRECISION_HINT": "bf16",
-            "INFERENCE_NUM_THREADS": streams,
-            "NUM_STREAMS": streams,
-            "ENABLE_CPU_PINNING": False,
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 256,  # as many inputs of an 8-bit product share a scale
-        }
-        info = self._model.rt_info["framework"] if self._model.has_rt_info(["framework"]) else {}
-        self.metadata: dict[str, str] = {key: str(value.value) for key, value in info.items()}
-        self.inputs = [slot.get_any_name() for slot in self._model.inputs]
-        self.outputs = [slot.get_any_name() for slot in self._model.outputs]
-        shapes = [slot.partial_shape for slot in self._model.outputs]
-        self.widths = [shape[-1].get_length() if len(shape) and shape[-1].is_static else None for shape in shapes]
-        self._lock, self._local = threading.Lock(), threading.local()
-
-    @functools.cached_property
-    def _compiled(self) -> Any:
-        return _core().compile_model(self._model, "CPU", self._hints)
-
-    def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
-        """See Session."""
-        if not hasattr(self._local, "request"):
-            with self._lock:
-                compiled = self._compiled
-            self._local.request = compiled.create_infer_request()
-        outputs = self._local.request.infer(dict(feed))
-        return [np.array(outputs[i]) for i in range(len(self.outputs))]
-
-
-def has_openvino() -> bool:
-    """Whether the package is installed."""
-    return importlib.util.find_spec("openvino") is not None
-
-
-@functools.cache
-def multiplies_bfloat16() -> bool:
-    """Whether OpenVINO is there, and the processor has instructions that multiply bfloat16 matrices."""
-    return has_openvino() and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 def available_cores() -> int:
     """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@functools.cache
-def _core() -> Any:
-    # It would leave files in the user's home folder, and report; OpenVINO does without it.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino.Core()
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import onnxruntime as ort
 import pytest
 import upstream
 
+from lgbatch import kernels
 from lgbatch.ahead import ahead
 from lgbatch.config import Settings
 from lgbatch.matcher import Matcher, confidence_threshold
@@ -99,6 +100,7 @@ def test_ragged_batches_give_what_each_pair_gives_alone(
     assert same >= 0.999 * total
 
 
+@pytest.mark.skipif(kernels.missing() is not None, reason=str(kernels.missing()))
 def test_int8_finds_nearly_all_of_the_matches(
     models: Path, matcher: Matcher, demo_features: Sequence[Features]
 ) -> None:
