@@ -147,7 +147,7 @@ def stage_names(layers: int) -> dict[str, str]:
 
 def stage_file(stage: str, kind: str, precision: str) -> str:
     """Its name in the folder of a staged matcher."""
-    return stage + (".npz" if precision == "int8" and kind.endswith("layer") else ".onnx")
+    return stage + (".npz" if precision == "int8" and kind != "stem" else ".onnx")
 
 
 def family(extractor: str) -> str:
@@ -212,7 +212,7 @@ def open_stages(folder: Path, settings: Settings) -> Stages:
     """Open and check the staged matcher of an extractor. Raises ModelError as open_extractor and matching_precision.
 
     On CPU each stage runs in the thread that calls it: many small sessions with thread pools of their own fight for
-    the cores, while one worker per core does not (measured). In int8 the layers are run by kernels.py, and only these.
+    the cores, while one worker per core does not (measured). In int8 all but the stem is run by kernels.py.
     """
     device, precision = for_matching(choose(settings.device)), matching_precision(settings)
     path = model_path(folder, settings.extractor, stages_kind(settings))
@@ -243,7 +243,7 @@ def _open(
     session: Session
     try:
         if path.suffix == ".npz":
-            session = kernels.Layer(path)
+            session = kernels.Head(path) if kind == "head" else kernels.Layer(path)
         else:
             session = OnnxRuntime(path, device, threads=threads, shared=stage, side=side)
     except Exception as error:  # each runtime has exceptions of its own
