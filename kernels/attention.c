@@ -8,10 +8,10 @@
 
 #ifdef HAS_KERNELS
 
-#include "simd.h"
-
 #include <math.h>
 #include <string.h>
+
+#include "simd.h"
 
 enum {
     BLOCKS = 4, /* tiles of queries that one tile of keys serves */
@@ -188,4 +188,5 @@ void attend(const Attended *queries, const Attended *keys, float *context) {
     }
 }
 
+END_OF_KERNELS
 #endif

@@ -9,10 +9,10 @@
 
 #ifdef HAS_KERNELS
 
-#include "simd.h"
-
 #include <math.h>
 #include <string.h>
+
+#include "simd.h"
 
 #define NEVER -1e30f
 
@@ -167,4 +167,5 @@ void lgbatch_head(const Head *by, const float *x0, const float *x1, int64_t coun
     }
 }
 
+END_OF_KERNELS
 #endif

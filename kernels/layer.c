@@ -7,10 +7,10 @@
 
 #ifdef HAS_KERNELS
 
-#include "simd.h"
-
 #include <math.h>
 #include <string.h>
+
+#include "simd.h"
 
 /* Numbers of CHUNK rows on their way through a block of layers. */
 typedef struct {
@@ -142,4 +142,5 @@ void lgbatch_layer(const Layer *by, const Side *side0, const Side *side1, uint8_
     }
 }
 
+END_OF_KERNELS
 #endif

@@ -5,13 +5,15 @@
 
 /* Instructions that lgbatch_supported looks for: whoever compiles need not name them. */
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target( \
-    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma"))), apply_to = function)
+#include <immintrin.h>
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma"))), \
+                             apply_to = function)
+#define END_OF_KERNELS _Pragma("clang attribute pop")
 #else
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma")
-#endif
-
 #include <immintrin.h>
+#define END_OF_KERNELS
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define LOG2_E 1.44269504f
