@@ -51,7 +51,7 @@ class JournaledFile:
         self.failure: OSError | None = None
         """What the first write met that failed. Only the commit raises it: an exception amid HDF5's work wrecks it."""
         self._committed = self._end = self._written = os.fstat(self._file.fileno()).st_size
-        self._blocks: dict[int, bytearray] = {}
+        self._blocks: dict[int, memoryview] = {}
         """New bytes, those from `_written` on; what is not there has not been written and is zero."""
         self._pages: dict[int, bytearray] = {}
         self._position = 0
@@ -148,15 +148,19 @@ class JournaledFile:
         self._file.close()
 
     def _append(self, start: int, view: memoryview) -> None:
-        late = max(0, min(len(view), self._written - start))
-        if late:
+        self._end = max(self._end, start + len(view))
+        if start < self._written:
+            late = self._written - start
             self._write_at(start, view[:late])
-        for number, inside, outside in _split(start + late, len(view) - late, BLOCK):
+            view, start = view[late:], self._written
+        while view:
+            number, first = divmod(start, BLOCK)
             block = self._blocks.get(number)
             if block is None:
-                block = self._blocks[number] = bytearray(BLOCK)
-            block[inside.start : inside.stop] = view[late + outside.start : late + outside.stop]
-        self._end = max(self._end, start + len(view))
+                block = self._blocks[number] = memoryview(bytearray(BLOCK))
+            size = min(len(view), BLOCK - first)
+            block[first : first + size] = view[:size]
+            view, start = view[size:], start + size
         if len(self._blocks) > BLOCKS:
             self._release(keep=BLOCKS)
 
@@ -164,8 +168,7 @@ class JournaledFile:
         """Write the first blocks to the file."""
         for number in sorted(self._blocks)[: len(self._blocks) - keep]:
             first, last = max(number * BLOCK, self._written), min((number + 1) * BLOCK, self._end)
-            block = memoryview(self._blocks.pop(number))
-            self._write_at(first, block[first - number * BLOCK : last - number * BLOCK])
+            self._write_at(first, self._blocks.pop(number)[first - number * BLOCK : last - number * BLOCK])
             self._written = last
 
     def _cut(self, size: int) -> None:
