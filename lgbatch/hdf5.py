@@ -27,7 +27,7 @@ _WORD = h5t.NATIVE_UINT64
 _ALL = h5s.ALL
 _TABLE_STEP = 512  # the table's text grows by so many bytes: most commits find it as long as it was, and in its place
 
-CACHE_BYTES = 4 << 20
+CACHE_BYTES = 512 << 10
 
 _MOST_NUMBERS = 1 << 28  # in one array: two million descriptors
 _COMPACT_BYTES = 60_000  # HDF5 keeps arrays of less than 64 kB with what it says of them
