@@ -23,7 +23,7 @@ from h5py import h5g
 
 from lgbatch import hdf5
 from lgbatch.errors import StoreError
-from lgbatch.hdf5 import Array
+from lgbatch.hdf5 import Array, Molds
 from lgbatch.journal import JournaledFile, journal_path, recover, write_synced
 from lgbatch.provenance import Provenance, fingerprint
 
@@ -40,6 +40,8 @@ class Store:
     """Words to set aside in an item's header, for the names and the record that do not fit into it as HDF5 makes it."""
     words = 0
     """Of an item's record."""
+    small = False
+    """Whether there are many items that take little room each, as HDF5's molds are for."""
     _now: int
     _unused_before: int
 
@@ -47,6 +49,7 @@ class Store:
         """Open; `append` says what will make new items. Raises StoreError: not there, damaged, not lgbatch's."""
         self.path = path
         self._journaled: JournaledFile | None = None
+        self._molds: Molds | None = None
         self._changed = False
         try:
             if append is None:
@@ -128,6 +131,8 @@ class Store:
     def close(self) -> None:
         """Close; what was written after the last commit is dropped."""
         self._forget()
+        if self._molds is not None:
+            self._molds.close()
         self._file.close()
         self._drop()
 
@@ -162,6 +167,7 @@ class Store:
         self._now = fingerprint(provenance)
         self._table["made"].setdefault(f"{self._now:016x}", {"by": provenance, "items": 0, "points": 0})
         self._unused_before = self._table["unused"]
+        self._molds = Molds() if self.small else None
 
     @contextmanager
     def undamaged(self, item: str = "") -> Iterator[None]:
@@ -174,17 +180,17 @@ class Store:
 
     def _write(
         self, item: str, parent: h5g.GroupID, name: bytes, arrays: Mapping[bytes, Array], record: Sequence[int]
-    ) -> h5g.GroupID:
+    ) -> None:
         """Add an item, whose record begins with `made` and ends with its points."""
         assert self._journaled is not None, "opened for reading"
+        write = self._molds.write_item if self._molds else hdf5.write_item
         try:
-            node = hdf5.write_item(parent, name, arrays, record, self.room)
+            write(parent, name, arrays, record, self.room)
             if self._journaled.failure:
                 raise self._journaled.failure
         except (OSError, ValueError, RuntimeError) as error:
             raise StoreError(self._unwritten(f"{item} to {self.path}", error)) from None
         self._count(record[0], 1, record[-1])
-        return node
 
     def _unlink(self, item: str, parent: h5g.GroupID, name: bytes) -> None:
         assert self._journaled is not None, "opened for reading"

@@ -3,7 +3,7 @@
 HDF5 changes its metadata in place, so that a process killed while it writes leaves a file that nothing can open.
 This file object stands between h5py (driver `fileobj`) and the disk:
 
-- bytes beyond the committed end go straight to the file: nothing that is committed points there;
+- bytes beyond the committed end go to the file, a few megabytes at a time: nothing that is committed points there;
 - bytes within it are kept in memory until `commit`, which syncs the new bytes, writes the changed ones to a journal
   beside the file, syncs that, and only then changes the file;
 - a journal that is found when the file is opened was complete (it is replayed) or was not (it is dropped).
@@ -25,6 +25,9 @@ if sys.platform != "win32":
     import fcntl
 
 PAGE = 4096
+BLOCK = 1 << 20
+BLOCKS = 8
+"""New bytes are kept in memory in so many blocks: HDF5 writes them in small pieces, the last ones in no order."""
 _HEADER = struct.Struct("<8sQQ")
 _MAGIC = b"LGBJRNL1"
 _ENDS = struct.Struct("<QQ")  # of the file before and after the commit; then come pages, each after its number
@@ -47,7 +50,9 @@ class JournaledFile:
             raise
         self.failure: OSError | None = None
         """What the first write met that failed. Only the commit raises it: an exception amid HDF5's work wrecks it."""
-        self._committed = self._end = os.fstat(self._file.fileno()).st_size
+        self._committed = self._end = self._written = os.fstat(self._file.fileno()).st_size
+        self._blocks: dict[int, memoryview] = {}
+        """New bytes, those from `_written` on; what is not there has not been written and is zero."""
         self._pages: dict[int, bytearray] = {}
         self._position = 0
 
@@ -66,8 +71,13 @@ class JournaledFile:
         start, view = self._position, memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._end - start))
         old = max(0, min(count, self._committed - start)) if self._pages else 0
-        self._read_at(start + old, view[old:count])
-        for page, inside, outside in _split(start, old):
+        in_file = max(0, min(count, self._written - start))
+        self._read_at(start + old, view[old:in_file])
+        for block, inside, outside in _split(start + in_file, count - in_file, BLOCK):
+            held = self._blocks.get(block)
+            new = held[inside.start : inside.stop] if held else bytes(len(outside))
+            view[in_file + outside.start : in_file + outside.stop] = new
+        for page, inside, outside in _split(start, old, PAGE):
             kept = self._pages.get(page)
             if kept is not None:
                 view[outside.start : outside.stop] = kept[inside.start : inside.stop]
@@ -84,21 +94,23 @@ class JournaledFile:
         return bytes(buffer)
 
     def write(self, data: bytes | memoryview) -> int:
-        """New bytes go to the file, changed ones are kept for the commit."""
+        """New bytes go to the file, in time; changed ones are kept for the commit."""
         view = memoryview(data).cast("B")
-        start = self._position
-        changed = max(0, min(len(view), self._committed - start))
-        for page, inside, outside in _split(start, changed):
-            self._page(page)[inside.start : inside.stop] = view[outside.start : outside.stop]
-        self._position += len(view)
-        if changed < len(view):
-            self._write_at(start + changed, view[changed:])
-            self._end = max(self._end, self._position)
-        return len(view)
+        size, start = len(view), self._position
+        self._position += size
+        if start < self._committed:
+            changed = min(size, self._committed - start)
+            for page, inside, outside in _split(start, changed, PAGE):
+                self._page(page)[inside.start : inside.stop] = view[outside.start : outside.stop]
+            view, start = view[changed:], start + changed
+        if view:
+            self._append(start, view)
+        return size
 
     def truncate(self, size: int | None = None) -> int:
         """HDF5 calls this with the end of its data; what is committed is never cut off."""
-        self._end = max(self._position if size is None else size, self._committed)
+        self._release()
+        self._end = self._written = max(self._position if size is None else size, self._committed)
         try:
             self._cut(self._end)
         except OSError as error:
@@ -114,6 +126,7 @@ class JournaledFile:
         Raises OSError (disk full, say), also of writes before. The file is to be closed then, and is as before: or,
         if the journal was whole already, as it should have become, once it has been opened again.
         """
+        self._release()
         if self.failure:
             raise self.failure
         os.fsync(self._file.fileno())
@@ -133,6 +146,30 @@ class JournaledFile:
         with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed already
             self._cut(self._committed)
         self._file.close()
+
+    def _append(self, start: int, view: memoryview) -> None:
+        self._end = max(self._end, start + len(view))
+        if start < self._written:
+            late = self._written - start
+            self._write_at(start, view[:late])
+            view, start = view[late:], self._written
+        while view:
+            number, first = divmod(start, BLOCK)
+            block = self._blocks.get(number)
+            if block is None:
+                block = self._blocks[number] = memoryview(bytearray(BLOCK))
+            size = min(len(view), BLOCK - first)
+            block[first : first + size] = view[:size]
+            view, start = view[size:], start + size
+        if len(self._blocks) > BLOCKS:
+            self._release(keep=BLOCKS)
+
+    def _release(self, keep: int = 0) -> None:
+        """Write the first blocks to the file."""
+        for number in sorted(self._blocks)[: len(self._blocks) - keep]:
+            first, last = max(number * BLOCK, self._written), min((number + 1) * BLOCK, self._end)
+            self._write_at(first, self._blocks.pop(number)[first - number * BLOCK : last - number * BLOCK])
+            self._written = last
 
     def _cut(self, size: int) -> None:
         # Not where there is nothing to cut: that changes the file's time, by which others know what has changed.
@@ -238,11 +275,11 @@ def _apply(file: BinaryIO, body: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def _split(start: int, count: int) -> Iterator[tuple[int, range, range]]:
-    """The pages under `count` bytes from `start`: page number, range inside the page, range inside the bytes."""
+def _split(start: int, count: int, page: int) -> Iterator[tuple[int, range, range]]:
+    """The pages, so large, under `count` bytes from `start`: number, range inside the page, range inside the bytes."""
     done = 0
     while done < count:
-        page, first = divmod(start + done, PAGE)
-        size = min(PAGE - first, count - done)
-        yield page, range(first, first + size), range(done, done + size)
+        number, first = divmod(start + done, page)
+        size = min(page - first, count - done)
+        yield number, range(first, first + size), range(done, done + size)
         done += size

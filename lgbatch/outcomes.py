@@ -6,6 +6,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 
+import numpy as np
+
 from lgbatch.ahead import ahead
 from lgbatch.interrupt import until_stopped
 from lgbatch.matcher import Matcher, Stem, no_matches
@@ -62,9 +64,8 @@ def outcomes(
 
     names = sorted(uses)
     ids = {name: i for i, name in enumerate(names)}
-    batches = plan(
-        [counts[name] for name in names], [(ids[a], ids[b]) for a, b in full], images=capacity, tokens=tokens
-    )
+    named = np.fromiter((ids[name] for pair in full for name in pair), np.int64, 2 * len(full)).reshape(-1, 2)
+    batches = plan([counts[name] for name in names], named, images=capacity, tokens=tokens)
     for done in ahead(work, until_stopped(batches), threads=workers, depth=2 * workers):
         yield from done
 

@@ -5,7 +5,7 @@ images, in name order, are cut into tiles; a tile stays while the images that fo
 And within such a block, pairs of about the same lengths share a batch, so that little of it is padding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,24 +21,22 @@ STEP = 64
 about as long on the other come together."""
 
 
-def plan(counts: Sequence[int], pairs: Sequence[tuple[int, int]], *, images: int, tokens: int) -> Iterator[Batch]:
+def plan(
+    counts: Sequence[int], pairs: Sequence[tuple[int, int]] | Ints, *, images: int, tokens: int
+) -> Iterator[Batch]:
     """Order pairs into batches.
 
-    counts: keypoints of each image, by id; pairs: ids, no image with 0 keypoints among them. `images` is how many
-    images' features may be in memory at once, the least recently used leaving first; `tokens` how many keypoints a
-    batch may hold when it is padded to its longest (a single pair that exceeds it is a batch of its own). Every pair
-    is in exactly one batch; equal input gives equal output.
+    counts: keypoints of each image, by id; pairs: (P, 2) ids, no image with 0 keypoints among them (as an array they
+    take a fifth of the memory). `images` is how many images' features may be in memory at once, the least recently
+    used leaving first; `tokens` how many keypoints a batch may hold when it is padded to its longest (a single pair
+    that exceeds it is a batch of its own). Every pair is in exactly one batch; equal input gives equal output.
     """
-    if not pairs:
+    if not len(pairs):
         return
     ids = np.asarray(pairs, dtype=np.int64)
     lengths = np.asarray(counts, dtype=np.int64)[ids]
-    blocks = _blocks(ids, images)
-    coarse = lengths // STEP
-    order = np.lexsort((ids.max(axis=1), ids.min(axis=1), coarse[:, 1], coarse[:, 0], blocks))
-    edges = np.flatnonzero(np.diff(blocks[order])) + 1
-    for block in np.split(order, edges):
-        for batch in _alike(lengths[block].tolist(), tokens):
+    for block in _in_blocks(ids, lengths, images):
+        for batch in _alike(_rows(lengths, block), tokens):
             yield tuple(block[batch].tolist())
 
 
@@ -51,7 +49,20 @@ def pack(lengths: Sequence[tuple[int, int]], tokens: int) -> list[Batch]:
     return [tuple(order[i] for i in batch) for batch in _alike([lengths[i] for i in order], tokens)]
 
 
-def _alike(lengths: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+def _in_blocks(ids: Ints, lengths: Ints, images: int) -> list[Ints]:
+    """Positions of pairs, block by block, in the order in which they are matched."""
+    blocks, coarse = _blocks(ids, images), lengths // STEP
+    order = np.lexsort((ids.max(axis=1), ids.min(axis=1), coarse[:, 1], coarse[:, 0], blocks))
+    return np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1)
+
+
+def _rows(lengths: Ints, order: Ints) -> Iterator[list[int]]:
+    """Rows in this order as lists, which are faster to take apart; few at once, since a block may be all pairs."""
+    for start in range(0, len(order), 1024):
+        yield from lengths[order[start : start + 1024]].tolist()
+
+
+def _alike(lengths: Iterable[Sequence[int]], tokens: int) -> Iterator[list[int]]:
     """Cut a row of pairs into batches of neighbours that waste little when padded to their longest."""
     batch: list[int] = []
     longest, real = (0, 0), 0

@@ -118,8 +118,9 @@ class FeatureStore(Store):
         if features.scales is not None and features.oris is not None:
             arrays |= {b"scales": features.scales, b"oris": features.oris}
         record = (self.current, version_of(*arrays.values()), *_photo_words(photo), len(features.keypoints))
-        node = self._write(name, self._root, name.encode(), arrays, record)
-        write_number(h5d.open(node, b"keypoints"), b"uncertainty", 1.0)  # hloc's: detection noise in pixels
+        self._write(name, self._root, name.encode(), arrays, record)
+        keypoints = h5d.open(open_group(self._root, name.encode()), b"keypoints")
+        write_number(keypoints, b"uncertainty", 1.0)  # hloc's: detection noise in pixels
         self._names().add(name)
 
     def remove(self, name: str) -> None:
@@ -156,6 +157,7 @@ class MatchStore(Store):
 
     kind = "matches"
     words = 4
+    small = True
     _listed: set[bytes] | None = None
 
     def groups(self) -> Iterator[tuple[str, str]]:

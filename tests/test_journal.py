@@ -20,9 +20,11 @@ PAGE = 16
 
 @pytest.fixture(autouse=True, scope="module")
 def small_pages() -> Iterator[None]:
-    """Pages of a few bytes: all there is to meet at their ends is met within a few steps."""
+    """Pages and blocks of a few bytes: all there is to meet at their ends is met within a few steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "PAGE", PAGE)
+        patch.setattr(journal, "BLOCK", 12)
+        patch.setattr(journal, "BLOCKS", 2)
         yield
 
 

@@ -98,6 +98,53 @@ def test_a_pair_without_matches_is_there(path: Path) -> None:
             assert store.read(Pair("a", name)).indices.shape == (0, 2)
 
 
+def test_pairs_of_any_length_come_back(path: Path) -> None:
+    """More lengths than molds are kept for, in turns, and those that are too long for one."""
+    counts = [*range(90), 89, 0, 45, *range(90), 14_999, 15_001, 40_000, 15_000, 3]
+    given = []
+    for i, count in enumerate(counts):
+        rng = np.random.default_rng(i)
+        first = np.flatnonzero(rng.random(count) < 0.5)
+        indices = np.stack([first, rng.permutation(70_000)[: len(first)]], axis=1).astype(np.int32)
+        given.append(Matches(indices, rng.random(len(first), dtype=np.float32)))
+    half = len(counts) // 2
+    for part in slice(half), slice(half, None):
+        with MatchStore(path, append=MADE) as store:
+            for i, count in list(enumerate(counts))[part]:
+                store.write(Pair(f"é{i % 7}", f"x{i}"), given[i], count, (i, 2**64 - 1))
+                assert_equal(store.read(Pair(f"é{i % 7}", f"x{i}")), given[i])
+    with MatchStore(path) as store, h5py.File(path, "r") as file:
+        for i, count in enumerate(counts):
+            pair = Pair(f"é{i % 7}", f"x{i}")
+            assert_equal(store.read(pair), given[i])
+            assert store.record(pair) == (store_made(store), (i, 2**64 - 1), len(given[i].indices))
+            assert file[f"é{i % 7}/x{i}/matches0"].shape == (count,)
+
+
+def store_made(store: MatchStore) -> int:
+    """The one fingerprint in a store."""
+    (made,) = store.made
+    return made
+
+
+def test_a_file_of_an_earlier_version_is_read_and_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose pairs were made one call at a time, with arrays apart from what HDF5 says of them."""
+    with monkeypatch.context() as patch:
+        patch.setattr(MatchStore, "small", False)
+        with MatchStore(path, append=MADE) as store:
+            for i in range(5):
+                store.write(Pair("a", str(i)), *matches(i))
+    with MatchStore(path, append=MADE) as store:
+        for i in range(5, 9):
+            store.write(Pair("a", str(i)), *matches(i))
+        store.remove(Pair("a", "3"))
+    with MatchStore(path) as store, h5py.File(path, "r") as file:
+        for i in (0, 1, 2, 4, 5, 6, 7, 8):
+            assert_equal(store.read(Pair("a", str(i))), matches(i)[0])
+            layout = file[f"a/{i}/matches0"].id.get_create_plist().get_layout()
+            assert layout == (h5py.h5d.CONTIGUOUS if i < 5 else h5py.h5d.COMPACT)
+
+
 def test_plain_h5py_finds_the_layout_of_hloc(path: Path, tmp_path: Path) -> None:
     with FeatureStore(path, append=MADE) as store:
         for i, name in enumerate(NAMES):
