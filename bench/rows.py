@@ -112,6 +112,7 @@ class Row:
             "ratio_to_adaptive": self._ratio(adaptive),
             "ratio_to_fixed": self._ratio(fixed),
             "agreement": None if expected is None else agreement(self.found, expected.found),
+            "recall": None if expected is None else recall(self.found, expected.found),
             "matched_pairs": len(self.found),
             "matches": sum(len(rows) for rows in self.found.values()),
             "gflops": gflops,
@@ -135,11 +136,22 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 
 def agreement(found: Found, expected: Found) -> float | None:
     """Share of all matches that both have, in the pairs that both have matched; None without such pairs."""
+    shared, ours, theirs = _shared(found, expected)
+    return _share(shared, ours + theirs - shared) if found.keys() & expected.keys() else None
+
+
+def recall(found: Found, expected: Found) -> float | None:
+    """Share of the expected matches that were found, in the pairs that both have matched; None without such pairs."""
+    shared, _, theirs = _shared(found, expected)
+    return _share(shared, theirs) if found.keys() & expected.keys() else None
+
+
+def _shared(found: Found, expected: Found) -> tuple[int, int, int]:
+    """How many matches both have, and each, in the pairs that both have matched."""
     pairs = found.keys() & expected.keys()
-    same = total = 0
-    for pair in pairs:
-        ours, theirs = ({(a, b) for a, b in rows[pair].tolist()} for rows in (found, expected))
-        same, total = same + len(ours & theirs), total + len(ours | theirs)
-    if not pairs:
-        return None
-    return same / total if total else 1.0
+    same = sum(len({*map(tuple, found[pair].tolist())} & {*map(tuple, expected[pair].tolist())}) for pair in pairs)
+    return same, sum(len(found[pair]) for pair in pairs), sum(len(expected[pair]) for pair in pairs)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0

@@ -15,7 +15,7 @@ from lgbatch import cli
 from lgbatch.bench import extraction, geometry, matching, whole
 from lgbatch.bench.engines import Scene
 from lgbatch.bench.operations import at_full_depth, operations, padding, stops
-from lgbatch.bench.rows import Row, agreement, spread
+from lgbatch.bench.rows import Row, agreement, recall, spread
 from lgbatch.config import Settings
 from lgbatch.matcher import Trace
 from lgbatch.pairs import exhaustive
@@ -30,6 +30,7 @@ ROW = {
     "ratio_to_adaptive",
     "ratio_to_fixed",
     "agreement",
+    "recall",
     "matched_pairs",
     "matches",
     "gflops",
@@ -91,6 +92,7 @@ def test_agreement_is_over_all_matches_of_common_pairs() -> None:
     assert agreement(ours, theirs) == 2 / 4
     assert agreement({ac: none}, theirs) == 1
     assert agreement({bc: none}, theirs) is None
+    assert recall(ours, theirs) == 2 / 3 and recall({ac: none}, theirs) == 1 and recall({bc: none}, theirs) is None
 
 
 class FullDepth:
