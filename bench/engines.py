@@ -9,10 +9,11 @@ import numpy as np
 
 from lgbatch import single
 from lgbatch.bench.operations import DEFAULT
+from lgbatch.capacity import TOKENS
 from lgbatch.config import Settings
 from lgbatch.match import match
 from lgbatch.matcher import Trace
-from lgbatch.models import TOKENS, Shape, open_matcher
+from lgbatch.models import Shape, open_matcher
 from lgbatch.outcomes import Outcome, outcomes
 from lgbatch.pairs import write_pairs
 from lgbatch.runtime import available_cores

@@ -14,8 +14,8 @@ from lgbatch.models import Kind, family, stage_file
 Content = onnx.ModelProto | quantize.Arrays
 
 TOLERANCE: dict[Kind, float] = {"stages": 1e-2, "stages-fp16": 0.3, "stages-int8": 0.3}
-"""Of a layer's numbers, decisions and scores, when what goes in is the reference's. In half precision the numbers were wrong
-by 0.06 (DISK) and 0.14 (ALIKED), the decisions by 0.013."""
+"""Of a layer's numbers, decisions and scores, when what goes in is the reference's. In half precision the numbers were
+wrong by 0.06 (DISK) and 0.14 (ALIKED), the decisions by 0.013."""
 
 
 def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple[str, Content]]:

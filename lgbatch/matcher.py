@@ -17,7 +17,7 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
-from lgbatch.models import open_stages, shape
+from lgbatch.models import open_stages
 from lgbatch.on_device import OnDevice
 from lgbatch.points import PARTS, Bools, OnHost, Place, Points
 from lgbatch.runtime import Array
@@ -92,7 +92,7 @@ class Matcher:
         self.stages = open_stages(models, settings, number=number)
         self._place: Place[Any] = OnHost(self.stages) if self.stages.device == "cpu" else OnDevice(self.stages)
         self._extractor = settings.extractor
-        self.shape = shape(settings.extractor)
+        self.shape = self.stages.shape
         self._depth = np.float32(settings.depth_confidence)
         self._width = settings.width_confidence
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)

@@ -23,15 +23,6 @@ STAGES: dict[Kind, str] = {"stages": "fp32", "stages-fp16": "fp16", "stages-int8
 FORMAT = "3"
 """Part of a model's file name. Goes up when what models take or give changes, so that they are exported again."""
 
-TOKENS = {"cpu": 4096, "cuda": 131072}
-"""Padded keypoints, of both sides together, in one batch of the matcher; on a GPU at most."""
-LEAST_TOKENS = 4096
-"""On a GPU, however little memory seems to be free: what does not fit is halved."""
-STEM_BYTES = 512 << 20
-"""Memory for what is kept of images between their pairs, on a CPU."""
-INT8_TOKENS = 1
-"""Each pair is a batch of its own there: kernels.py takes one after the other, and nothing is padded."""
-
 MIN_SIDE = 5
 """Pixels of a photo's short side that an extractor needs: a keypoint is the greatest in a window of this many."""
 _SIDES = [f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)]
@@ -68,21 +59,6 @@ class Shape:
     def head_dim(self) -> int:
         """Numbers of a point that one head of attention sees."""
         return self.width // self.heads
-
-    @property
-    def point_bytes(self) -> int:
-        """What is kept of a point between the layers."""
-        return 4 * (self.width + self.head_dim)
-
-    def layer_bytes(self, keypoints: int) -> int:
-        """What a layer takes for a point, at most, in a batch of images of so many keypoints.
-
-        Its largest intermediates: eight times `width` floats, and where attention is not fused, twice a row of
-        similarities with the keypoints of the other side for each head, of one side at a time. On a CPU 9, 18 and 68
-        kB were measured at 256, 1024 and 4096 keypoints and published size, where this says 12, 25 and 74; in half
-        precision it was less.
-        """
-        return 32 * self.width + 4 * self.heads * keypoints
 
 
 SHAPES = {"xfeat": Shape(layers=6, width=96, heads=1)}
@@ -140,22 +116,9 @@ class Stages:
 
     @property
     def device(self) -> Device:
-        """Where they run."""
-        return self.models["stem"].device
-
-    def tokens(self, keypoints: int) -> int:
-        """Padded keypoints, of both sides together, that a batch of images of up to so many keypoints best holds."""
-        if self.precision == "int8":
-            return INT8_TOKENS
-        if self.device == "cpu":
-            return TOKENS["cpu"]
-        fitting = self.memory // 2 // self.shape.layer_bytes(keypoints)
-        return min(max(fitting, LEAST_TOKENS), TOKENS[self.device])
-
-    @property
-    def stem_bytes(self) -> int:
-        """Memory, where they run, for what is kept of images between their pairs."""
-        return STEM_BYTES if self.device == "cpu" else self.memory // 4
+        """Where they run; the CPU where one of them has to, so that what goes between them comes to the host."""
+        devices = {model.device for model in self.models.values()}
+        return "cpu" if "cpu" in devices else self.models["stem"].device
 
     @property
     def weights(self) -> str:
@@ -287,10 +250,11 @@ def open_stages(folder: Path, settings: Settings, *, number: int = 0) -> Stages:
         )
         for stage, kind in stages.items()
     }
-    on_cpu = models["stem"].device == "cpu"
-    if on_cpu and precision == "fp16":
-        return open_stages(folder, replace(settings, device="cpu", precision="auto"))
-    return Stages(models, precision, size, 0 if on_cpu else free_memory(number))
+    opened = Stages(models, precision, size)
+    if opened.device == "cpu":
+        cpu = replace(settings, device="cpu", precision="auto")
+        return opened if precision != "fp16" else open_stages(folder, cpu)
+    return replace(opened, memory=free_memory(number))
 
 
 def _open(

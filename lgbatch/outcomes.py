@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 
+from lgbatch import capacity
 from lgbatch.ahead import ahead
 from lgbatch.interrupt import until_stopped
 from lgbatch.matcher import Matcher, no_matches
@@ -31,13 +32,12 @@ def outcomes(
     yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
     largest = max((counts[name] for pair in full for name in pair), default=1)
     workers = len(matchers)
-    room = min(matcher.stages.stem_bytes for matcher in matchers)
-    capacity = max(2 * workers + 2, room // (largest * matchers[0].shape.point_bytes))
+    kept = max(2 * workers + 2, min(capacity.images(matcher.stages, largest) for matcher in matchers))
     points = sum(counts[pair.a] + counts[pair.b] for pair in full)
-    most = min(matcher.stages.tokens(largest) for matcher in matchers)
+    most = min(capacity.tokens(matcher.stages, largest) for matcher in matchers)
     tokens = min(most, points // (2 * workers) + 1)  # few pairs: some for every worker
     uses = Counter(name for pair in full for name in pair)
-    each = {id(matcher): _Worker(matcher, read, tokens, capacity, uses) for matcher in matchers}
+    each = {id(matcher): _Worker(matcher, read, tokens, kept, uses) for matcher in matchers}
     free: SimpleQueue[_Worker] = SimpleQueue()
     for matcher in matchers:
         free.put(each[id(matcher)])
@@ -51,15 +51,15 @@ def outcomes(
 
     names = sorted(uses)
     ids = {name: i for i, name in enumerate(names)}
-    batches = plan(
-        [counts[name] for name in names], [(ids[a], ids[b]) for a, b in full], images=capacity, tokens=tokens
-    )
+    batches = plan([counts[name] for name in names], [(ids[a], ids[b]) for a, b in full], images=kept, tokens=tokens)
     for done in ahead(work, until_stopped(batches), threads=workers, depth=2 * workers):
         yield from done
 
 
 class _Worker:
-    """A matcher with what it keeps of images."""
+    """A matcher with what it keeps of images; `uses` are those of all workers, so where there are several it keeps some
+    for longer than it needs them.
+    """
 
     def __init__(
         self,

@@ -31,8 +31,7 @@ class _Extractor:
 
 
 class _Matcher:
-    shape = Shape()
-    stages = SimpleNamespace(weights="none", precision="fp32", tokens=lambda keypoints: 4096, stem_bytes=1 << 29)
+    stages = SimpleNamespace(weights="none", precision="fp32", device="cpu", shape=Shape())
 
     def __init__(self, models: Path, settings: Settings) -> None:
         pass

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
+from lgbatch.capacity import images, tokens
 from lgbatch.config import Settings
 from lgbatch.matcher import Matcher
 from lgbatch.models import INTERFACE, PACK, Shape, Stages, model_path
@@ -45,19 +47,19 @@ def assert_equal(found: Matches, expected: Matches) -> None:
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("tokens", [1, 900, 10_000])
+@pytest.mark.parametrize("most", [1, 900, 10_000])
 @pytest.mark.parametrize(
     "changes",
     [{}, {"depth_confidence": -1.0, "width_confidence": -1.0}, {"depth_confidence": -1.0}, {"give_up": 15}],
     ids=["adaptive", "fixed", "never done early", "giving up"],
 )
 def test_matches_are_those_of_arrays(
-    models: Path, demo_features: Sequence[Features], changes: Mapping[str, Any], tokens: int
+    models: Path, demo_features: Sequence[Features], changes: Mapping[str, Any], most: int
 ) -> None:
     settings = replace(EXACT, **changes)
     host, device = Matcher(models, settings), on_device(models, settings)
-    usual = host.match_and_stop(stems(host, demo_features), tokens)
-    found = device.match_and_stop(stems(device, demo_features), tokens)
+    usual = host.match_and_stop(stems(host, demo_features), most)
+    found = device.match_and_stop(stems(device, demo_features), most)
     for (matches, stop), (expected, depth) in zip(found, usual, strict=True):
         assert stop == depth
         assert_equal(matches, expected)
@@ -162,20 +164,25 @@ def test_fp16_finds_nearly_all_of_the_matches(models: Path, demo_features: Seque
     assert same >= 0.98 * total
 
 
-def test_tokens_fit_the_memory_of_a_gpu() -> None:
-    def stages(gigabytes: float, precision: str = "fp16", device: str = "cuda") -> Stages:
-        class Stem:
-            pass
+def test_stages_of_which_one_is_on_the_cpu_meet_on_the_host() -> None:
+    def device(**models: str) -> str:
+        opened: Any = {stage: SimpleNamespace(device=device) for stage, device in models.items()}
+        return Stages(opened, "fp32", Shape()).device
 
-        stem: Any = Stem()
-        stem.device = device
+    assert device(stem="cuda", layer0="cuda") == "cuda"
+    assert device(stem="cuda", layer0="cpu") == device(stem="cpu", layer0="cuda") == "cpu"
+
+
+def test_batches_and_what_is_kept_fit_the_memory_of_a_gpu() -> None:
+    def stages(gigabytes: float, precision: str = "fp16", device: str = "cuda") -> Stages:
+        stem: Any = SimpleNamespace(device=device)
         return Stages({"stem": stem}, precision, Shape(), int(gigabytes * 1e9))
 
-    assert stages(0, "fp32", "cpu").tokens(2048) == stages(0.01).tokens(2048) == 4096
-    assert stages(0, "int8", "cpu").tokens(2048) == 1
-    assert stages(6).tokens(2048) == 3_000_000_000 // (32 * 256 + 4 * 4 * 2048) == 73242
-    assert stages(6).tokens(8192) < stages(6).tokens(2048) < stages(80).tokens(2048) == 131072
-    assert stages(8).stem_bytes == 2_000_000_000 and stages(0, "fp32", "cpu").stem_bytes == 1 << 29
+    assert tokens(stages(0, "fp32", "cpu"), 2048) == tokens(stages(0.01), 2048) == 4096
+    assert tokens(stages(0, "int8", "cpu"), 2048) == 1
+    assert tokens(stages(6), 2048) == 3_000_000_000 // (32 * 256 + 4 * 4 * 2048) == 73242
+    assert tokens(stages(6), 8192) < tokens(stages(6), 2048) < tokens(stages(80), 2048) == 131072
+    assert images(stages(0, "fp32", "cpu"), 2048) == (1 << 29) // (2048 * 1280) < images(stages(8), 2048) == 762
 
 
 @pytest.mark.weights

@@ -81,14 +81,12 @@ def test_a_stem_leaves_with_its_last_pair() -> None:
 class Small:
     """Matches each point with itself, and has no memory for more than so many points in a batch."""
 
-    shape = Shape()
-
     def __init__(self, limit: int, broken: Pair | None = None) -> None:
         self.limit, self.broken = limit, broken
         self.refused: list[int] = []
         self.shrunk: list[int] = []
         shrink = lambda: self.shrunk.append(len(self.refused))  # noqa: E731
-        self.stages = SimpleNamespace(tokens=lambda keypoints: 4096, stem_bytes=1 << 29, shrink=shrink)
+        self.stages = SimpleNamespace(device="cpu", precision="fp32", shape=Shape(), shrink=shrink)
 
     def stem(self, features: Features) -> Stem:
         return Stem(features.keypoints, features.keypoints, features.keypoints)
