@@ -1,7 +1,7 @@
 """What anyone has with `pip install pycolmap`: SIFT, all pairs, incremental mapping, everything at its defaults.
 
-`python -m lgbatch.bench.sift IMAGES OUT` makes OUT/database.db and OUT/sparse/0, ..., and prints what it did as
-JSON. `lgbatch bench run` starts it in a process of its own.
+`python -m lgbatch.bench.sift IMAGES OUT CAMERAS` makes OUT/database.db and OUT/sparse/0, ..., and prints what it did
+as JSON; CAMERAS is one of CAMERA_MODES. `lgbatch bench run` starts it in a process of its own.
 """
 
 import json
@@ -11,15 +11,18 @@ import zlib  # noqa: F401  before pycolmap, whose own symbols would stand in its
 from pathlib import Path
 from typing import Any
 
+CAMERA_MODES = {"auto": "AUTO", "image": "PER_IMAGE", "folder": "PER_FOLDER", "single": "SINGLE"}
+"""COLMAP's names for settings.camera_mode. Its AUTO gives photos without EXIF a camera each."""
 
-def run(images: Path, out: Path) -> dict[str, Any]:
+
+def run(images: Path, out: Path, camera_mode: str) -> dict[str, Any]:
     """Reconstruct; seconds by stage, and the size and the number of the largest model (None without one)."""
     import pycolmap
 
     database, sparse = out / "database.db", out / "sparse"
     sparse.mkdir(parents=True)
     clock = [time.perf_counter()]
-    pycolmap.extract_features(database, images)
+    pycolmap.extract_features(database, images, camera_mode=pycolmap.CameraMode(CAMERA_MODES[camera_mode]))
     clock.append(time.perf_counter())
     pycolmap.match_exhaustive(database)
     clock.append(time.perf_counter())
@@ -36,4 +39,4 @@ def run(images: Path, out: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(Path(sys.argv[1]), Path(sys.argv[2]))))
+    print(json.dumps(run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))

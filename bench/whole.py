@@ -68,7 +68,7 @@ def run(images: Path, truth: Path | None = None, *, models: Path, settings: Sett
     ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
     ways: dict[str, Callable[[Path], list[str | Path]]] = {
         OURS: lambda out: _lgbatch_command(images, out, models, settings),
-        SIFT: lambda out: ["lgbatch.bench.sift", images.absolute(), out],
+        SIFT: lambda out: ["lgbatch.bench.sift", images.absolute(), out, settings.camera_mode],
     }
     runs: dict[str, Runs] = {name: [] for name in ways}
     with tqdm(total=repeats * len(ways), desc="bench", unit="run", disable=None) as bar:

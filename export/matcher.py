@@ -13,7 +13,6 @@ from lgbatch.export.lightglue import (
     Head,
     Layer,
     Matcher,
-    Operators,
     Pack,
     Stem,
     operators,
@@ -31,17 +30,19 @@ def single(state: reference.State, opset: int = OPSET) -> onnx.ModelProto:
 def stages(state: reference.State, opset: int = OPSET) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     """The same network in stages: name, kind and model of each."""
     pack = [(stage, kind, Pack()) for stage, kind in PACK.items()]
-    return _traced([*_modules(state, opset), *pack], state, opset)
+    return _traced([*modules(state, opset), *pack], state, opset)
 
 
 def stages_int8(state: reference.State) -> Iterator[tuple[str, str, onnx.ModelProto | Arrays]]:
-    """The same for the engine in 8 bits: the layers are what its kernels read, the other stages as they were."""
-    every = list(_modules(state, OPSET))
-    yield from ((stage, kind, arrays(module)) for stage, kind, module in every if isinstance(module, Layer))
-    yield from _traced([one for one in every if not isinstance(one[2], Layer)], state, OPSET)
+    """The same for the engine in 8 bits: layers and heads are what its kernels read, the stem is as it was."""
+    stem, *others = modules(state, OPSET)
+    yield from _traced([stem], state, OPSET)
+    for stage, kind, module in others:
+        yield stage, kind, arrays(module, rounded=isinstance(module, Layer))
 
 
-def _modules(state: reference.State, opset: int) -> Iterator[tuple[str, str, nn.Module]]:
+def modules(state: reference.State, opset: int) -> Iterator[tuple[str, str, nn.Module]]:
+    """The stages in PyTorch: name, kind and module of each."""
     by, depth = operators(opset), shape_of(state).layers
     for stage, kind in stage_names(depth).items():
         if stage == "stem":
@@ -49,12 +50,8 @@ def _modules(state: reference.State, opset: int) -> Iterator[tuple[str, str, nn.
         elif stage.startswith("head"):
             yield stage, kind, Head(state, int(stage[-1]))
         else:
-            yield stage, kind, layer(state, int(stage[-1]), by)
-
-
-def layer(state: reference.State, index: int, by: Operators) -> Layer:
-    """A layer of the staged matcher; all but the last decide."""
-    return Layer(state, index, by, decide=index < shape_of(state).layers - 1)
+            index = int(stage[-1])
+            yield stage, kind, Layer(state, index, by, decide=index < depth - 1)
 
 
 def _traced(

@@ -1,5 +1,6 @@
 """Is the exported model the network? Runs both on made-up photos and reports how far apart they are."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from lgbatch.errors import ModelError
 from lgbatch.export import reference
-from lgbatch.export.lightglue import Operators, plain_attention, plain_rotary, shape_of
-from lgbatch.export.matcher import layer
+from lgbatch.export.lightglue import shape_of
+from lgbatch.export.matcher import modules as matcher_modules
 from lgbatch.export.quantize import restored
 from lgbatch.types import FloatArray
 
@@ -24,6 +25,8 @@ SAME = 1e-2
 """Keypoints that are closer than this, in pixels, are the same."""
 THRESHOLD = np.array(0.1, np.float32)
 
+BEFORE_ATTENTION = 22
+"""An opset whose operators PyTorch can compute."""
 Feed = Mapping[str, NDArray[Any]]
 Figures = dict[str, float]
 Extract = Callable[[torch.Tensor, int], reference.Features]
@@ -89,8 +92,7 @@ def stages(folder: Path, state: reference.State, *, tolerance: float) -> Figures
     keypoints, descriptors, size, counts = _pairs(state)
     largest = {"layer_error": 0.0, "decision_error": 0.0, "score_error": 0.0}
     depth = shape_of(state).layers
-    layers = [_layer(folder, state, i) for i in range(depth)]
-    heads, stem = [_open(folder / f"head{i}.onnx") for i in range(depth)], _open(folder / "stem.onnx")
+    stages = _stages(folder, state)
     for b, (m, n) in enumerate(counts.T):
         expected = _reference(state, keypoints[:, b], descriptors[:, b], size[b], m, n)
         lengths = {"lengths0": np.array([m]), "lengths1": np.array([n])}
@@ -100,10 +102,12 @@ def stages(folder: Path, state: reference.State, *, tolerance: float) -> Figures
                 "keypoints": keypoints[side, b : b + 1, :count],
                 "descriptors": descriptors[side, b : b + 1, :count],
             }
-            made = stem.run(None, inputs | {"size": size[b : b + 1], "lengths": np.array([count])})
+            made = stages["stem"](inputs | {"size": size[b : b + 1], "lengths": np.array([count])})
             feed |= {f"{name}{side}": value for name, value in zip(("x", "cosines", "sines"), made, strict=True)}
         for i, (x, y) in enumerate(expected):
-            outputs = layers[i]({name: value for name, value in (feed | lengths).items() if i or name[0] in "xl"})
+            outputs = stages[f"layer{i}"](
+                {name: value for name, value in (feed | lengths).items() if i or name[0] in "xl"}
+            )
             decisions = (
                 [f(state, z, i) for z in (x, y) for f in (reference.confidence, reference.matchability)]
                 if i < depth - 1
@@ -112,7 +116,7 @@ def stages(folder: Path, state: reference.State, *, tolerance: float) -> Figures
             errors = [_largest(o[0] - e.numpy()) for o, e in zip(outputs, (x, y, *decisions), strict=True)]
             feed |= {"x0": x[None].numpy(), "x1": y[None].numpy()}
             pair = {key: feed[key] for key in ("x0", "x1")} | lengths | {"threshold": THRESHOLD}
-            scores = heads[i].run(None, pair)[1]
+            scores = stages[f"head{i}"](pair)[1]
             probability = reference.mutual_matches(reference.assignment(state, x, y, i), float(THRESHOLD))[1]
             largest["layer_error"] = max(largest["layer_error"], *errors[:2])
             largest["decision_error"] = max(largest["decision_error"], *errors[2:], 0.0)
@@ -120,21 +124,21 @@ def stages(folder: Path, state: reference.State, *, tolerance: float) -> Figures
     return _judge(folder, {"stages": 1 + 2 * depth, **largest}, max(largest.values()) < tolerance)
 
 
-def _layer(folder: Path, state: reference.State, index: int) -> Callable[[Feed], Sequence[NDArray[Any]]]:
-    """A layer as its file tells it. One in 8 bits is computed in single precision: its kernels run on few machines."""
-    path = folder / f"layer{index}.npz"
-    if not path.exists():
-        session = _open(path.with_suffix(".onnx"))
-        return lambda feed: session.run(None, feed)
-    module = layer(state, index, Operators(plain_attention, plain_rotary))
-    with np.load(path, allow_pickle=False) as file:
-        module.load_state_dict(restored({name: file[name] for name in file.files if name != "metadata"}))
+def _stages(folder: Path, state: reference.State) -> dict[str, Callable[[Feed], Sequence[NDArray[Any]]]]:
+    """The stages as their files tell them. What is for kernels is computed by PyTorch: these run on few machines."""
+    stages: dict[str, Callable[[Feed], Sequence[NDArray[Any]]]] = {}
+    for stage, _, module in matcher_modules(state, BEFORE_ATTENTION):
+        if (path := folder / f"{stage}.onnx").exists():
+            stages[stage] = functools.partial(_open(path).run, None)
+        else:
+            module.load_state_dict(restored(path.with_suffix(".npz")))
+            stages[stage] = functools.partial(_computed, module)
+    return stages
 
-    def run(feed: Feed) -> Sequence[NDArray[Any]]:
-        with torch.no_grad():
-            return [made.numpy() for made in module(**{name: torch.from_numpy(feed[name]) for name in feed})]
 
-    return run
+def _computed(module: torch.nn.Module, feed: Feed) -> Sequence[NDArray[Any]]:
+    with torch.no_grad():
+        return [made.numpy() for made in module(**{name: torch.from_numpy(values) for name, values in feed.items()})]
 
 
 def _pairs(state: reference.State) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:

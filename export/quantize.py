@@ -48,26 +48,25 @@ def int8(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def arrays(module: nn.Module) -> Arrays:
-    """The parameters of a module by name; of a matrix `name.int8` (in, out) and `name.scales` (out,)."""
+def arrays(module: nn.Module, *, rounded: bool) -> Arrays:
+    """The parameters of a module by name; of a matrix, if `rounded`, `name.int8` (in, out) and `name.scales` (out,)."""
     found: dict[str, NDArray[Any]] = {}
     for name, parameter in module.state_dict().items():
         values = parameter.numpy()
-        if _worth_it(values):
+        if rounded and _worth_it(values):
             found[f"{name}.int8"], found[f"{name}.scales"] = _rounded(values)
         else:
             found[name] = values
     return found
 
 
-def restored(found: Arrays) -> dict[str, torch.Tensor]:
-    """The parameters again, as what they have become in 8 bits."""
-    state = {
-        name: torch.from_numpy(values) for name, values in found.items() if not name.endswith((".int8", ".scales"))
-    }
-    for name in (name.removesuffix(".int8") for name in found if name.endswith(".int8")):
-        state[name] = torch.from_numpy(found[f"{name}.int8"] * found[f"{name}.scales"])
-    return state
+def restored(path: Path) -> dict[str, torch.Tensor]:
+    """The parameters again from a file of `save`, as what they have become in 8 bits."""
+    with np.load(path, allow_pickle=False) as file:
+        found = {name: file[name] for name in file.files if name != "metadata"}
+    names = [name.removesuffix(".int8") for name in found if name.endswith(".int8")]
+    rounded = {name: found.pop(f"{name}.int8") * found.pop(f"{name}.scales") for name in names}
+    return {name: torch.from_numpy(values) for name, values in (found | rounded).items()}
 
 
 def save(found: Arrays, path: Path, metadata: Mapping[str, str]) -> None:

@@ -8,10 +8,10 @@
 
 #ifdef HAS_KERNELS
 
-#include "simd.h"
-
 #include <math.h>
 #include <string.h>
+
+#include "simd.h"
 
 enum {
     BLOCKS = 4, /* tiles of queries that one tile of keys serves */
@@ -19,29 +19,24 @@ enum {
 };
 
 #define TOO_LARGE 1e30f /* for a sum of exponentials */
-#define LOG2_E 1.44269504f
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t padded(int64_t count) { return (count + PANEL - 1) / PANEL * PANEL; }
-static size_t whole(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* Memory that attended_place wants, for an image of so many points. */
-size_t attended_bytes(int64_t count, int64_t width) {
-    size_t n = padded(count), heads = width / HEAD;
-    return whole(count * width) + whole(count * heads * 4) + n * width + 2 * whole(heads * n * 4) + n * width * 2;
+size_t attended_bytes(int64_t count) {
+    const size_t n = padded(count);
+    return whole(count * WIDTH) + whole(count * HEADS * 4) + n * WIDTH + 2 * whole(HEADS * n * 4) + n * WIDTH * 2;
 }
 
 /* Lay out what attention looks at in memory that begins at a multiple of 64; padding is set to what changes nothing. */
-void attended_place(Attended *of, uint8_t *memory, int64_t count, int64_t width) {
-    size_t n = padded(count), heads = width / HEAD;
+void attended_place(Attended *of, uint8_t *memory, int64_t count) {
+    const size_t n = padded(count);
     of->count = count, of->padded = n;
-    of->query = memory, memory += whole(count * width);
-    of->query_scale = (float *)memory, memory += whole(count * heads * 4);
-    of->key = (int8_t *)memory, memory += n * width;
-    of->key_begin = (int32_t *)memory, memory += whole(heads * n * 4);
-    of->key_scale = (float *)memory, memory += whole(heads * n * 4);
+    of->query = memory, memory += whole(count * WIDTH);
+    of->query_scale = (float *)memory, memory += whole(count * HEADS * 4);
+    of->key = (int8_t *)memory, memory += n * WIDTH;
+    of->key_begin = (int32_t *)memory, memory += whole(HEADS * n * 4);
+    of->key_scale = (float *)memory, memory += whole(HEADS * n * 4);
     of->value = (uint16_t *)memory;
-    for (size_t head = 0; head < heads; head++) {
+    for (size_t head = 0; head < HEADS; head++) {
         memset(of->key + (head * n + count / PANEL * PANEL) * HEAD, 0, (n - count / PANEL * PANEL) * HEAD);
         memset(of->key_begin + head * n + count, 0, (n - count) * 4);
         memset(of->key_scale + head * n + count, 0, (n - count) * 4);
@@ -63,12 +58,12 @@ INLINE float rounded(const float *numbers, int8_t *q) {
 }
 
 /* Keep the HEAD numbers of a point as a query, as a key, or as both where they are the same. */
-void attended_numbers(Attended *of, int64_t row, int64_t head, int64_t width, const float *query, const float *key) {
+void attended_numbers(Attended *of, int64_t row, int64_t head, const float *query, const float *key) {
     int8_t q[HEAD];
     float scale = rounded(query, q);
-    of->query_scale[row * (width / HEAD) + head] = scale * (LOG2_E / sqrtf(HEAD));
+    of->query_scale[row * HEADS + head] = scale * (LOG2_E / sqrtf(HEAD));
     __m512i numbers = _mm512_loadu_si512(q);
-    _mm512_storeu_si512(of->query + row * width + head * HEAD, _mm512_xor_si512(numbers, _mm512_set1_epi8(-128)));
+    _mm512_storeu_si512(of->query + row * WIDTH + head * HEAD, _mm512_xor_si512(numbers, _mm512_set1_epi8(-128)));
     if (key != query) scale = rounded(key, q), numbers = _mm512_loadu_si512(q);
     int8_t *to = of->key + (head * of->padded + row / PANEL * PANEL) * HEAD + row % PANEL * 4;
     for (int i = 0; i < HEAD; i += 4) memcpy(to + i * PANEL, q + i, 4);
@@ -98,12 +93,12 @@ typedef struct {
 } Tile;
 
 /* Make exponents relative to the greatest among `count` keys. */
-static void set_base(Tile *of, int64_t width, const Attended *keys, int64_t head, int64_t count) {
+static void set_base(Tile *of, const Attended *keys, int64_t head, int64_t count) {
     int32_t sum[ROWS * PANEL];
     for (int64_t r = 0; r < of->rows; r++) of->base[r] = -INFINITY;
     for (int64_t from = 0; from < count; from += PANEL) {
         const int64_t first = head * keys->padded + from;
-        multiply_bytes(of->query, width, keys->key + first * HEAD, HEAD / 4, keys->key_begin + first, of->rows, sum);
+        multiply_bytes(of->query, WIDTH, keys->key + first * HEAD, HEAD / 4, keys->key_begin + first, of->rows, sum);
         for (int64_t r = 0; r < of->rows; r++) {
             __m512 most = _mm512_set1_ps(of->base[r]), scale = _mm512_set1_ps(of->scale[r]);
             for (int i = 0; i < PANEL && from + i < count; i += 16) {
@@ -138,13 +133,13 @@ static void exponentials(Tile *of, const int32_t *similarity, const float *key_s
 }
 
 /* Add what a tile of queries takes from keys: TILE from `from`, or as many as there are. */
-static void take(Tile *of, int64_t width, const Attended *keys, int64_t head, int64_t from) {
+static void take(Tile *of, const Attended *keys, int64_t head, int64_t from) {
     uint16_t weight[ROWS * TILE];
     int32_t similarity[ROWS * PANEL];
     const int64_t base = head * keys->padded + from, end = least(TILE, keys->padded - from);
     for (int64_t panel = 0; panel < end; panel += PANEL) {
         const int64_t first = base + panel;
-        multiply_bytes(of->query, width, keys->key + first * HEAD, HEAD / 4, keys->key_begin + first, of->rows,
+        multiply_bytes(of->query, WIDTH, keys->key + first * HEAD, HEAD / 4, keys->key_begin + first, of->rows,
                        similarity);
         exponentials(of, similarity, keys->key_scale + first, keys->count - from - panel, weight + panel);
     }
@@ -152,7 +147,7 @@ static void take(Tile *of, int64_t width, const Attended *keys, int64_t head, in
 }
 
 /* The rows of `context` from those of a tile, divided by their sums. */
-static void finish(Tile *of, int64_t width, const Attended *keys, int64_t head, float *context) {
+static void finish(Tile *of, const Attended *keys, int64_t head, float *context) {
     float sum[ROWS], largest = 0.0f;
     for (int64_t r = 0; r < of->rows; r++) {
         sum[r] = _mm512_reduce_add_ps(_mm512_loadu_ps(of->sum + 16 * r));
@@ -160,38 +155,38 @@ static void finish(Tile *of, int64_t width, const Attended *keys, int64_t head, 
     }
     if (!(largest < TOO_LARGE)) {
         memset(of->context, 0, sizeof of->context), memset(of->sum, 0, sizeof of->sum);
-        set_base(of, width, keys, head, keys->count);
-        for (int64_t from = 0; from < keys->count; from += TILE) take(of, width, keys, head, from);
+        set_base(of, keys, head, keys->count);
+        for (int64_t from = 0; from < keys->count; from += TILE) take(of, keys, head, from);
         for (int64_t r = 0; r < of->rows; r++) sum[r] = _mm512_reduce_add_ps(_mm512_loadu_ps(of->sum + 16 * r));
     }
-    for (int64_t r = 0; r < of->rows; r++, context += width) {
+    for (int64_t r = 0; r < of->rows; r++, context += WIDTH) {
         __m512 by = _mm512_set1_ps(1.0f / sum[r]);
         for (int i = 0; i < HEAD; i += 16)
             _mm512_storeu_ps(context + i, _mm512_mul_ps(_mm512_loadu_ps(of->context + r * HEAD + i), by));
     }
 }
 
-/* Softmax attention of the queries of one image over the keys and values of an image: context (count, width). */
-void attend(const Attended *queries, const Attended *keys, int64_t width, float *context) {
-    const int64_t heads = width / HEAD;
-    for (int64_t head = 0; head < heads; head++) {
+/* Softmax attention of the queries of one image over the keys and values of an image: context (count). */
+void attend(const Attended *queries, const Attended *keys, float *context) {
+    for (int64_t head = 0; head < HEADS; head++) {
         for (int64_t start = 0; start < queries->count; start += ROWS * BLOCKS) {
             Tile tile[BLOCKS];
             int64_t blocks = 0;
             for (int64_t row = start; row < queries->count && blocks < BLOCKS; row += ROWS, blocks++) {
                 Tile *of = tile + blocks;
                 memset(of, 0, sizeof *of);
-                of->query = queries->query + row * width + head * HEAD;
+                of->query = queries->query + row * WIDTH + head * HEAD;
                 of->rows = least(ROWS, queries->count - row);
-                for (int64_t r = 0; r < of->rows; r++) of->scale[r] = queries->query_scale[(row + r) * heads + head];
-                set_base(of, width, keys, head, least(PANEL, keys->count));
+                for (int64_t r = 0; r < of->rows; r++) of->scale[r] = queries->query_scale[(row + r) * HEADS + head];
+                set_base(of, keys, head, least(PANEL, keys->count));
             }
             for (int64_t from = 0; from < keys->count; from += TILE)
-                for (int64_t block = 0; block < blocks; block++) take(tile + block, width, keys, head, from);
+                for (int64_t block = 0; block < blocks; block++) take(tile + block, keys, head, from);
             for (int64_t block = 0; block < blocks; block++)
-                finish(tile + block, width, keys, head, context + (start + block * ROWS) * width + head * HEAD);
+                finish(tile + block, keys, head, context + (start + block * ROWS) * WIDTH + head * HEAD);
         }
     }
 }
 
+END_OF_KERNELS
 #endif

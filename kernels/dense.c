@@ -53,4 +53,5 @@ void dense(const Dense *by, const uint8_t *x, const float *x_scale, int64_t rows
     }
 }
 
+END_OF_KERNELS
 #endif

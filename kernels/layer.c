@@ -7,23 +7,21 @@
 
 #ifdef HAS_KERNELS
 
-#include "simd.h"
-
 #include <math.h>
 #include <string.h>
 
-enum { MOST_WIDTH = GROUP };  /* what the arrays below have room for */
+#include "simd.h"
 
 /* Numbers of CHUNK rows on their way through a block of layers. */
 typedef struct {
-    float wide[CHUNK * 3 * MOST_WIDTH], narrow[CHUNK * MOST_WIDTH], scale[CHUNK * 2];
-    uint8_t rounded[CHUNK * 2 * MOST_WIDTH];
+    float wide[CHUNK * 3 * WIDTH], narrow[CHUNK * WIDTH], scale[CHUNK * 2];
+    uint8_t rounded[CHUNK * 2 * WIDTH];
 } Work;
 
 /* How many bytes of scratch memory, beginning at a multiple of 64, a layer wants for a pair of such images. */
-size_t lgbatch_scratch(int64_t count0, int64_t count1, int64_t width) {
-    int64_t most = count0 > count1 ? count0 : count1;
-    return sizeof(Work) + 64 + attended_bytes(count0, width) + attended_bytes(count1, width) + most * width * 4;
+size_t lgbatch_scratch(int64_t count0, int64_t count1) {
+    const int64_t most = count0 > count1 ? count0 : count1;
+    return whole(sizeof(Work)) + attended_bytes(count0) + attended_bytes(count1) + most * WIDTH * 4;
 }
 
 /* The first 32 numbers of a head are turned with the second 32 by the angles of a row. */
@@ -37,27 +35,27 @@ INLINE void turn(float *numbers, const float *cosines, const float *sines) {
 }
 
 /* Queries, keys and values of an image: (query, key, value) of self-attention, (both, value) of cross-attention. */
-static void project(const Dense *by, const float *x, const Side *side, int64_t width, Work *work, Attended *to) {
-    const int64_t heads = width / HEAD, own = by->outs == 3 * width;
+static void project(const Dense *by, const float *x, const Side *side, Work *work, Attended *to) {
+    const int64_t own = by->outs == 3 * WIDTH;
     for (int64_t start = 0; start < side->count; start += CHUNK) {
         int64_t rows = side->count - start < CHUNK ? side->count - start : CHUNK;
         for (int64_t r = 0; r < rows; r++)
-            quantize(x + (start + r) * width, width, work->rounded + r * width, work->scale + r);
+            quantize(x + (start + r) * WIDTH, WIDTH, work->rounded + r * WIDTH, work->scale + r);
         dense(by, work->rounded, work->scale, rows, work->wide);
         for (int64_t r = 0; r < rows; r++) {
             float *made = work->wide + r * by->outs;
-            for (int64_t head = 0; head < heads; head++) {
-                float *query = made + head * HEAD, *key = own ? query + width : query;
+            for (int64_t head = 0; head < HEADS; head++) {
+                float *query = made + head * HEAD, *key = own ? query + WIDTH : query;
                 if (own) {
                     turn(query, side->cosines + (start + r) * HEAD / 2, side->sines + (start + r) * HEAD / 2);
                     turn(key, side->cosines + (start + r) * HEAD / 2, side->sines + (start + r) * HEAD / 2);
                 }
-                attended_numbers(to, start + r, head, width, query, key);
+                attended_numbers(to, start + r, head, query, key);
             }
         }
         for (int64_t r = 0; r < rows; r += 2) {
-            const float *value = work->wide + r * by->outs + by->outs - width;
-            for (int64_t head = 0; head < heads; head++, value += HEAD)
+            const float *value = work->wide + r * by->outs + by->outs - WIDTH;
+            for (int64_t head = 0; head < HEADS; head++, value += HEAD)
                 attended_values(to, start + r, head, value, r + 1 < rows ? value + by->outs : NULL);
         }
     }
@@ -81,24 +79,24 @@ INLINE void activate(float *row, int64_t count, const float *gain, const float *
 }
 
 /* y = x + W2 gelu(norm(W1 [x; context])); y may be x. */
-static void feed_forward(const FeedForward *by, const float *x, const float *context, int64_t count, int64_t width,
+static void feed_forward(const FeedForward *by, const float *x, const float *context, int64_t count,
                          Work *work, float *y) {
-    const int64_t groups = 2 * width / GROUP;
-    for (int64_t start = 0; start < count; start += CHUNK, x += CHUNK * width, context += CHUNK * width,
-                 y += CHUNK * width) {
+    const int64_t groups = 2 * WIDTH / GROUP;
+    for (int64_t start = 0; start < count; start += CHUNK, x += CHUNK * WIDTH, context += CHUNK * WIDTH,
+                 y += CHUNK * WIDTH) {
         int64_t rows = count - start < CHUNK ? count - start : CHUNK;
         for (int64_t r = 0; r < rows; r++) {
-            quantize(x + r * width, width, work->rounded + r * 2 * width, work->scale + r * groups);
-            quantize(context + r * width, width, work->rounded + (2 * r + 1) * width, work->scale + r * groups + 1);
+            quantize(x + r * WIDTH, WIDTH, work->rounded + r * 2 * WIDTH, work->scale + r * groups);
+            quantize(context + r * WIDTH, WIDTH, work->rounded + (2 * r + 1) * WIDTH, work->scale + r * groups + 1);
         }
         dense(&by->inside, work->rounded, work->scale, rows, work->wide);
         for (int64_t r = 0; r < rows; r++) {
-            float *row = work->wide + r * 2 * width;
-            activate(row, 2 * width, by->gain, by->shift);
-            quantize(row, 2 * width, work->rounded + r * 2 * width, work->scale + r * groups);
+            float *row = work->wide + r * 2 * WIDTH;
+            activate(row, 2 * WIDTH, by->gain, by->shift);
+            quantize(row, 2 * WIDTH, work->rounded + r * 2 * WIDTH, work->scale + r * groups);
         }
         dense(&by->outside, work->rounded, work->scale, rows, work->narrow);
-        for (int64_t i = 0; i < rows * width; i += 16)
+        for (int64_t i = 0; i < rows * WIDTH; i += 16)
             _mm512_storeu_ps(y + i, _mm512_add_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(work->narrow + i)));
     }
 }
@@ -109,41 +107,40 @@ static void decide(const Layer *by, const Side *side) {
     for (int64_t row = 0; row < side->count; row++) {
         for (int which = 0; which < 2; which++) {
             __m512 sum = _mm512_setzero_ps();
-            for (int64_t i = 0; i < by->width; i += 16) {
-                __m512 weight = _mm512_loadu_ps(by->decide + which * by->width + i);
-                sum = _mm512_fmadd_ps(_mm512_loadu_ps(side->y + row * by->width + i), weight, sum);
+            for (int64_t i = 0; i < WIDTH; i += 16) {
+                __m512 weight = _mm512_loadu_ps(by->decide + which * WIDTH + i);
+                sum = _mm512_fmadd_ps(_mm512_loadu_ps(side->y + row * WIDTH + i), weight, sum);
             }
             outputs[which][row] = 1.0f / (1.0f + expf(-(_mm512_reduce_add_ps(sum) + by->decide_bias[which])));
         }
     }
 }
 
-/* Send a pair of images, each of one point at least, through a layer. The width of the layer is GROUP. */
+/* Send a pair of images, each of one point or more, through a layer. */
 void lgbatch_layer(const Layer *by, const Side *side0, const Side *side1, uint8_t *scratch) {
     const Side *sides[2] = {side0, side1};
-    const int64_t width = by->width;
     Work *work = (Work *)scratch;
-    scratch += (sizeof(Work) + 63) / 64 * 64;
+    scratch += whole(sizeof(Work));
     Attended attended[2];
     for (int i = 0; i < 2; i++) {
-        attended_place(attended + i, scratch, sides[i]->count, width);
-        scratch += attended_bytes(sides[i]->count, width);
+        attended_place(attended + i, scratch, sides[i]->count);
+        scratch += attended_bytes(sides[i]->count);
     }
     float *context = (float *)scratch;
     const float *x[2] = {side0->x, side1->x};
     for (int i = 0; by->has_self && i < 2; i++) {
-        project(&by->self_project, x[i], sides[i], width, work, attended + i);
-        attend(attended + i, attended + i, width, context);
-        feed_forward(&by->self_ffn, x[i], context, sides[i]->count, width, work, sides[i]->y);
+        project(&by->self_project, x[i], sides[i], work, attended + i);
+        attend(attended + i, attended + i, context);
+        feed_forward(&by->self_ffn, x[i], context, sides[i]->count, work, sides[i]->y);
         x[i] = sides[i]->y;
-        attended_place(attended + i, attended[i].query, sides[i]->count, width);
     }
-    for (int i = 0; i < 2; i++) project(&by->cross_project, x[i], sides[i], width, work, attended + i);
+    for (int i = 0; i < 2; i++) project(&by->cross_project, x[i], sides[i], work, attended + i);
     for (int i = 0; i < 2; i++) {
-        attend(attended + i, attended + 1 - i, width, context);
-        feed_forward(&by->cross_ffn, x[i], context, sides[i]->count, width, work, sides[i]->y);
+        attend(attended + i, attended + 1 - i, context);
+        feed_forward(&by->cross_ffn, x[i], context, sides[i]->count, work, sides[i]->y);
         if (by->decide) decide(by, sides[i]);
     }
 }
 
+END_OF_KERNELS
 #endif

@@ -1,19 +1,28 @@
-/* Sixteen numbers at a time. */
+/* What the kernels share: sixteen numbers at a time. Comes after kernels.h. */
 
 #ifndef LGBATCH_SIMD_H
 #define LGBATCH_SIMD_H
 
 /* Instructions that lgbatch_supported looks for: whoever compiles need not name them. */
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target( \
-    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma"))), apply_to = function)
+#include <immintrin.h>
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma"))), \
+                             apply_to = function)
+#define END_OF_KERNELS _Pragma("clang attribute pop")
 #else
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,fma")
+#include <immintrin.h>
+#define END_OF_KERNELS
 #endif
 
-#include <immintrin.h>
-
 #define INLINE static inline __attribute__((always_inline))
+#define LOG2_E 1.44269504f
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* A count of columns, rounded up to panels; bytes, rounded up so that what follows is aligned. */
+INLINE int64_t padded(int64_t count) { return (count + PANEL - 1) / PANEL * PANEL; }
+INLINE size_t whole(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* 2^x: a polynomial of degree 3, fitted on [-1/2, 1/2] (relative error 8e-5, a fiftieth of bfloat16's), times a power of
    two; 0 for what is far below. */
@@ -52,7 +61,7 @@ INLINE __m512 gelu(__m512 x) {
     y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(1.421413741f));
     y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(-0.284496736f));
     y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(0.254829592f));
-    __m512 tail = exp2_fine(_mm512_mul_ps(_mm512_mul_ps(a, a), _mm512_set1_ps(-1.44269504f)));
+    __m512 tail = exp2_fine(_mm512_mul_ps(_mm512_mul_ps(a, a), _mm512_set1_ps(-LOG2_E)));
     y = _mm512_mul_ps(_mm512_mul_ps(y, t), tail); /* 1 - erf(a) */
     __m512 half = _mm512_mul_ps(x, _mm512_set1_ps(0.5f));
     __m512 upper = _mm512_sub_ps(_mm512_set1_ps(2.0f), y);

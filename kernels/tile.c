@@ -90,4 +90,5 @@ void multiply_shorts(const uint16_t *x, int64_t stride, const uint16_t *panel, i
     WITH_ROWS(SHORTS)
 }
 
+END_OF_KERNELS
 #endif

@@ -30,7 +30,7 @@ app = typer.Typer(
 
 MATCH = ("extractor", "max_keypoints", "resize", "filter_threshold", "device", "threads", "workers")
 EXTRACT = ("max_keypoints", "resize", "device", "threads")
-RUN = ("extractor", "max_keypoints", "resize", "pairing", "window", "mapper", "device", "threads")
+RUN = ("extractor", "max_keypoints", "resize", "pairing", "window", "camera_mode", "mapper", "device", "threads")
 EFFORT = matching.Effort()
 
 

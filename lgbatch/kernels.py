@@ -1,8 +1,8 @@
-"""LightGlue's layers in 8 bits, by the kernels of the folder kernels/. The only user of what is compiled from it.
+"""LightGlue's layers and heads in 8 and 16 bits, by what is compiled from the folder kernels/. The only user of that.
 
-The kernels are for processors with AVX-512 VNNI and BF16 (AMD since Zen 4, Intel Xeon since Sapphire Rapids). A layer
-takes pair after pair, each on the core of the thread that calls, so that batches bring nothing and nothing is padded.
-Where lgbatch was installed without a compiler, or for another processor, `available` tells what is lacking.
+It is for processors with AVX-512 VNNI and BF16 (AMD since Zen 4, Intel Xeon since Sapphire Rapids). Pair goes after
+pair, each on the core of the thread that calls, so that batches bring nothing and nothing is padded. Where lgbatch was
+installed without a compiler, or for another processor, `missing` tells what is lacking.
 """
 
 import ctypes
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from lgbatch.devices import Device
 
 Array = NDArray[Any]
-GROUP, PANEL, HEAD = 256, 64, 64
-"""Numbers of kernels/kernels.h."""
+WIDTH, GROUP, PANEL = 256, 256, 64
+"""Numbers of kernels/kernels.h, as are the structures."""
+_ALIGNED = 64
 
 
 class _Dense(ctypes.Structure):
@@ -48,9 +49,12 @@ class _Layer(ctypes.Structure):
         ("cross_ffn", _FeedForward),
         ("decide", c_void_p),
         ("decide_bias", c_float * 2),
-        ("width", c_int64),
         ("has_self", c_int64),
     )
+
+
+class _Head(ctypes.Structure):
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("certain", c_void_p), ("certain_bias", c_float))
 
 
 class _Side(ctypes.Structure):
@@ -75,33 +79,54 @@ def missing() -> str | None:
     return None
 
 
-class Layer:
-    """A layer of LightGlue, from a file that export.quantize wrote. A runtime.Session."""
+class Stage:
+    """A file that export.quantize wrote, opened. A runtime.Session."""
 
     device: Device = "cpu"
+    inputs: list[str]
+    outputs: list[str]
+    widths: list[int | None]
 
     def __init__(self, path: Path) -> None:
         """Read it. Raises OSError, ValueError, KeyError where it is damaged, and RuntimeError where `missing`."""
         lacking, library = missing(), _library()
         if lacking or library is None:
             raise RuntimeError(lacking)
-        self._call, self._bytes = library.lgbatch_layer, library.lgbatch_scratch
+        self._library = library
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             self._arrays: dict[str, Array] = {name: arrays[name] for name in arrays.files}
         self.metadata: dict[str, str] = json.loads(str(self._arrays.pop("metadata")))
+        self._kept: list[Array] = []  # what the structures point to
+        self._local = threading.local()
+
+    def _scratch(self, size: int) -> int:
+        """The address of so many bytes of memory of this thread, aligned."""
+        if getattr(self._local, "size", -1) < size:
+            self._local.memory, self._local.size = np.empty(size + _ALIGNED, np.uint8), size
+        return -(-_address(self._local.memory) // _ALIGNED) * _ALIGNED
+
+    def _keep(self, values: Array, shape: tuple[int, ...], kind: type[np.generic]) -> int:
+        """The address of an array, which is kept. Raises ValueError where its shape is another."""
+        if values.shape != shape:
+            raise ValueError(f"an array of shape {values.shape} instead of {shape}")
+        self._kept.append(np.ascontiguousarray(values, dtype=kind))
+        return _address(self._kept[-1])
+
+
+class Layer(Stage):
+    """A layer of LightGlue."""
+
+    def __init__(self, path: Path) -> None:
+        """As Stage."""
+        super().__init__(path)
         has_self, decides = "self_block.query.bias" in self._arrays, "deciders.both.weight" in self._arrays
         sides = ["x", "lengths", *(["cosines", "sines"] if has_self else [])]
         self.inputs = [f"{name}{side}" for name in sides for side in (0, 1)]
         self.outputs = ["y0", "y1"]
         if decides:
             self.outputs += [f"{name}{side}" for side in (0, 1) for name in ("confidence", "matchability")]
-        width = len(self._arrays["cross_block.value.bias"])
-        if width != GROUP:
-            raise ValueError(f"the kernels are for layers of {GROUP} numbers, not {width}")
-        self.widths: list[int | None] = [width, width, *[None] * (len(self.outputs) - 2)]
-        self._kept: list[Array] = []  # what the structure points to
-        self._layer = self._structure(has_self, decides, width)
-        self._local = threading.local()
+        self.widths = [WIDTH, WIDTH, *[None] * (len(self.outputs) - 2)]
+        self._layer = self._structure(has_self, decides)
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
         """As runtime.Session: x0 (B, M, W), ... in, y0 (B, M, W), ... out. Rows of padding are not computed."""
@@ -114,49 +139,39 @@ class Layer:
                 given = [feed.get(f"{name}{side}") for name in ("x", "cosines", "sines")]
                 every = [*given, outputs[side], decisions[2 * side], decisions[2 * side + 1]]
                 sides.append(_Side(*[None if of is None else _address(of[row]) for of in every], count))
-            self._call(byref(self._layer), byref(sides[0]), byref(sides[1]), self._scratch(*lengths))
+            scratch = self._scratch(self._library.lgbatch_scratch(*lengths))
+            self._library.lgbatch_layer(byref(self._layer), byref(sides[0]), byref(sides[1]), scratch)
         return [*outputs, *decisions][: len(self.outputs)]
 
-    def _scratch(self, count0: int, count1: int) -> int:
-        """The address of enough memory, aligned, of this thread."""
-        size = int(self._bytes(count0, count1, GROUP)) + 64
-        if getattr(self._local, "size", 0) < size:
-            self._local.memory, self._local.size = np.empty(size, np.uint8), size
-        return -(-_address(self._local.memory) // 64) * 64
-
-    def _structure(self, has_self: bool, decides: bool, width: int) -> _Layer:
-        layer = _Layer(width=width, has_self=has_self)
+    def _structure(self, has_self: bool, decides: bool) -> _Layer:
+        layer = _Layer(has_self=has_self)
         if has_self:
-            layer.self_project = self._dense(GROUP, "self_block.query", "self_block.key", "self_block.value")
+            layer.self_project = self._dense(WIDTH, "self_block.query", "self_block.key", "self_block.value")
             layer.self_ffn = self._feed_forward("self_block.ffn")
-        layer.cross_project = self._dense(GROUP, "cross_block.query_key", "cross_block.value")
+        layer.cross_project = self._dense(WIDTH, "cross_block.query_key", "cross_block.value")
         layer.cross_ffn = self._feed_forward("cross_block.ffn")
         if decides:
-            layer.decide = self._keep(self._arrays["deciders.both.weight"].T, (2, GROUP), np.float32)
+            layer.decide = self._keep(self._arrays["deciders.both.weight"].T, (2, WIDTH), np.float32)
             layer.decide_bias = (c_float * 2)(*self._arrays["deciders.both.bias"].tolist())
         return layer
 
     def _feed_forward(self, name: str) -> _FeedForward:
         gain, shift = (
-            self._keep(self._arrays[f"{name}.norm.{part}"], (2 * GROUP,), np.float32) for part in ("weight", "bias")
+            self._keep(self._arrays[f"{name}.norm.{part}"], (2 * WIDTH,), np.float32) for part in ("weight", "bias")
         )
-        inside, outside = (
-            self._dense(2 * GROUP, f"{name}.inside", outs=2 * GROUP),
-            self._dense(2 * GROUP, f"{name}.outside"),
-        )
-        return _FeedForward(inside, outside, gain, shift)
+        inside = self._dense(2 * WIDTH, f"{name}.inside", outs=2 * WIDTH)
+        return _FeedForward(inside, self._dense(2 * WIDTH, f"{name}.outside"), gain, shift)
 
-    def _dense(self, ins: int, *names: str, outs: int = GROUP) -> _Dense:
+    def _dense(self, ins: int, *names: str, outs: int = WIDTH) -> _Dense:
         """Products of one input with matrices (ins, outs), side by side."""
         every = outs * len(names)
         weight = np.concatenate([self._arrays[f"{name}.weight.int8"] for name in names], 1)
-        panels = weight.reshape(ins // 4, 4, every // PANEL, PANEL).transpose(2, 0, 3, 1)
         begin = -128 * weight.reshape(-1, GROUP, every).sum(1, dtype=np.int32)
         scales, bias = (
             np.concatenate([self._arrays[f"{name}.{kind}"] for name in names]) for kind in ("weight.scales", "bias")
         )
         return _Dense(
-            self._keep(panels, (every // PANEL, ins // 4, PANEL, 4), np.int8),
+            self._keep(_panels(weight, 4), (every // PANEL, ins // 4, PANEL, 4), np.int8),
             self._keep(begin, (ins // GROUP, every), np.int32),
             self._keep(scales, (every,), np.float32),
             self._keep(bias, (every,), np.float32),
@@ -164,12 +179,47 @@ class Layer:
             every,
         )
 
-    def _keep(self, values: Array, shape: tuple[int, ...], kind: type[np.generic]) -> int:
-        """The address of an array, which is kept. Raises ValueError where its shape is another."""
-        if values.shape != shape:
-            raise ValueError(f"an array of shape {values.shape} instead of {shape}")
-        self._kept.append(np.ascontiguousarray(values, dtype=kind))
-        return _address(self._kept[-1])
+
+class Head(Stage):
+    """What tells matches after a layer."""
+
+    inputs: list[str] = ["x0", "x1", "lengths0", "lengths1", "threshold"]  # noqa: RUF012
+    outputs: list[str] = ["matches0", "scores"]  # noqa: RUF012
+    widths: list[int | None] = [None, None]  # noqa: RUF012
+
+    def __init__(self, path: Path) -> None:
+        """As Stage."""
+        super().__init__(path)
+        weight, certain = _bfloat16(self._arrays["project.weight"]), self._arrays["matchability.weight"]
+        self._head = _Head(
+            self._keep(_panels(weight, 2), (WIDTH // PANEL, WIDTH // 2, PANEL, 2), np.uint16),
+            self._keep(self._arrays["project.bias"], (WIDTH,), np.float32),
+            self._keep(certain[:, 0], (WIDTH,), np.float32),
+            float(self._arrays["matchability.bias"][0]),
+        )
+
+    def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
+        """As runtime.Session: x0 (B, M, W), ... in, matches0 (B, M) and scores (B, M) out; padding has no match."""
+        x0, x1 = (np.ascontiguousarray(feed[name]) for name in ("x0", "x1"))
+        matches0, scores = np.full(x0.shape[:2], -1, np.int64), np.zeros(x0.shape[:2], np.float32)
+        for row, lengths in enumerate(zip(feed["lengths0"].tolist(), feed["lengths1"].tolist(), strict=True)):
+            scratch = self._scratch(self._library.lgbatch_head_scratch(*lengths))
+            places = [_address(of[row]) for of in (x0, x1, matches0, scores)]
+            call = self._library.lgbatch_head
+            call(byref(self._head), *places[:2], *lengths, float(feed["threshold"]), scratch, *places[2:])
+        return [matches0, scores]
+
+
+def _panels(weight: Array, several: int) -> Array:
+    """A matrix (ins, outs) as (outs / PANEL, ins / several, PANEL, several)."""
+    ins, outs = weight.shape
+    return weight.reshape(ins // several, several, outs // PANEL, PANEL).transpose(2, 0, 3, 1)
+
+
+def _bfloat16(values: Array) -> Array:
+    """The upper halves of float32, rounded to the nearest, as uint16."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def _address(array: Array) -> int:
@@ -185,7 +235,11 @@ def _library() -> ctypes.CDLL | None:
     library = ctypes.CDLL(spec.origin)
     library.lgbatch_supported.restype = c_int64
     if library.lgbatch_supported():
-        library.lgbatch_scratch.argtypes, library.lgbatch_scratch.restype = [c_int64] * 3, c_size_t
-        library.lgbatch_layer.argtypes = [POINTER(_Layer), POINTER(_Side), POINTER(_Side), c_void_p]
+        pointer, count = c_void_p, c_int64
+        library.lgbatch_scratch.argtypes, library.lgbatch_scratch.restype = [count, count], c_size_t
+        library.lgbatch_layer.argtypes = [POINTER(_Layer), POINTER(_Side), POINTER(_Side), pointer]
         library.lgbatch_layer.restype = None
+        library.lgbatch_head_scratch.argtypes, library.lgbatch_head_scratch.restype = [count, count], c_size_t
+        library.lgbatch_head.argtypes = [POINTER(_Head), *[pointer] * 2, *[count] * 2, c_float, *[pointer] * 3]
+        library.lgbatch_head.restype = None
     return library

@@ -159,7 +159,7 @@ def stage_names(layers: int) -> dict[str, str]:
 
 def stage_file(stage: str, kind: str, precision: str) -> str:
     """Its name in the folder of a staged matcher."""
-    return stage + (".npz" if precision == "int8" and kind.endswith("layer") else ".onnx")
+    return stage + (".npz" if precision == "int8" and kind != "stem" else ".onnx")
 
 
 def family(extractor: str) -> str:
@@ -238,7 +238,7 @@ def open_stages(folder: Path, settings: Settings, *, number: int = 0) -> Stages:
     `number` is the GPU's. Where half precision was meant for one that does not start, the CPU takes what it is best in.
 
     On CPU each stage runs in the thread that calls it: many small sessions with thread pools of their own fight for
-    the cores, while one worker per core does not (measured). In int8 the layers are run by kernels.py, and only these.
+    the cores, while one worker per core does not (measured). In int8 all but the stem is run by kernels.py.
     """
     device, precision = for_matching(choose(settings.device)), matching_precision(settings)
     path = model_path(folder, settings.extractor, stages_kind(settings))
@@ -278,7 +278,7 @@ def _open(
     session: Session
     try:
         if path.suffix == ".npz":
-            session = kernels.Layer(path)
+            session = kernels.Head(path) if kind == "head" else kernels.Layer(path)
         else:
             session = OnnxRuntime(path, device, threads=threads, shared=stage, side=side, number=number)
     except Exception as error:  # each runtime has exceptions of its own
