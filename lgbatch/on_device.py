@@ -2,7 +2,8 @@
 
 A stage leaves what it makes of a batch where it is, a Block. When points or pairs leave a batch, what goes on is
 gathered there into another, by the stage `pack`, which is told the places by the host. A batch that has not changed
-is taken as it is. All of this is ONNX Runtime's I/O binding, which is the same for a GPU and for the CPU.
+is taken as it is. All of this is ONNX Runtime's I/O binding, which is the same for a GPU and for the CPU; a run ends
+when the device has done it, so what one session leaves is ready for the next.
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,6 +5,7 @@ import traceback
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 
 from lgbatch import capacity
@@ -118,7 +119,8 @@ class _Matching:
                 return [error]
             if any(word in str(error).lower() for word in ("memory", "alloc")):
                 self._tokens = min(self._tokens, max(1, tokens // 2))
-                self._matcher.stages.shrink()
+                with suppress(Exception):  # matching again tells what is wrong
+                    self._matcher.stages.shrink()
             half = len(pairs) // 2
             return self.match(pairs[:half]) + self.match(pairs[half:])
 
