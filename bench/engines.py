@@ -9,16 +9,18 @@ import numpy as np
 
 from lgbatch import single
 from lgbatch.bench.operations import DEFAULT
+from lgbatch.capacity import TOKENS
 from lgbatch.config import Settings
 from lgbatch.match import match
-from lgbatch.matcher import Matcher, Trace
-from lgbatch.models import TOKENS, Shape, open_matcher
+from lgbatch.matcher import Trace
+from lgbatch.models import Shape, open_matcher
 from lgbatch.outcomes import Outcome, outcomes
 from lgbatch.pairs import write_pairs
 from lgbatch.runtime import available_cores
 from lgbatch.schedule import plan
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import Features, IntArray, Matches, Pair
+from lgbatch.workers import open_matchers
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,16 @@ class Staged:
 
     def __init__(self, scene: Scene, models: Path, settings: Settings) -> None:
         """Open the models. Raises ModelError."""
-        self._scene, self._matcher = scene, Matcher(models, settings)
-        self._workers = settings.threads or available_cores()
+        self._scene, self._matchers = scene, open_matchers(models, settings)
         self._outcomes: list[Outcome] = []
 
     def match(self, pairs: Sequence[Pair]) -> None:
         """See Engine."""
-        self._matcher.trace = []
+        trace: Trace = []
+        for matcher in self._matchers:
+            matcher.trace = trace
         read = self._scene.features.__getitem__
-        self._outcomes = list(outcomes(pairs, self._scene.counts, read, self._matcher, self._workers))
+        self._outcomes = list(outcomes(pairs, self._scene.counts, read, self._matchers))
 
     def found(self) -> dict[Pair, IntArray]:
         """See Engine."""
@@ -81,7 +84,7 @@ class Staged:
 
     def trace(self) -> Trace | None:
         """See Engine."""
-        return self._matcher.trace
+        return self._matchers[0].trace
 
 
 class WholeMatch:

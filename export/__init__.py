@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from lgbatch import __version__
 from lgbatch.errors import ModelError
 from lgbatch.export.weights import WEIGHTS, find_weights, load_state
-from lgbatch.models import FP32_ONLY, Kind, family, model_path
+from lgbatch.models import FP32_ONLY, Kind, family, model_path, precision_of
 
 if TYPE_CHECKING:
     from lgbatch.export.reference import State
@@ -34,7 +34,7 @@ EXTRACTORS = {
 """The weights of each extractor and of its LightGlue, which nobody has published for aliked-t16. SIFT is no network:
 it needs no model to be extracted. The module here, and the reference, have the name of the family."""
 
-KINDS: tuple[Kind, ...] = ("extractor", "stages", "stages-int8", "matcher")
+KINDS: tuple[Kind, ...] = ("extractor", "stages", "stages-fp16", "stages-int8", "matcher")
 """The single-graph matcher is for other programs."""
 PACKAGES = ("torch", "onnx", "onnxscript")
 
@@ -170,7 +170,7 @@ def _check_packages() -> None:
 
 def _kinds(extractor: str) -> tuple[Kind, ...]:
     parts = EXTRACTORS[extractor]
-    left_out = {"stages-int8"} if family(extractor) in FP32_ONLY else set()
+    left_out = {"stages-fp16", "stages-int8"} if family(extractor) in FP32_ONLY else set()
     return tuple(
         kind for kind in KINDS if kind not in left_out and ("extractor" if kind == "extractor" else "matcher") in parts
     )
@@ -198,7 +198,7 @@ def write(folder: Path, extractor: str, kind: Kind, state: "State", source: Mapp
         "lgbatch.version": __version__,
         "lgbatch.extractor": extractor if kind == "extractor" else family(extractor),
         **{f"lgbatch.{key}": value for key, value in source.items()},
-        "lgbatch.settings": json.dumps({"precision": "int8" if kind == "stages-int8" else "fp32"}),
+        "lgbatch.settings": json.dumps({"precision": precision_of(kind)}),
     }
     path = model_path(folder, extractor, kind)
     files = build(extractor, kind, state)

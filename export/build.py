@@ -8,9 +8,14 @@ import onnx
 
 from lgbatch.export import graph, matcher, parity, quantize, reference
 from lgbatch.export.graph import to_onnx
+from lgbatch.export.half import fp16
 from lgbatch.models import Kind, family, stage_file
 
 Content = onnx.ModelProto | quantize.Arrays
+
+TOLERANCE: dict[Kind, float] = {"stages": 1e-2, "stages-fp16": 0.3, "stages-int8": 0.3}
+"""Of a layer's numbers, decisions and scores, when what goes in is the reference's. In half precision the numbers were
+wrong by 0.06 (DISK) and 0.14 (ALIKED), the decisions by 0.013."""
 
 
 def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple[str, Content]]:
@@ -25,7 +30,8 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
         return {"": (kind, matcher.single(state))}
     if kind == "stages-int8":
         return {stage_file(name, what, "int8"): (what, made) for name, what, made in matcher.stages_int8(state)}
-    return {stage_file(name, what, "fp32"): (what, made) for name, what, made in matcher.stages(state)}
+    convert = fp16 if kind == "stages-fp16" else lambda model: model
+    return {stage_file(name, what, "fp32"): (what, convert(made)) for name, what, made in matcher.stages(state)}
 
 
 def save(content: Content, path: Path, metadata: Mapping[str, str]) -> None:
@@ -43,4 +49,4 @@ def compare(extractor: str, kind: Kind, path: Path, state: reference.State) -> p
         return parity.extractor(path, lambda image, most: expect(state, image, most))
     if kind == "matcher":
         return parity.matcher(path, state)
-    return parity.stages(path, state, tolerance=0.3 if kind == "stages-int8" else 1e-2)
+    return parity.stages(path, state, tolerance=TOLERANCE[kind])

@@ -284,6 +284,18 @@ class Head(nn.Module):
         return torch.cat([projected, more[side], more[1 - side]], -1)
 
 
+class Pack(nn.Module):
+    """Points that go on, gathered into another padded batch: where x, cosines and sines stay on a device."""
+
+    def forward(self, x: Tensor, cosines: Tensor, sines: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, C) each, of the widths of a layer's inputs, to (B', N', C).
+
+        rows (B', N') int64 are places in the first two axes of them taken as one.
+        """
+        packed = [F.embedding(rows, of.flatten(0, 1)) for of in (x, cosines, sines)]  # a Gather
+        return packed[0], packed[1], packed[2]
+
+
 class Matcher(nn.Module):
     """The single graph: all layers, then the last head."""
 

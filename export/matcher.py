@@ -13,12 +13,13 @@ from lgbatch.export.lightglue import (
     Head,
     Layer,
     Matcher,
+    Pack,
     Stem,
     operators,
     shape_of,
 )
 from lgbatch.export.quantize import Arrays, arrays
-from lgbatch.models import INTERFACE, stage_names
+from lgbatch.models import INTERFACE, PACK, stage_names
 
 
 def single(state: reference.State, opset: int = OPSET) -> onnx.ModelProto:
@@ -28,7 +29,8 @@ def single(state: reference.State, opset: int = OPSET) -> onnx.ModelProto:
 
 def stages(state: reference.State, opset: int = OPSET) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     """The same network in stages: name, kind and model of each."""
-    return _traced(modules(state, opset), state, opset)
+    pack = [(stage, kind, Pack()) for stage, kind in PACK.items()]
+    return _traced([*modules(state, opset), *pack], state, opset)
 
 
 def stages_int8(state: reference.State) -> Iterator[tuple[str, str, onnx.ModelProto | Arrays]]:
@@ -85,6 +87,8 @@ def _graph(module: nn.Module, kind: str, state: reference.State, opset: int) -> 
             inputs[name], free[name] = torch.rand(2, 2), (0,)
         elif what == "lengths":
             inputs[name], free[name] = torch.tensor([points, 20]), (0,)
+        elif what == "rows":
+            inputs[name], free[name] = torch.randint(60, (3, 25)), (0, 1)
         else:
             inputs[name] = torch.tensor(0.1)
     return Graph(module, inputs, free, outputs, opset=opset)

@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-MATCH = ("extractor", "max_keypoints", "resize", "filter_threshold", "device", "threads")
+MATCH = ("extractor", "max_keypoints", "resize", "filter_threshold", "device", "threads", "workers")
 EXTRACT = ("max_keypoints", "resize", "device", "threads")
 RUN = ("extractor", "max_keypoints", "resize", "pairing", "window", "camera_mode", "mapper", "device", "threads")
 EFFORT = matching.Effort()

@@ -54,6 +54,7 @@ MATCH = (
     "device",
     "precision",
     "threads",
+    "workers",
     "max_errors",
 )
 INFER = (

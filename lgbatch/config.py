@@ -58,12 +58,19 @@ class Settings:
         "Runtime. tensorrt, openvino, coreml and directml run extraction alone. What cannot be used is told, and "
         "left out.",
     )
-    precision: Literal["auto", "fp32", "int8"] = _setting(
+    precision: Literal["auto", "fp32", "fp16", "int8"] = _setting(
         "auto",
         "What matching computes in: fp32 finds the published network's matches; int8, on a CPU, 99 percent of them, "
-        "and much faster where the processor multiplies bfloat16 (auto: int8 there, else fp32).",
+        "and much faster where the processor multiplies bfloat16; fp16 is for a GPU (auto: int8 or fp16 there, else "
+        "fp32).",
     )
     threads: int = _setting(0, "CPU threads; 0 takes all cores.", low=0, high=1024)
+    workers: int = _setting(
+        0,
+        "How many match at once: on GPUs, at most this many of them; 0 takes every GPU, or every core.",
+        low=0,
+        high=1024,
+    )
     max_megapixels: int = _setting(500, "Photos of more megapixels are not decoded.", low=1, high=1073)  # OpenCV's own
     max_errors: int = _setting(0, "Stop a stage when more photos or pairs than this failed anew; 0 never.", low=0)
 

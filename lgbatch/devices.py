@@ -91,14 +91,17 @@ def missing(device: Device) -> str | None:
     return None
 
 
-def with_options(device: Device, path: Path, *, threads: int, side: int) -> list[tuple[str, dict[str, Any]]]:
+def with_options(
+    device: Device, path: Path, *, threads: int, side: int, number: int = 0
+) -> list[tuple[str, dict[str, Any]]]:
     """The providers of a session on a device other than the CPU, best first, with their options.
 
-    `side` is the longest that photos have, 0 where nobody knows. What a provider makes of a model is kept in a folder
-    beside it.
+    `side` is the longest that photos have, 0 where nobody knows; `number` is the GPU's, where it is CUDA alone. What a
+    provider makes of a model is kept in a folder beside it.
     """
     kept = str(path.parent / device)
     options: dict[Device, dict[str, Any]] = {
+        "cuda": {"device_id": str(number)},
         "tensorrt": {
             "trt_engine_cache_enable": True,
             "trt_engine_cache_path": kept,
@@ -121,12 +124,8 @@ def fall_back(path: Path, device: Device, reason: str) -> None:
 @functools.cache
 def gpus() -> tuple[str, ...]:
     """Names of the NVIDIA GPUs that the driver shows; none without a driver."""
-    try:
-        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return ()
-    count = ctypes.c_int(0)
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
+    cuda, count = _cuda(), ctypes.c_int(0)
+    if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return ()
     names = []
     for i in range(count.value):
@@ -134,6 +133,21 @@ def gpus() -> tuple[str, ...]:
         known = cuda.cuDeviceGet(ctypes.byref(device), i) == 0 and cuda.cuDeviceGetName(name, 100, device) == 0
         names.append(name.value.decode(errors="replace") if known else "unknown")
     return tuple(names)
+
+
+def free_memory(number: int) -> int:
+    """Bytes of a GPU's memory that nobody uses; 0 where the driver does not tell."""
+    cuda, device, context = _cuda(), ctypes.c_int(0), ctypes.c_void_p()
+    free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
+    if cuda is None or cuda.cuDeviceGet(ctypes.byref(device), number) != 0:
+        return 0
+    if cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) != 0:  # the one that ONNX Runtime works in
+        return 0
+    if cuda.cuCtxPushCurrent_v2(context) == 0:
+        cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+        cuda.cuCtxPopCurrent_v2(ctypes.byref(context))
+    cuda.cuDevicePrimaryCtxRelease_v2(device)
+    return free.value
 
 
 def driver() -> str | None:
@@ -146,6 +160,15 @@ def driver() -> str | None:
     if library.nvmlInit_v2() != 0 or library.nvmlSystemGetDriverVersion(version, 100) != 0:
         return None
     return version.value.decode(errors="replace")
+
+
+def _cuda() -> ctypes.CDLL | None:
+    """The driver's library, ready; None where there is none."""
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+    return cuda if cuda.cuInit(0) == 0 else None
 
 
 def _profiles(side: int) -> dict[str, str]:

@@ -37,7 +37,7 @@ SETTINGS = {
     "reconstruct": {"mapper"},
 }
 """The settings that change what a stage leaves. One that is named nowhere here is taken to change all of them."""
-NEUTRAL = {"device", "threads", "max_errors"}
+NEUTRAL = {"device", "threads", "workers", "max_errors"}
 """Settings that change how a stage works, but not what it leaves."""
 
 Signature = list[int] | None

@@ -20,9 +20,9 @@ from lgbatch.models import model_path, stages_kind
 from lgbatch.outcomes import Outcome, outcomes
 from lgbatch.pairs import PairsFile, read_pairs
 from lgbatch.provenance import ImageRecord, Provenance
-from lgbatch.runtime import available_cores
 from lgbatch.store import FeatureStore, MatchStore
 from lgbatch.types import Failure, Pair
+from lgbatch.workers import open_matchers
 
 COMMIT_SECONDS = 2.0
 """Most work that a killed run loses."""
@@ -98,8 +98,8 @@ def match(
             None,
         }:
             raise InputError(f"{features_path} holds {extractor} features: match them with --extractor {extractor}")
-        matcher = Matcher(models, settings)
-        with MatchStore(store_path, append=_provenance(matcher, settings)) as store:
+        matchers = open_matchers(models, settings)
+        with MatchStore(store_path, append=_provenance(matchers[0], settings)) as store:
             images = {name: features.record(name) for name in features.names()}
             usable, skipped, failures = _usable(listed, images, ledger.failed({"crawl", "extract"}))
             standing = pairs_to_match(store, usable, images, settings.on_change)
@@ -112,8 +112,7 @@ def match(
             todo = [pair for pair in standing.missing if failed.keys().isdisjoint(pair)]
             work.skipped = skipped + len(standing.missing) - len(todo)
             counts = {name: record.keypoints for name, record in images.items()}
-            workers = settings.threads or available_cores()
-            with deferred(), closing(outcomes(todo, counts, features.read, matcher, workers)) as matched:
+            with deferred(), closing(outcomes(todo, counts, features.read, matchers)) as matched:
                 bar = tqdm(matched, total=len(todo), desc="match", unit="pair", disable=None)
                 for failure in _write(bar, store, images, work, again=settings.on_change == "recompute"):
                     if failure.name not in failed:

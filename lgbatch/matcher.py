@@ -11,18 +11,19 @@ What depends on one image alone, its Stem, is computed once per image by the cal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
-from lgbatch.models import open_stages, shape
+from lgbatch.models import open_stages
+from lgbatch.on_device import OnDevice
+from lgbatch.points import PARTS, Bools, OnHost, Place, Points
 from lgbatch.runtime import Array
 from lgbatch.schedule import pack
 from lgbatch.types import Features, FloatArray, IntArray, Matches
 
-Bools = NDArray[np.bool_]
 GIVE_UP_LAYER = 1
 """After which pairs are given up on; before it, even pairs that overlap have few sure matches."""
 SURE = np.array(0.3, dtype=np.float32)
@@ -31,24 +32,11 @@ Trace = list[tuple[str, tuple[Array, ...]]]
 """Which stages ran, in order, and the lengths (B,) of their batches: of both sides, or for the stem of the image."""
 
 
-@dataclass(frozen=True)
-class Stem:
-    """One image, made ready for the layers."""
-
-    x: FloatArray
-    """(N, W) float32."""
-    cosines: FloatArray
-    sines: FloatArray
-    """(N, D / 2) float32, D the width of a head: the rotary positions."""
-
-
 @dataclass
 class _Side:
     """One image of a pair on its way: the points that are still in, and which ones of the image they are."""
 
-    x: FloatArray
-    cosines: FloatArray
-    sines: FloatArray
+    points: Points
     index: IntArray
     layers: IntArray | None = None
     """Where it is asked for: how many layers each point of the image went through before it left, or all."""
@@ -56,15 +44,15 @@ class _Side:
     def keep(self, mask: Bools, layers: int) -> None:
         if self.layers is not None:
             self.layers[self.index[~mask]] = layers
-        self.x, self.index = self.x[mask], self.index[mask]
-        self.cosines, self.sines = self.cosines[mask], self.sines[mask]
+        self.points, self.index = self.points.keep(mask), self.index[mask]
 
 
 @dataclass
 class _Pair:
     """A pair on its way."""
 
-    sides: tuple[_Side, _Side]
+    sides: tuple[_Side, ...]
+    """Two; none when it is done, so that its points leave the memory."""
     points: int
     """Of both images, before any left."""
     matches: Matches = field(default_factory=lambda: no_matches())
@@ -73,7 +61,7 @@ class _Pair:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        return len(self.sides[0].x), len(self.sides[1].x)
+        return len(self.sides[0].points), len(self.sides[1].points)
 
 
 @dataclass(frozen=True)
@@ -91,51 +79,59 @@ class Followed:
 
 
 class Matcher:
-    """Stems of image pairs in, matches out. Safe to be called from several threads at once."""
+    """Stems of image pairs in, matches out: a stem is all points of an image, made ready for the layers.
 
-    def __init__(self, models: Path, settings: Settings) -> None:
-        """Open the stages of an extractor's LightGlue. Raises ModelError as models.open_stages."""
-        self.stages = open_stages(models, settings)
+    Safe to be called from several threads at once; stems are for the matcher that made them.
+    """
+
+    def __init__(self, models: Path, settings: Settings, *, number: int = 0) -> None:
+        """Open the stages of an extractor's LightGlue, on the GPU of that number if it is one.
+
+        Raises ModelError as models.open_stages.
+        """
+        self.stages = open_stages(models, settings, number=number)
+        self._place: Place[Any] = OnHost(self.stages) if self.stages.device == "cpu" else OnDevice(self.stages)
         self._extractor = settings.extractor
-        self.shape = shape(settings.extractor)
+        self.shape = self.stages.shape
         self._depth = np.float32(settings.depth_confidence)
         self._width = settings.width_confidence
         self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
         self._least = settings.give_up
         self.trace: Trace | None = None  # where there is a list, it is added to
 
-    def stem(self, features: Features) -> Stem:
+    def stem(self, features: Features) -> Points:
         """What depends on one image alone; it has at least one keypoint. Raises ItemError as `positions`."""
         count = len(features.keypoints)
         outputs = self._run(
             "stem",
             {
-                "keypoints": _padded([positions(features, self._extractor)]),
-                "descriptors": _padded([features.descriptors]),
+                "keypoints": positions(features, self._extractor)[None],
+                "descriptors": features.descriptors[None],
                 "size": np.array([features.image_size], dtype=np.float32),
                 "lengths": np.array([count]),
             },
         )
-        return Stem(*(output[0, :count] for output in outputs))
+        stem: Points = self._place.items([count], *outputs)[0]
+        return stem
 
-    def match(self, pairs: Sequence[tuple[Stem, Stem]], tokens: int) -> list[Matches]:
+    def match(self, pairs: Sequence[tuple[Points, Points]], tokens: int) -> list[Matches]:
         """Match pairs, in batches of up to `tokens` padded points."""
         return [matches for matches, _ in self.match_and_stop(pairs, tokens)]
 
-    def match_and_stop(self, pairs: Sequence[tuple[Stem, Stem]], tokens: int) -> list[tuple[Matches, int]]:
+    def match_and_stop(self, pairs: Sequence[tuple[Points, Points]], tokens: int) -> list[tuple[Matches, int]]:
         """As `match`, and after how many layers each pair was done."""
-        every = [_Pair((_side(first), _side(second)), len(first.x) + len(second.x)) for first, second in pairs]
+        every = [_Pair((_side(first), _side(second)), len(first) + len(second)) for first, second in pairs]
         self._send(every, tokens)
         return [(pair.matches, pair.stop) for pair in every]
 
-    def follow(self, first: Stem, second: Stem) -> Followed:
+    def follow(self, first: Points, second: Points) -> Followed:
         """Match one pair, and tell where on its way each point left."""
         sides, depth = (_side(first), _side(second)), self.shape.layers
-        layers = [np.full(len(side.x), depth, dtype=np.int32) for side in sides]
+        layers = [np.full(len(side.points), depth, dtype=np.int32) for side in sides]
         for side, of_side in zip(sides, layers, strict=True):
             side.layers = of_side
-        pair = _Pair(sides, len(first.x) + len(second.x))
-        self._send([pair], len(first.x) + len(second.x))
+        pair = _Pair(sides, len(first) + len(second))
+        self._send([pair], pair.points)
         first_left, second_left = (np.minimum(of_side, pair.stop) for of_side in layers)
         return Followed(pair.matches, pair.stop, depth, first_left, second_left)
 
@@ -154,12 +150,15 @@ class Matcher:
 
     def _advance(self, batch: Sequence[_Pair], layer: int) -> list[_Pair]:
         """Send a batch through a layer, drop points, and return the pairs that are done."""
-        feed = self._feed(batch, ("x", "cosines", "sines") if layer else ("x",))
+        feed = self._feed(batch, PARTS)
         outputs = self._run(f"layer{layer}", feed)
+        for number, x in enumerate(outputs[:2]):
+            positions = feed[f"cosines{number}"], feed[f"sines{number}"]
+            items = self._place.items([pair.lengths[number] for pair in batch], x, *positions)
+            for pair, points in zip(batch, items, strict=True):
+                pair.sides[number].points = points
         done = []
         for row, pair in enumerate(batch):
-            for side, x in zip(pair.sides, outputs[:2], strict=True):
-                side.x = x[row, : len(side.x)]
             pair.stop = layer + 1
             if layer == self.shape.layers - 1:
                 done.append(pair)
@@ -171,10 +170,10 @@ class Matcher:
                 self._prune(pair, decisions, layer)
         return done
 
-    def _run(self, stage: str, feed: Mapping[str, Array]) -> Sequence[Array]:
+    def _run(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
         if self.trace is not None:
             self.trace.append((stage, tuple(feed[name] for name in sorted(feed) if name.startswith("lengths"))))
-        return self.stages.run(stage, feed)
+        return self._place.run(stage, feed)
 
     def _is_done(self, pair: _Pair, decisions: Sequence[FloatArray], layer: int) -> bool:
         if self._depth < 0:
@@ -186,7 +185,7 @@ class Matcher:
 
     def _prune(self, pair: _Pair, decisions: Sequence[FloatArray], layer: int) -> None:
         for side, confidence, matchability in zip(pair.sides, decisions[::2], decisions[1::2], strict=True):
-            count = len(side.x)
+            count = len(side.points)
             keep = matchability[:count] > np.float32(1 - self._width)
             if self._depth >= 0:  # a point that is not sure yet is never dropped
                 keep |= confidence[:count] <= confidence_threshold(layer, self.shape.layers)
@@ -207,16 +206,15 @@ class Matcher:
             found = np.flatnonzero(row >= 0)
             first, second = pair.sides
             indices = np.stack([first.index[found], second.index[row[found]]], axis=1)
-            pair.matches = Matches(indices, score[found])
+            pair.matches, pair.sides = Matches(indices, score[found]), ()
 
-    def _feed(self, batch: Sequence[_Pair], names: Sequence[str]) -> dict[str, Array]:
+    def _feed(self, batch: Sequence[_Pair], parts: Sequence[str]) -> dict[str, Any]:
         """Each side of a batch, padded."""
-        feed: dict[str, Array] = {}
+        feed: dict[str, Any] = {}
         for number in (0, 1):
-            sides = [pair.sides[number] for pair in batch]
-            feed[f"lengths{number}"] = np.array([len(side.x) for side in sides], dtype=np.int64)
-            for name in names:
-                feed[f"{name}{number}"] = _padded([getattr(side, name) for side in sides])
+            points = [pair.sides[number].points for pair in batch]
+            feed[f"lengths{number}"] = np.array([len(of_side) for of_side in points], dtype=np.int64)
+            feed |= {f"{part}{number}": value for part, value in self._place.padded(points, parts).items()}
         return feed
 
 
@@ -242,19 +240,9 @@ def no_matches() -> Matches:
     return Matches(np.zeros((0, 2), dtype=np.int32), np.zeros(0, dtype=np.float32))
 
 
-def _side(stem: Stem) -> _Side:
-    return _Side(stem.x, stem.cosines, stem.sines, np.arange(len(stem.x), dtype=np.int32))
+def _side(stem: Points) -> _Side:
+    return _Side(stem, np.arange(len(stem), dtype=np.int32))
 
 
 def _batches(pairs: Sequence[_Pair], tokens: int) -> list[list[_Pair]]:
     return [[pairs[i] for i in group] for group in pack([pair.lengths for pair in pairs], tokens)]
-
-
-def _padded(values: Sequence[FloatArray]) -> FloatArray:
-    """Rows (N, C) of each item as one array (B, L, C). A single item needs no copy."""
-    if len(values) == 1:
-        return values[0][None]
-    padded = np.zeros((len(values), max(map(len, values)), values[0].shape[1]), dtype=np.float32)
-    for row, value in enumerate(values):
-        padded[row, : len(value)] = value
-    return padded

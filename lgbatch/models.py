@@ -3,25 +3,25 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from lgbatch import kernels
 from lgbatch.config import Settings
-from lgbatch.devices import UNFIT, Device, choose, fall_back, for_matching
+from lgbatch.devices import UNFIT, Device, choose, fall_back, for_matching, free_memory
 from lgbatch.errors import ModelError
 from lgbatch.runtime import Array, OnnxRuntime, Session, available_cores
 
-Kind = Literal["extractor", "matcher", "stages", "stages-int8"]
+Kind = Literal["extractor", "matcher", "stages", "stages-fp16", "stages-int8"]
 
-FORMAT = "2"
+STAGES: dict[Kind, str] = {"stages": "fp32", "stages-fp16": "fp16", "stages-int8": "int8"}
+"""Kinds of staged matchers, and what each computes in."""
+
+FORMAT = "3"
 """Part of a model's file name. Goes up when what models take or give changes, so that they are exported again."""
-
-TOKENS = {"cpu": 4096, "cuda": 131072}
-"""Padded keypoints, of both sides together, in one batch of the matcher."""
-INT8_TOKENS = 1
-"""Each pair is a batch of its own there: kernels.py takes one after the other, and nothing is padded."""
 
 MIN_SIDE = 5
 """Pixels of a photo's short side that an extractor needs: a keypoint is the greatest in a window of this many."""
@@ -41,6 +41,7 @@ INTERFACE: dict[str, tuple[list[str], list[str]]] = {
     "layer": ([*_PAIR, "cosines0", "cosines1", "sines0", "sines1"], ["y0", "y1", *_DECISIONS]),
     "last layer": ([*_PAIR, "cosines0", "cosines1", "sines0", "sines1"], ["y0", "y1"]),
     "head": ([*_PAIR, "threshold"], _MATCHES),
+    "pack": (["x", "cosines", "sines", "rows"], ["packed_x", "packed_cosines", "packed_sines"]),
 }
 """Inputs and outputs, by name and in order, of every graph; their shapes are told where the graphs are made."""
 
@@ -62,8 +63,11 @@ class Shape:
 
 SHAPES = {"xfeat": Shape(layers=6, width=96, heads=1)}
 """By family; the others are as published first."""
+PACK = {"pack": "pack"}
+"""A stage more, and which of INTERFACE it is, where the stages can be on a GPU: it gathers what goes on there."""
 FP32_ONLY = ("xfeat",)
-"""Families whose LightGlue is too narrow for 8-bit layers: its decisions are wrong by 0.4 (measured)."""
+"""Families whose LightGlue is too narrow for 8-bit layers: its decisions are wrong by 0.4 (measured). Whether half
+precision would do has not been measured."""
 
 
 def shape(extractor: str) -> Shape:
@@ -103,19 +107,18 @@ class Stages:
     """LightGlue in stages, opened."""
 
     models: Mapping[str, Model]
-    """By stage_names()."""
+    """By stage_names() and PACK."""
     precision: str
-    """fp32 or int8."""
+    """fp32, fp16 or int8."""
+    shape: Shape
+    memory: int = 0
+    """Bytes that were free on the GPU when they had been opened; 0 on a CPU."""
 
     @property
     def device(self) -> Device:
-        """Where they run."""
-        return self.models["stem"].device
-
-    @property
-    def tokens(self) -> int:
-        """Padded keypoints, of both sides together, that one batch best holds."""
-        return INT8_TOKENS if self.precision == "int8" else TOKENS[self.device]
+        """Where they run; the CPU where one of them has to, so that what goes between them comes to the host."""
+        devices = {model.device for model in self.models.values()}
+        return "cpu" if "cpu" in devices else self.models["stem"].device
 
     @property
     def weights(self) -> str:
@@ -123,8 +126,17 @@ class Stages:
         return self.models["stem"].weights
 
     def run(self, stage: str, feed: Mapping[str, Array]) -> Sequence[Array]:
-        """As Model.run."""
-        return self.models[stage].run(feed)
+        """As Model.run; what the stage does not take is left."""
+        model = self.models[stage]
+        return model.run({name: feed[name] for name in model.session.inputs})
+
+    def shrink(self) -> None:
+        """Give the device back what batches have taken that were larger."""
+        session = self.models["pack"].session if "pack" in self.models else None
+        if isinstance(session, OnnxRuntime):
+            widths = {"x": self.shape.width, "cosines": self.shape.head_dim // 2, "sines": self.shape.head_dim // 2}
+            feed: dict[str, Array] = {name: np.zeros((1, 1, width), np.float32) for name, width in widths.items()}
+            session.shrink(feed | {"rows": np.zeros((1, 1), np.int64)})
 
 
 def default_folder() -> Path:
@@ -162,16 +174,22 @@ def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
 
 
 def matching_precision(settings: Settings) -> str:
-    """What the staged matcher is to compute in: `auto` is int8 where that is fast and good, fp32 elsewhere.
+    """What the staged matcher is to compute in: `auto` is fp16 on a GPU and int8 on a CPU where that is fast, and
+    where neither is good, or not to be had, fp32.
 
     Raises ModelError where this precision is not to be had.
     """
     on_cpu = for_matching(choose(settings.device)) == "cpu"
     fp32_only = family(settings.extractor) in FP32_ONLY
     if settings.precision == "auto":
-        return "int8" if on_cpu and not kernels.missing() and not fp32_only else "fp32"
-    if settings.precision == "int8" and fp32_only:
+        quick = "fp16" if not on_cpu else "fp32" if kernels.missing() else "int8"
+        return "fp32" if fp32_only else quick
+    if settings.precision != "fp32" and fp32_only:
         raise ModelError(f"the LightGlue of {settings.extractor} runs in fp32 alone: leave --precision out")
+    if settings.precision == "fp16" and on_cpu:
+        raise ModelError(
+            "--precision fp16 is for a GPU: use --device cuda where there is one, or leave --precision out"
+        )
     if settings.precision == "int8" and not on_cpu:
         raise ModelError("--precision int8 is for the CPU: use --device cpu, or leave --precision out")
     if settings.precision == "int8" and (lacking := kernels.missing()):
@@ -181,7 +199,13 @@ def matching_precision(settings: Settings) -> str:
 
 def stages_kind(settings: Settings) -> Kind:
     """Which model the staged matcher is; raises as matching_precision."""
-    return "stages-int8" if matching_precision(settings) == "int8" else "stages"
+    precision = matching_precision(settings)
+    return next(kind for kind, of_kind in STAGES.items() if of_kind == precision)
+
+
+def precision_of(kind: Kind) -> str:
+    """What a model of a kind computes in."""
+    return STAGES.get(kind, "fp32")
 
 
 def open_extractor(folder: Path, settings: Settings) -> Model:
@@ -208,19 +232,29 @@ def open_file(path: Path, kind: Literal["extractor", "matcher", "end2end"], devi
     return _open(path, None, kind, device, threads=threads)
 
 
-def open_stages(folder: Path, settings: Settings) -> Stages:
+def open_stages(folder: Path, settings: Settings, *, number: int = 0) -> Stages:
     """Open and check the staged matcher of an extractor. Raises ModelError as open_extractor and matching_precision.
+
+    `number` is the GPU's. Where half precision was meant for one that does not start, the CPU takes what it is best in.
 
     On CPU each stage runs in the thread that calls it: many small sessions with thread pools of their own fight for
     the cores, while one worker per core does not (measured). In int8 all but the stem is run by kernels.py.
     """
     device, precision = for_matching(choose(settings.device)), matching_precision(settings)
     path = model_path(folder, settings.extractor, stages_kind(settings))
+    size = shape(settings.extractor)
+    stages = stage_names(size.layers) | ({} if precision == "int8" else PACK)
     models = {
-        stage: _open(path / stage_file(stage, kind, precision), settings.extractor, kind, device, stage=True)
-        for stage, kind in stage_names(shape(settings.extractor).layers).items()
+        stage: _open(
+            path / stage_file(stage, kind, precision), settings.extractor, kind, device, stage=True, number=number
+        )
+        for stage, kind in stages.items()
     }
-    return Stages(models, precision)
+    opened = Stages(models, precision, size)
+    if opened.device == "cpu":
+        cpu = replace(settings, device="cpu", precision="auto")
+        return opened if precision != "fp16" else open_stages(folder, cpu)
+    return replace(opened, memory=free_memory(number))
 
 
 def _open(
@@ -232,8 +266,9 @@ def _open(
     threads: int = 1,
     side: int = 0,
     stage: bool = False,
+    number: int = 0,
 ) -> Model:
-    """Open and check a file; a stage shares its memory with the others.
+    """Open and check a file; a stage shares its memory with the others on the device of that number.
 
     Without an extractor it may be of any.
     """
@@ -245,7 +280,7 @@ def _open(
         if path.suffix == ".npz":
             session = kernels.Head(path) if kind == "head" else kernels.Layer(path)
         else:
-            session = OnnxRuntime(path, device, threads=threads, shared=stage, side=side)
+            session = OnnxRuntime(path, device, threads=threads, shared=stage, side=side, number=number)
     except Exception as error:  # each runtime has exceptions of its own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} cannot be opened ({reason}): delete it and {again}") from None

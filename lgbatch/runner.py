@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lgbatch.capacity import TOKENS
 from lgbatch.decode import decode
 from lgbatch.devices import PROVIDERS, Device, for_matching, missing
 from lgbatch.errors import InputError, ItemError, ModelError
-from lgbatch.models import MIN_SIDE, TOKENS, Model, open_file
+from lgbatch.models import MIN_SIDE, Model, open_file
 from lgbatch.runtime import Array, available_cores
 from lgbatch.schedule import pack
 from lgbatch.single import SingleGraph

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
+LongArray = NDArray[np.int64]
 ByteArray = NDArray[np.uint8]
 
 

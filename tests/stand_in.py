@@ -10,8 +10,9 @@ import pytest
 from lgbatch import extract, match
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
-from lgbatch.matcher import Stem
 from lgbatch.models import Shape
+from lgbatch.points import Stem
+from lgbatch.runtime import available_cores
 from lgbatch.store import FeatureStore
 from lgbatch.types import Features, Matches, Photo
 
@@ -30,8 +31,7 @@ class _Extractor:
 
 
 class _Matcher:
-    shape = Shape()
-    stages = SimpleNamespace(weights="none", precision="fp32", tokens=4096)
+    stages = SimpleNamespace(weights="none", precision="fp32", device="cpu", shape=Shape())
 
     def __init__(self, models: Path, settings: Settings) -> None:
         pass
@@ -50,7 +50,7 @@ class StandIn:
     @staticmethod
     def use(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(extract, "Extractor", _Extractor)
-        monkeypatch.setattr(match, "Matcher", _Matcher)
+        monkeypatch.setattr(match, "open_matchers", lambda *given: [_Matcher(*given)] * available_cores())
 
     @staticmethod
     def break_features(monkeypatch: pytest.MonkeyPatch, name: str, read: list[str]) -> None:

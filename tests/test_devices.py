@@ -1,16 +1,19 @@
 """Where models run, and what is said where they cannot."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lgbatch import devices
 from lgbatch.config import Settings
-from lgbatch.devices import PROVIDERS, choose, find, for_matching, gpus, missing, with_options
+from lgbatch.devices import PROVIDERS, choose, find, for_matching, free_memory, gpus, missing, with_options
+from lgbatch.errors import ModelError
 from lgbatch.export import ensure_models
 from lgbatch.extract import Extractor
-from lgbatch.models import model_path, open_extractor, open_stages
+from lgbatch.models import matching_precision, model_path, open_extractor, open_stages, stages_kind
 from lgbatch.runtime import OnnxRuntime
 from lgbatch.types import Photo
 
@@ -58,13 +61,93 @@ def test_a_provider_that_fails_leaves_the_model_to_the_cpu(models: Path, capfd: 
     """CUDA is asked for where it cannot start: without a GPU, or in an ONNX Runtime that does not have it."""
     if gpus():
         pytest.skip("it can")
-    session = OnnxRuntime(model_path(models, "disk", "extractor"), "cuda", threads=1)
+    path = model_path(models, "disk", "extractor")
+    session = OnnxRuntime(path, "cuda", threads=1)
     assert session.device == "cpu"
     image = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
     assert session.run({"image": image, "max_keypoints": np.array(5)})[0].shape == (1, 5, 2)
     line = capfd.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("lgbatch: --device cuda: disk-extractor-v1.onnx does not run there (")
+    assert line.startswith(f"lgbatch: --device cuda: {path.name} does not run there (")
     assert line.endswith("); using the CPU for it")
+
+
+def test_what_matching_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def precision(device: str, precision: str = "auto", extractor: str = "disk") -> str:
+        return matching_precision(Settings.load(device=device, precision=precision, extractor=extractor))
+
+    with pytest.raises(ModelError, match="--precision fp16 is for a GPU: use --device cuda where there is one, or lea"):
+        precision("cpu", "fp16")
+    monkeypatch.setattr(devices, "missing", lambda device: None)
+    assert [precision("cuda"), precision("auto"), precision("cuda", "fp16")] == ["fp16"] * 3
+    assert precision("cuda", "fp32") == precision("cuda", extractor="xfeat") == "fp32"
+    assert precision("cpu") in ("fp32", "int8")
+    with pytest.raises(ModelError, match="runs in fp32 alone"):
+        precision("cuda", "fp16", "xfeat")
+    with pytest.raises(ModelError, match="--precision int8 is for the CPU"):
+        precision("cuda", "int8")
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(bool(gpus()), reason="it can start")
+def test_where_cuda_does_not_start_the_cpu_takes_what_it_is_best_in(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "missing", lambda device: None)
+    assert stages_kind(Settings()) == "stages-fp16"
+    best = matching_precision(Settings(device="cpu"))
+    found = {wanted: open_stages(models, Settings.load(precision=wanted)) for wanted in ("auto", "fp32")}
+    assert {wanted: stages.precision for wanted, stages in found.items()} == {"auto": best, "fp32": "fp32"}
+    assert {stages.device for stages in found.values()} == {"cpu"}
+
+
+class Driver:
+    """Stands in for CUDA's driver, with as many GPUs as it has numbers: (free, total) bytes."""
+
+    def __init__(self, *memory: tuple[int, int], broken: str = "") -> None:
+        self.memory, self.broken, self.current, self.held = memory, broken, -1, 0
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *given: 100 if name == self.broken else self.call(name, *given) or 0
+
+    def call(self, name: str, *given: Any) -> int | None:
+        if name == "cuDeviceGetCount":
+            given[0]._obj.value = len(self.memory)
+        elif name == "cuDeviceGet":
+            if given[1] >= len(self.memory):
+                return 101
+            given[0]._obj.value = given[1]
+        elif name == "cuDeviceGetName":
+            given[0].value = f"GPU {given[2].value}".encode()
+        elif name == "cuDevicePrimaryCtxRetain":
+            self.held += 1
+            given[0]._obj.value = given[1].value + 1
+        elif name == "cuDevicePrimaryCtxRelease_v2":
+            self.held -= 1
+        elif name == "cuCtxPushCurrent_v2":
+            self.current = given[0].value - 1
+        elif name == "cuCtxPopCurrent_v2":
+            self.current = -1
+        elif name == "cuMemGetInfo_v2":
+            given[0]._obj.value, given[1]._obj.value = self.memory[self.current]
+        else:
+            assert name == "cuInit"
+        return None
+
+
+def test_the_free_memory_is_that_of_the_gpu_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver((5 << 30, 8 << 30), (70 << 30, 80 << 30))
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: driver)
+    assert [free_memory(number) for number in range(3)] == [5 << 30, 70 << 30, 0]
+    gpus.cache_clear()
+    try:
+        assert gpus() == ("GPU 0", "GPU 1")
+    finally:
+        gpus.cache_clear()
+    assert (driver.current, driver.held) == (-1, 0)
+    for broken in "cuInit", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2", "cuMemGetInfo_v2":
+        driver.broken = broken
+        assert free_memory(0) == 0
+        assert driver.held == 0
 
 
 def test_a_damaged_file_is_no_fault_of_the_device(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +178,7 @@ def test_a_device_that_is_wrong_for_an_extractor_is_not_used(
     ensure_models(models, "aliked-n16", ["extractor"])
     assert open_extractor(models, Settings(extractor="aliked-n16")).device == "cpu"
     assert (
-        "aliked-n16-extractor-v1.onnx does not run there (its keypoints would come out wrong)"
+        f"{model_path(models, 'aliked-n16', 'extractor').name} does not run there (its keypoints would come out wrong)"
         in capsys.readouterr().err
     )
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from lgbatch import kernels
 from lgbatch.config import Settings
-from lgbatch.matcher import Matcher, Stem
+from lgbatch.matcher import Matcher
 from lgbatch.models import Stages, open_stages
+from lgbatch.points import Stem
 from lgbatch.types import Features
 
 pytestmark = [
