@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from lgbatch.models import FORMAT
 from torture.bad_stores import FEATURES, MATCHES
 from torture.making import (
     FIRST,
@@ -99,7 +100,8 @@ DATABASES = {
     "a log of rubbish": Case(file("out/database.db-wal", RANDOM), MATCH, 0, "pairs       3"),
     "a log that is a folder": Case(folder("out/database.db-wal"), MATCH, 2, "database.db"),
 }
-EXTRACTOR, STAGE = "models/disk-extractor-v1.onnx", "models/disk-stages-v1/layer3.onnx"
+STAGES = f"models/disk-stages-v{FORMAT}"
+EXTRACTOR, STAGE = f"models/disk-extractor-v{FORMAT}.onnx", f"{STAGES}/layer3.onnx"
 FRESH = ("run", "photos", "-o", "new")
 MODELS = {
     **{
@@ -118,7 +120,7 @@ MODELS = {
     ),
     "stage that is an extractor": Case(lambda f: shutil.copy(f / EXTRACTOR, f / STAGE), FRESH, 2, "not a disk layer"),
     "stage missing": Case(gone(STAGE), FRESH, 2, "lgbatch export disk"),
-    "stages that are a file": Case(file("models/disk-stages-v1", b""), FRESH, 2, "lgbatch export disk"),
+    "stages that are a file": Case(file(STAGES, b""), FRESH, 2, "lgbatch export disk"),
     "of another program": Case(lambda f: other_model(f / EXTRACTOR), FRESH, 2, "not made by lgbatch"),
     "folder that is a file": Case(after(gone("models"), file("models", b"x")), FRESH, 2, "models"),
 }
