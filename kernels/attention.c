@@ -166,7 +166,7 @@ static void finish(Tile *of, const Attended *keys, int64_t head, float *context)
     }
 }
 
-/* Softmax attention of the queries of one image over the keys and values of an image: context (count). */
+/* Softmax attention of the queries of one image over the keys and values of an image: context (count, WIDTH). */
 void attend(const Attended *queries, const Attended *keys, float *context) {
     for (int64_t head = 0; head < HEADS; head++) {
         for (int64_t start = 0; start < queries->count; start += ROWS * BLOCKS) {

@@ -42,7 +42,7 @@ void dense(const Dense *by, const uint8_t *x, const float *x_scale, int64_t rows
     int32_t sum[ROWS * PANEL];
     for (int64_t first = 0; first < by->outs; first += PANEL) {
         for (int64_t row = 0; row < rows; row += ROWS) {
-            int64_t count = rows - row < ROWS ? rows - row : ROWS;
+            const int64_t count = least(ROWS, rows - row);
             for (int64_t group = 0; group < groups; group++) {
                 const int8_t *weight = by->weight + first * by->ins + group * GROUP * PANEL;
                 multiply_bytes(x + row * by->ins + group * GROUP, by->ins, weight, GROUP / 4,

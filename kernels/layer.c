@@ -38,7 +38,7 @@ INLINE void turn(float *numbers, const float *cosines, const float *sines) {
 static void project(const Dense *by, const float *x, const Side *side, Work *work, Attended *to) {
     const int64_t own = by->outs == 3 * WIDTH;
     for (int64_t start = 0; start < side->count; start += CHUNK) {
-        int64_t rows = side->count - start < CHUNK ? side->count - start : CHUNK;
+        const int64_t rows = least(CHUNK, side->count - start);
         for (int64_t r = 0; r < rows; r++)
             quantize(x + (start + r) * WIDTH, WIDTH, work->rounded + r * WIDTH, work->scale + r);
         dense(by, work->rounded, work->scale, rows, work->wide);
@@ -79,12 +79,11 @@ INLINE void activate(float *row, int64_t count, const float *gain, const float *
 }
 
 /* y = x + W2 gelu(norm(W1 [x; context])); y may be x. */
-static void feed_forward(const FeedForward *by, const float *x, const float *context, int64_t count,
-                         Work *work, float *y) {
-    const int64_t groups = 2 * WIDTH / GROUP;
-    for (int64_t start = 0; start < count; start += CHUNK, x += CHUNK * WIDTH, context += CHUNK * WIDTH,
-                 y += CHUNK * WIDTH) {
-        int64_t rows = count - start < CHUNK ? count - start : CHUNK;
+static void feed_forward(const FeedForward *by, const float *x, const float *context, int64_t count, Work *work,
+                         float *y) {
+    const int64_t groups = 2 * WIDTH / GROUP, step = CHUNK * WIDTH;
+    for (int64_t start = 0; start < count; start += CHUNK, x += step, context += step, y += step) {
+        const int64_t rows = least(CHUNK, count - start);
         for (int64_t r = 0; r < rows; r++) {
             quantize(x + r * WIDTH, WIDTH, work->rounded + r * 2 * WIDTH, work->scale + r * groups);
             quantize(context + r * WIDTH, WIDTH, work->rounded + (2 * r + 1) * WIDTH, work->scale + r * groups + 1);
