@@ -19,9 +19,10 @@ import pytest
 
 from lgbatch import match as matching
 from lgbatch.config import Settings
-from lgbatch.matcher import Stem
 from lgbatch.models import Shape
 from lgbatch.pairs import write_pairs
+from lgbatch.points import Stem
+from lgbatch.runtime import available_cores
 from lgbatch.store import FeatureStore
 from lgbatch.types import Features, Matches, Pair, Workspace
 
@@ -37,10 +38,9 @@ COST_PAIRS = int(os.environ.get("LGBATCH_COST_PAIRS", "100000"))
 class FreeMatcher:
     """Takes no time: each image is one number, and each pair has the same matches."""
 
-    stages = SimpleNamespace(weights="none", precision="fp32", tokens=4096)
-    shape = Shape()
+    stages = SimpleNamespace(weights="none", precision="fp32", device="cpu", shape=Shape())
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self) -> None:
         rng = np.random.default_rng(0)
         first = np.sort(rng.choice(KEYPOINTS, MATCHES, replace=False))
         second = rng.permutation(KEYPOINTS)[:MATCHES]
@@ -74,7 +74,7 @@ def test_a_pair_costs_little_besides_matching(pairing: str, tmp_path: Path, monk
     near = len(names) if pairing == "exhaustive" else 50
     pairs = [pair for i in range(images) for pair in map(Pair, [names[i]] * near, names[i + 1 : i + 1 + near])]
     write_pairs(workspace.pairs, pairs)
-    monkeypatch.setattr(matching, "Matcher", FreeMatcher)
+    monkeypatch.setattr(matching, "open_matchers", lambda *_: [FreeMatcher()] * available_cores())
 
     start, cpu = time.perf_counter(), time.process_time()
     done = matching.match(workspace.pairs, workspace.features, workspace.matches, models=tmp_path, settings=Settings())
