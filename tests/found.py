@@ -1,4 +1,4 @@
-"""What the tests of extractors share: photos, runs of a model, and when features are the same."""
+"""What the tests of extractors and matchers share: photos, runs of a model, and when features are the same."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lgbatch.export import parity
 from lgbatch.models import Model
+from lgbatch.types import Features
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
@@ -30,3 +31,9 @@ def assert_same(found: Found, expected: Found) -> None:
     assert len(mine) >= 0.995 * len(found[0])
     assert (found[2][mine] * expected[2][theirs]).sum(1).min() > 1 - 1e-3
     np.testing.assert_allclose(found[1][mine], expected[1][theirs], atol=1e-3)
+
+
+def cut(features: Features, count: int) -> Features:
+    """The best `count` keypoints."""
+    rows = slice(0, count)
+    return Features(features.keypoints[rows], features.scores[rows], features.descriptors[rows], features.image_size)

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import upstream
+from found import cut
 
 from lgbatch import kernels
 from lgbatch.ahead import ahead
@@ -20,12 +21,6 @@ pytestmark = pytest.mark.weights
 TOKENS = 10_000
 EXACT = Settings(device="cpu", precision="fp32")
 QUICK = Settings(device="cpu", precision="int8")
-
-
-def cut(features: Features, count: int) -> Features:
-    """The best `count` keypoints."""
-    rows = slice(0, count)
-    return Features(features.keypoints[rows], features.scores[rows], features.descriptors[rows], features.image_size)
 
 
 def rows(matches: Matches) -> set[tuple[int, int]]:

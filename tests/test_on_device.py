@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from found import cut
 
 from lgbatch.capacity import images, tokens
 from lgbatch.config import Settings
@@ -21,12 +22,6 @@ from lgbatch.types import Features, FloatArray, Matches
 
 EXACT = Settings(device="cpu", precision="fp32")
 COUNTS = [(500, 450), (1, 1), (5, 300), (300, 1), (200, 210), (210, 200), (64, 300), (205, 205), (200, 205)]
-
-
-def cut(features: Features, count: int) -> Features:
-    """The best `count` keypoints."""
-    rows = slice(0, count)
-    return Features(features.keypoints[rows], features.scores[rows], features.descriptors[rows], features.image_size)
 
 
 def on_device(models: Path, settings: Settings) -> Matcher:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from found import cut
 
 from lgbatch import workers
 from lgbatch.config import Settings
@@ -20,12 +21,6 @@ from lgbatch.runtime import available_cores
 from lgbatch.types import Failure, Features, Matches, Pair
 
 EXACT = Settings(device="cpu", precision="fp32")
-
-
-def cut(features: Features, count: int) -> Features:
-    """The best `count` keypoints."""
-    rows = slice(0, count)
-    return Features(features.keypoints[rows], features.scores[rows], features.descriptors[rows], features.image_size)
 
 
 class Device(Matcher):

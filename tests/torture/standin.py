@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 from onnx import helper, parser
 
-from lgbatch.models import INTERFACE, model_path, stage_names
+from lgbatch.models import INTERFACE, PACK, model_path, stage_names
 
 BITS = 16
 _HEADER = '<ir_version: 10, opset_import: ["": 20]>'
@@ -120,17 +120,30 @@ head (float[b,m,16] x0, float[b,n,16] x1, int64[b] lengths0, int64[b] lengths1, 
   matches0 = Where (equal, best, none)
 }}"""
 
+_PACK = """
+pack (float[b,n,16] x, float[b,n,2] cosines, float[b,n,2] sines, int64[c,m] rows)
+  => (float[c,m,16] packed_x, float[c,m,2] packed_cosines, float[c,m,2] packed_sines) {{
+  wide = Constant <value_ints = [-1, 16]> ()
+  narrow = Constant <value_ints = [-1, 2]> ()
+  points = Reshape (x, wide)
+  first = Reshape (cosines, narrow)
+  second = Reshape (sines, narrow)
+  packed_x = Gather (points, rows)
+  packed_cosines = Gather (first, rows)
+  packed_sines = Gather (second, rows)
+}}"""
+
 
 def write(folder: Path, *, extractor_work: int = 0, matcher_work: int = 0) -> Path:
     """Write an extractor and stages into `folder`, under the names of DISK's; returns `folder`."""
     slow = _WORK.format(seed="image", work=extractor_work)
     _save(model_path(folder, "disk", "extractor"), "extractor", _EXTRACTOR.format(slow=slow))
     stages = model_path(folder, "disk", "stages")
-    for stage, kind in stage_names(9).items():
+    for stage, kind in (stage_names(9) | PACK).items():
         if "layer" in kind:
             _save(stages / f"{stage}.onnx", kind, _layer(int(stage.removeprefix("layer")), kind, matcher_work))
         else:
-            _save(stages / f"{stage}.onnx", kind, {"stem": _STEM, "head": _HEAD}[kind].format())
+            _save(stages / f"{stage}.onnx", kind, {"stem": _STEM, "head": _HEAD, "pack": _PACK}[kind].format())
     return folder
 
 
