@@ -53,7 +53,7 @@ class Site:
     folder: Path
     models: Path
     photos: Path
-    options: tuple[str, ...] = ("--threads", "1")
+    options: tuple[str, ...] = ("--threads", "1", "--precision", "fp32")  # of which stand-ins have models
 
     def __post_init__(self) -> None:
         self.out = self.folder / "out"
