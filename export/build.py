@@ -6,13 +6,14 @@ from pathlib import Path
 
 import onnx
 
-from lgbatch.export import graph, matcher, parity, quantize, reference
-from lgbatch.export.graph import to_onnx
-from lgbatch.export.half import fp16
-from lgbatch.models import Kind, family, stage_file
+from lgbatch.export import onnx_graph as graph
+from lgbatch.export import parity, quantize, reference
+from lgbatch.export.fp16 import fp16
+from lgbatch.export.lightglue import graphs as matcher
+from lgbatch.export.onnx_graph import to_onnx
+from lgbatch.runtime.registry import Kind, family, stage_file
 
 Content = onnx.ModelProto | quantize.Arrays
-
 TOLERANCE: dict[Kind, float] = {"stages": 1e-2, "stages-fp16": 0.3, "stages-int8": 0.3}
 """Of a layer's numbers, decisions and scores, when what goes in is the reference's. In half precision the numbers were
 wrong by 0.06 (DISK) and 0.14 (ALIKED), the decisions by 0.013."""
@@ -24,7 +25,7 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
     A model of one file is called "". Raises KeyError when the state dict is another network's.
     """
     if kind == "extractor":
-        network = importlib.import_module(f"lgbatch.export.{family(extractor)}")
+        network = importlib.import_module(f"lgbatch.export.networks.{family(extractor)}")
         return {"": (kind, to_onnx(network.graph(state)))}
     if kind == "matcher":
         return {"": (kind, matcher.single(state))}

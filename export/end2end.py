@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lgbatch.export import reference
-from lgbatch.export.graph import Graph, to_onnx
-from lgbatch.export.lightglue import Matcher, operators, shape_of
-from lgbatch.models import INTERFACE
+from lgbatch.export.lightglue.blocks import operators, shape_of
+from lgbatch.export.lightglue.stages import Matcher
+from lgbatch.export.onnx_graph import Graph, to_onnx
+from lgbatch.runtime.registry import INTERFACE
 
 INPUTS, OUTPUTS = INTERFACE["end2end"]
 OPTIONAL = ("detection_threshold",)

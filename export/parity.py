@@ -13,18 +13,16 @@ from numpy.typing import NDArray
 
 from lgbatch.errors import ModelError
 from lgbatch.export import reference
-from lgbatch.export.lightglue import shape_of
-from lgbatch.export.matcher import modules as matcher_modules
+from lgbatch.export.lightglue.blocks import shape_of
+from lgbatch.export.lightglue.graphs import modules as matcher_modules
 from lgbatch.export.quantize import restored
 from lgbatch.types import FloatArray
 
 SIZES = ((256, 320), (250, 333), (64, 48))
 """(height, width) of the photos: a multiple of the network's stride, one that is not, and a tiny one."""
-
 SAME = 1e-2
 """Keypoints that are closer than this, in pixels, are the same."""
 THRESHOLD = np.array(0.1, np.float32)
-
 BEFORE_ATTENTION = 22
 """An opset whose operators PyTorch can compute."""
 Feed = Mapping[str, NDArray[Any]]

@@ -18,7 +18,6 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 Arrays = Mapping[str, NDArray[Any]]
-
 LEAST_OUTPUTS = 64
 """Of a matrix that is worth it; smaller ones, such as those that decide, stay as they are."""
 

@@ -1,5 +1,5 @@
 """python -m lgbatch."""
 
-from lgbatch.cli import main
+from lgbatch.cli.main import main
 
 main()

@@ -10,69 +10,172 @@ from typing import Any, Literal, Self, get_args, get_origin
 
 from lgbatch.errors import InputError
 
+Stage = Literal["extract", "pairs", "match", "import", "reconstruct"]
+"""The stages of a run, in order."""
+Effect = Literal["items", "stage", "none"]
+"""What a setting changes. "items": every item that a stage writes, so that provenance records it. "stage": which items
+the stage writes, or its result as a whole. "none": only how the work is done."""
 
-def _setting(default: Any, help: str, *, low: float | None = None, high: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "low": low, "high": high})
+
+@dataclass(frozen=True)
+class Meta:
+    """What a field of Settings says of itself. Options, staleness and provenance are derived from it."""
+
+    help: str
+    users: tuple[str, ...]
+    """The stages, and the commands besides stages, that read the setting."""
+    effect: Effect
+    group: str
+    """Heading in the help of a command."""
+    low: float | None
+    high: float | None
+
+
+_EXTRACTION = ("extract", "infer", "bench match", "bench extract", "bench run")
+_MATCHING = ("match", "infer")
+COMMON, MATCHING, CAMERAS, RERUNS, MACHINE = "Options", "Matching", "Cameras and mapping", "Reruns", "This machine"
+
+
+def _setting(
+    default: Any,
+    help: str,
+    users: tuple[str, ...],
+    effect: Effect,
+    group: str = COMMON,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    return field(default=default, metadata={"meta": Meta(help, users, effect, group, low, high)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every setting that changes what a run does. Values out of range and unknown names are errors."""
+    """Every setting of a run. Values out of range and unknown names raise InputError."""
 
     extractor: Literal[
         "disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16", "superpoint", "xfeat", "sift"
-    ] = _setting("disk", "Local features to extract.")
-    max_keypoints: int = _setting(2048, "Most keypoints to keep of an image.", low=1, high=65536)
+    ] = _setting(
+        "disk", "Local features.", ("extract", "match", "infer", "doctor", "bench match", "bench run"), "items"
+    )
+    max_keypoints: int = _setting(2048, "Most keypoints per image.", _EXTRACTION, "items", low=1, high=65536)
     resize: int = _setting(
-        1024, "Long side, in pixels, to shrink photos to before extraction; 0 keeps them.", low=0, high=16384
+        1024,
+        "Long side in pixels to which photos are shrunk before extraction; 0 keeps their size.",
+        _EXTRACTION,
+        "items",
+        low=0,
+        high=16384,
     )
     pairing: Literal["exhaustive", "sequential"] = _setting(
-        "exhaustive", "Which images to pair: all with all, or neighbours in name order."
+        "exhaustive",
+        "Image pairs to match: all pairs, or each image with its neighbours in name order.",
+        ("pairs", "bench run"),
+        "stage",
     )
-    window: int = _setting(10, "Sequential pairing: how many following images each one meets.", low=1)
+    window: int = _setting(
+        10, "Sequential pairing: number of following images per image.", ("pairs", "bench run"), "stage", low=1
+    )
     depth_confidence: float = _setting(
-        0.95, "Share of points that must be sure of their match for a pair to be done early; -1 never.", low=-1, high=1
+        0.95,
+        "Early exit: stop a pair once this fraction of its keypoints is confident. -1 disables it.",
+        _MATCHING,
+        "items",
+        MATCHING,
+        low=-1,
+        high=1,
     )
     width_confidence: float = _setting(
-        0.99, "How unlikely a match must be for a point to be dropped on the way; -1 never drops.", low=-1, high=1
+        0.99,
+        "Point pruning: drop a confident keypoint whose matchability is below 1 minus this value. -1 disables it.",
+        _MATCHING,
+        "items",
+        MATCHING,
+        low=-1,
+        high=1,
     )
-    filter_threshold: float = _setting(0.1, "Least assignment probability of a match.", low=0.0, high=1.0)
+    filter_threshold: float = _setting(
+        0.1,
+        "Least assignment probability of a match.",
+        (*_MATCHING, "bench match"),
+        "items",
+        MATCHING,
+        low=0.0,
+        high=1.0,
+    )
     give_up: int = _setting(
-        0, "Leave a pair after two layers, without matches, when fewer than this many are sure by then; 0 never.", low=0
+        0,
+        "Stop a pair after two layers, without matches, if fewer matches than this score above 0.3. 0 disables it.",
+        ("match",),
+        "items",
+        MATCHING,
+        low=0,
     )
     camera_mode: Literal["auto", "image", "folder", "single"] = _setting(
         "auto",
-        "Who shares a camera: photos with the same EXIF camera, focal length and size, or without EXIF those of a "
-        "folder if all have one size (auto); nobody (image); photos of one folder (folder); all photos (single).",
+        "Photos that share a camera. auto: equal EXIF camera, focal length and size; without EXIF, a folder whose "
+        "photos have one size. image: none. folder: those of a folder. single: all.",
+        ("import", "bench run"),
+        "stage",
+        CAMERAS,
     )
-    camera_model: str = _setting("SIMPLE_RADIAL", "COLMAP camera model.")
-    mapper: Literal["incremental", "global"] = _setting("incremental", "COLMAP mapper.")
+    camera_model: str = _setting("SIMPLE_RADIAL", "COLMAP camera model.", ("import",), "stage", CAMERAS)
+    mapper: Literal["incremental", "global"] = _setting(
+        "incremental", "COLMAP mapper.", ("reconstruct", "bench run"), "stage", CAMERAS
+    )
     on_change: Literal["recompute", "refuse", "keep"] = _setting(
         "refuse",
-        "What was made with other settings, by another model, or of a photo or features that have changed since: make "
-        "it again (recompute), go no further (refuse), or use it as it is (keep).",
+        "Stored results of other settings, models, photos or features: compute them again (recompute), stop (refuse), "
+        "or use them (keep).",
+        ("extract", "match", "import"),
+        "stage",
+        RERUNS,
+    )
+    max_errors: int = _setting(
+        0,
+        "Stop a stage after more new failures than this. 0 disables it.",
+        ("extract", "match"),
+        "none",
+        RERUNS,
+        low=0,
+    )
+    max_megapixels: int = _setting(  # the upper limit is OpenCV's
+        500, "Largest photo that is decoded, in megapixels.", ("extract",), "stage", MACHINE, low=1, high=1073
     )
     device: Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"] = _setting(
         "auto",
-        "Where the models run: an NVIDIA GPU if ONNX Runtime can use it, else the CPU (auto), or a provider of ONNX "
-        "Runtime. tensorrt, openvino, coreml and directml run extraction alone. What cannot be used is told, and "
-        "left out.",
+        "Device of the models. auto: an NVIDIA GPU if ONNX Runtime can use it, else the CPU. tensorrt, openvino, "
+        "coreml and directml run extraction only. An unavailable device is reported and replaced.",
+        ("extract", "match", "infer", "doctor", "bench match", "bench extract", "bench run"),
+        "none",
+        MACHINE,
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = _setting(
         "auto",
-        "What matching computes in: fp32 finds the published network's matches; int8, on a CPU, 99 percent of them, "
-        "and much faster where the processor multiplies bfloat16; fp16 is for a GPU (auto: int8 or fp16 there, else "
-        "fp32).",
+        "Precision of matching. fp32 finds the matches of the published network; int8 needs a CPU with fast bfloat16 "
+        "and finds 99 percent of them several times as fast; fp16 needs a GPU. auto: the fastest that is available.",
+        (*_MATCHING, "doctor"),
+        "items",
+        MACHINE,
     )
-    threads: int = _setting(0, "CPU threads; 0 takes all cores.", low=0, high=1024)
-    workers: int = _setting(
+    threads: int = _setting(
         0,
-        "How many match at once: on GPUs, at most this many of them; 0 takes every GPU, or every core.",
+        "CPU threads. 0 uses all cores.",
+        (*_EXTRACTION, "match", "reconstruct"),
+        "none",
+        MACHINE,
         low=0,
         high=1024,
     )
-    max_megapixels: int = _setting(500, "Photos of more megapixels are not decoded.", low=1, high=1073)  # OpenCV's own
-    max_errors: int = _setting(0, "Stop a stage when more photos or pairs than this failed anew; 0 never.", low=0)
+    workers: int = _setting(
+        0,
+        "Matching workers: GPUs, or CPU cores. 0 uses all.",
+        ("match", "bench match"),
+        "none",
+        MACHINE,
+        low=0,
+        high=1024,
+    )
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
@@ -97,6 +200,25 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain values, for summaries and fingerprints."""
         return dataclasses.asdict(self)
+
+    def affecting(self, stage: Stage) -> dict[str, Any]:
+        """The settings that change what a stage leaves: the stage is stale when one of them differs."""
+        return {f.name: getattr(self, f.name) for f in settings_used_by(stage) if meta(f).effect != "none"}
+
+    def recorded(self, stage: Stage) -> dict[str, Any]:
+        """The settings that change every item of a stage: the provenance of the items records them."""
+        return {f.name: getattr(self, f.name) for f in settings_used_by(stage) if meta(f).effect == "items"}
+
+
+def meta(f: "dataclasses.Field[Any]") -> Meta:
+    """What a field of Settings says of itself."""
+    described: Meta = f.metadata["meta"]
+    return described
+
+
+def settings_used_by(*users: str) -> list["dataclasses.Field[Any]"]:
+    """The settings that any of these stages or commands reads, in the order of Settings."""
+    return [f for f in fields(Settings) if set(meta(f).users) & set(users)]
 
 
 def preset(name: str) -> Path:
@@ -131,7 +253,7 @@ def _check(f: "dataclasses.Field[Any]", value: Any) -> None:
     number = isinstance(value, int) or (f.type is float and isinstance(value, float))
     if isinstance(value, bool) or not (isinstance(value, str) if f.type is str else number):
         raise InputError(f"{f.name} must be {f.type.__name__}, not {value!r}")  # type: ignore[union-attr]
-    low, high = f.metadata["low"], f.metadata["high"]
+    low, high = meta(f).low, meta(f).high
     if not ((low is None or low <= value) and (high is None or value <= high)):  # so that NaN is refused as well
         span = f"at least {low}" if high is None else f"in {low}..{high}"
         raise InputError(f"{f.name} must be {span}, not {value}")

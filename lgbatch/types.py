@@ -97,48 +97,11 @@ class Failure:
     traceback: str = field(default="", repr=False, compare=False)
     """Where it happened, for the error ledger; summaries leave it out."""
 
-    def in_words(self) -> str:
+    def format(self) -> str:
         """One line for the terminal, whatever bytes the name is of."""
-        return shown(f"failed: {self.name} ({self.stage}): {self.reason}")
+        return escape(f"failed: {self.name} ({self.stage}): {self.reason}")
 
 
-def shown(text: str) -> str:
+def escape(text: str) -> str:
     """The text on one line, with escapes for what a terminal cannot show or would obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """The folder a run works in, and the names of what lies there."""
-
-    root: Path
-
-    @property
-    def features(self) -> Path:
-        """Features store (HDF5, hloc's layout)."""
-        return self.root / "features.h5"
-
-    @property
-    def pairs(self) -> Path:
-        """Image pairs, one a line."""
-        return self.root / "pairs.txt"
-
-    @property
-    def matches(self) -> Path:
-        """Matches store (HDF5, hloc's layout)."""
-        return self.root / "matches.h5"
-
-    @property
-    def database(self) -> Path:
-        """COLMAP database."""
-        return self.root / "database.db"
-
-    @property
-    def sparse(self) -> Path:
-        """COLMAP models, one folder each: 0, 1, ..."""
-        return self.root / "sparse"
-
-    @property
-    def summary(self) -> Path:
-        """What the last `lgbatch run` did."""
-        return self.root / "summary.json"

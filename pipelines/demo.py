@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from lgbatch.config import Settings
-from lgbatch.evaluate import evaluate
-from lgbatch.lock import locked
 from lgbatch.pipelines import scene, sfm
-from lgbatch.pipelines.picture import draw_model
-from lgbatch.summary import Summary
-from lgbatch.types import Workspace
+from lgbatch.pipelines.model_picture import draw_model
+from lgbatch.pipelines.summary import Summary
+from lgbatch.reconstruction.evaluate import evaluate
+from lgbatch.workspace.folder import Workspace
+from lgbatch.workspace.lock import locked
 
 
 def run(out: str | Path, *, models: str | Path | None = None, settings: Settings | None = None) -> Summary:

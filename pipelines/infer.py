@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from lgbatch.config import Settings
-from lgbatch.decode import decode
 from lgbatch.errors import InputError, ItemError
-from lgbatch.export import ensure_models
-from lgbatch.extract import open_extraction
-from lgbatch.matcher import Followed, Matcher, no_matches
-from lgbatch.models import default_folder, stages_kind
+from lgbatch.export.models import ensure_models
+from lgbatch.features.extractors import open_feature_extractor
+from lgbatch.matching.lightglue import Matcher, MatchTrace, no_matches
+from lgbatch.photos.decode import decode
 from lgbatch.pipelines.match_picture import draw_matches
+from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.registry import default_folder
 from lgbatch.types import Features, ImageRef, Photo
 
 PICTURES = (".png", ".jpg", ".jpeg")
@@ -28,7 +29,7 @@ class Inferred:
 
     photos: tuple[Photo, Photo]
     features: tuple[Features, Features]
-    followed: Followed
+    trace: MatchTrace
 
     def as_dict(self) -> dict[str, Any]:
         """Arrays and numbers, by the names they have in files; keypoints are in pixels of the original photos."""
@@ -40,20 +41,20 @@ class Inferred:
             "image_size1": np.array(second.image_size),
             "keypoints0": first.keypoints,
             "keypoints1": second.keypoints,
-            "matches": self.followed.matches.indices,
-            "scores": self.followed.matches.scores,
-            "layers0": self.followed.layers0,
-            "layers1": self.followed.layers1,
-            "stop": self.followed.stop,
+            "matches": self.trace.matches.indices,
+            "scores": self.trace.matches.scores,
+            "layers0": self.trace.layers0,
+            "layers1": self.trace.layers1,
+            "stop": self.trace.stop,
         }
 
-    def in_words(self) -> str:
+    def format(self) -> str:
         """One line."""
-        (first, second), followed = self.photos, self.followed
+        (first, second), trace = self.photos, self.trace
         return (
             f"{first.name} and {second.name}: {len(self.features[0].keypoints)} and "
-            f"{len(self.features[1].keypoints)} keypoints, {len(followed.matches.indices)} matches, "
-            f"after {followed.stop} of {followed.depth} layers"
+            f"{len(self.features[1].keypoints)} keypoints, {len(trace.matches.indices)} matches, "
+            f"after {trace.stop} of {trace.depth} layers"
         )
 
 
@@ -79,9 +80,9 @@ def run(
     photos = _decode(Path(first), settings), _decode(Path(second), settings)
     models = models or default_folder()
     ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
-    extractor, matcher = open_extraction(models, settings), Matcher(models, settings)
+    extractor, matcher = open_feature_extractor(models, settings), Matcher(models, settings)
     features = extractor.extract([photos[0]])[0], extractor.extract([photos[1]])[0]
-    found = Inferred(photos, features, _follow(matcher, features))
+    found = Inferred(photos, features, _match_tracing(matcher, features))
     for file in files:
         _write(found, file)
     return found
@@ -94,19 +95,19 @@ def _decode(path: Path, settings: Settings) -> Photo:
         raise InputError(f"{path}: {error}") from None
 
 
-def _follow(matcher: Matcher, features: tuple[Features, Features]) -> Followed:
+def _match_tracing(matcher: Matcher, features: tuple[Features, Features]) -> MatchTrace:
     counts = [len(image.keypoints) for image in features]
     if 0 in counts:
         none = [np.zeros(count, dtype=np.int32) for count in counts]
-        return Followed(no_matches(), 0, matcher.shape.layers, *none)
-    return matcher.follow(*(matcher.stem(image) for image in features))
+        return MatchTrace(no_matches(), 0, matcher.shape.layers, *none)
+    return matcher.follow(*(matcher.encode(image) for image in features))
 
 
 def _write(found: Inferred, file: Path) -> None:
     values = found.as_dict()
     try:
         if file.suffix.lower() in PICTURES:
-            draw_matches(found.photos, found.features, found.followed, file)
+            draw_matches(found.photos, found.features, found.trace, file)
         elif file.suffix.lower() == ".npz":
             np.savez_compressed(file, **values)
         else:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lgbatch.matcher import Followed
+from lgbatch.matching.lightglue import MatchTrace
 from lgbatch.types import ByteArray, Features, Photo
 
 Colour = tuple[int, int, int]
@@ -24,7 +24,7 @@ _CODES = {".png": (cv2.IMWRITE_PNG_COMPRESSION, 6), ".jpg": (cv2.IMWRITE_JPEG_QU
 
 
 def draw_matches(
-    photos: tuple[Photo, Photo], features: tuple[Features, Features], followed: Followed, out: Path
+    photos: tuple[Photo, Photo], features: tuple[Features, Features], trace: MatchTrace, out: Path
 ) -> None:
     """Draw both photos side by side, their matches coloured by score, and the points by where they left.
 
@@ -44,15 +44,15 @@ def draw_matches(
         canvas[_BAR : _BAR + image.shape[0], left : left + image.shape[1]] = image * _DIM
         ratio = np.array(image.shape[1::-1]) / np.array(photo.size)
         places.append((of.keypoints + 0.5) * ratio - 0.5 + (left, _BAR))
-    matched = followed.matches.indices
-    for side, (points, layers) in enumerate(zip(places, (followed.layers0, followed.layers1), strict=True)):
+    matched = trace.matches.indices
+    for side, (points, layers) in enumerate(zip(places, (trace.layers0, trace.layers1), strict=True)):
         single = np.setdiff1d(np.arange(len(points)), matched[:, side])
         for i in single[np.argsort(-layers[single], kind="stable")]:
-            colour = _point_colour(int(layers[i]), followed.stop)
+            colour = _point_colour(int(layers[i]), trace.stop)
             cv2.circle(canvas, _fixed(points[i]), 2 << _SHIFT, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
-    _draw_lines(canvas, places, followed)
-    _write_above(canvas, photos, features, followed, lefts)
-    _write_below(canvas, followed)
+    _draw_lines(canvas, places, trace)
+    _write_above(canvas, photos, features, trace, lefts)
+    _write_below(canvas, trace)
     suffix = ".png" if out.suffix.lower() == ".png" else ".jpg"
     out.write_bytes(cv2.imencode(suffix, canvas, _CODES[suffix])[1].tobytes())
 
@@ -63,9 +63,9 @@ def _scaled(pixels: ByteArray, scale: float) -> ByteArray:
     return np.asarray(cv2.cvtColor(resized, cv2.COLOR_RGB2BGR), np.uint8)
 
 
-def _draw_lines(canvas: ByteArray, places: Sequence[NDArray[np.float64]], followed: Followed) -> None:
+def _draw_lines(canvas: ByteArray, places: Sequence[NDArray[np.float64]], trace: MatchTrace) -> None:
     """The surest matches on top of the others; the more there are, the more transparent their lines."""
-    matches, over = followed.matches, canvas.copy()
+    matches, over = trace.matches, canvas.copy()
     order = np.argsort(matches.scores, kind="stable")
     ends = [[_fixed(points[i]) for points, i in zip(places, row, strict=True)] for row in matches.indices[order]]
     colours = [_between(float(score), _LOW, _MIDDLE, _HIGH) for score in matches.scores[order]]
@@ -82,11 +82,11 @@ def _write_above(
     canvas: ByteArray,
     photos: Sequence[Photo],
     features: Sequence[Features],
-    followed: Followed,
+    trace: MatchTrace,
     lefts: Sequence[int],
 ) -> None:
-    matches = _counted(len(followed.matches.indices), "match", "matches")
-    total = f"{matches}, after {followed.stop} of {followed.depth} layers"
+    matches = _counted(len(trace.matches.indices), "match", "matches")
+    total = f"{matches}, after {trace.stop} of {trace.depth} layers"
     right = canvas.shape[1] - _EDGE - _width(total)
     for photo, of, left, limit in zip(photos, features, lefts, (lefts[1] - _GAP, right - _GAP), strict=True):
         text = f"{photo.name}, {_counted(len(of.keypoints), 'keypoint', 'keypoints')}"
@@ -96,7 +96,7 @@ def _write_above(
     _write(canvas, total, right, _BAR - 20, _INK)
 
 
-def _write_below(canvas: ByteArray, followed: Followed) -> None:
+def _write_below(canvas: ByteArray, trace: MatchTrace) -> None:
     """What the colours mean."""
     base = canvas.shape[0] - 20
     x = _write(canvas, "score of a match  0", _EDGE, base, _FAINT)
@@ -104,11 +104,11 @@ def _write_below(canvas: ByteArray, followed: Followed) -> None:
         colour = _between(step / 99, _LOW, _MIDDLE, _HIGH)
         cv2.rectangle(canvas, (x + step, base - 12), (x + step, base - 1), colour, cv2.FILLED)
     x = _write(canvas, "1", x + 110, base, _FAINT) + 30
-    left = [n for n in range(1, followed.stop) if (followed.layers0 == n).any() or (followed.layers1 == n).any()]
+    left = [n for n in range(1, trace.stop) if (trace.layers0 == n).any() or (trace.layers1 == n).any()]
     if left:
         x = _write(canvas, "without a match, left after layer", x, base, _FAINT)
         for n in left:
-            x = _dot(canvas, x, base, _point_colour(n, followed.stop))
+            x = _dot(canvas, x, base, _point_colour(n, trace.stop))
             x = _write(canvas, str(n), x, base, _FAINT)
         x += 20
     x = _dot(canvas, x, base, _KEPT)

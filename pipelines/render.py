@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lgbatch.evaluate import Array, KnownCamera
+from lgbatch.reconstruction.truth import Array, KnownCamera
 from lgbatch.types import ByteArray, FloatArray
 
 _FINE = 3  # Samples per pixel and axis: up to that many texels per pixel, sampling hardly ever skips one.

@@ -7,19 +7,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lgbatch.colmap.database import check_camera_model
+from lgbatch.colmap.import_stores import import_stores
 from lgbatch.config import Settings
-from lgbatch.crawl import Crawl, crawl
-from lgbatch.database import check_camera_model, import_stores
 from lgbatch.errors import InputError
-from lgbatch.export import ensure_models
-from lgbatch.extract import extract
-from lgbatch.lock import locked
-from lgbatch.match import match
-from lgbatch.models import default_folder, stages_kind
-from lgbatch.pairs import make_pairs, write_pairs
-from lgbatch.reconstruct import reconstruct
-from lgbatch.summary import Summary
-from lgbatch.types import Workspace
+from lgbatch.export.models import ensure_models
+from lgbatch.features.extract import extract
+from lgbatch.matching.match import match
+from lgbatch.pairing.candidates import make_pairs
+from lgbatch.pairing.pairs_file import write_pairs
+from lgbatch.photos.crawl import Crawl, crawl
+from lgbatch.pipelines.summary import Summary
+from lgbatch.reconstruction.reconstruct import reconstruct
+from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.registry import default_folder
+from lgbatch.workspace.folder import Workspace
+from lgbatch.workspace.lock import locked
 
 
 def run(
@@ -85,8 +88,7 @@ def _run(
             workspace.database,
             images,
             workspace.sparse,
-            mapper=settings.mapper,
-            threads=settings.threads,
+            settings=settings,
             progress=sys.stderr.isatty(),
         )
     )

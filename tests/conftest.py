@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import synthetic
 
 from lgbatch.config import Settings
-from lgbatch.crawl import crawl
-from lgbatch.decode import decode
-from lgbatch.export import KINDS, ensure_models
-from lgbatch.extract import Extractor
-from lgbatch.models import default_folder
+from lgbatch.export.models import KINDS, ensure_models
+from lgbatch.features.network import Extractor
+from lgbatch.photos.crawl import crawl
+from lgbatch.photos.decode import decode
 from lgbatch.pipelines import scene
+from lgbatch.runtime.registry import default_folder
 from lgbatch.types import Features
+from tests.helpers import synthetic
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,11 @@ import dataclasses
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from lgbatch.config import Settings, preset
+from lgbatch.config import Settings, Stage, meta, preset
 from lgbatch.errors import InputError
 
 PRESETS = sorted(p.name for p in resources.files("lgbatch.configs").iterdir() if p.name.endswith(".toml"))
@@ -113,3 +113,14 @@ def test_a_preset_is_a_name_or_a_file(tmp_path: Path) -> None:
     assert preset("my/own.toml") == Path("my/own.toml")
     with pytest.raises(InputError, match=r"no preset 'quick': give a \.toml file or one of detailed, fast"):
         preset("quick")
+
+
+def test_the_stages_that_read_a_setting_say_what_it_changes() -> None:
+    assert Settings(window=3).affecting("match") == Settings(threads=3).affecting("match")
+    assert Settings(filter_threshold=0.2).affecting("match") != Settings().affecting("match")
+    for stage in get_args(Stage):
+        assert Settings().recorded(stage).items() <= Settings().affecting(stage).items()
+    assert Settings().recorded("extract").keys() == {"extractor", "max_keypoints", "resize"}
+    users = {user for f in dataclasses.fields(Settings) for user in meta(f).users}
+    assert users == {*get_args(Stage), "infer", "doctor", "bench match", "bench extract", "bench run"}
+    assert all(meta(f).users and meta(f).help and meta(f).group for f in dataclasses.fields(Settings))

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from lgbatch.models import FORMAT
-from torture.bad_stores import FEATURES, MATCHES
-from torture.making import (
+from lgbatch.runtime.registry import FORMAT
+from tests.torture.bad_stores import FEATURES, MATCHES
+from tests.torture.making import (
     FIRST,
     MATCH,
     RANDOM,

@@ -6,7 +6,7 @@ import shutil
 import h5py
 import numpy as np
 
-from torture.making import (
+from tests.torture.making import (
     EXTRACT,
     FIRST,
     MATCH,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from torture import figures, scene, standin
-from torture.process import Server
+from tests.torture import figures, scene, standin
+from tests.torture.process import Server
 
 HERE = Path(__file__).parent
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from torture.fuzz_targets import TARGETS
+from tests.torture.fuzz_targets import TARGETS
 
 LONGEST = 5
 """Seconds that an input of some kilobytes may take."""

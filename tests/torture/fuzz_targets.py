@@ -12,12 +12,14 @@ import h5py
 import numpy as np
 
 from lgbatch.config import Settings
-from lgbatch.crawl import crawl
-from lgbatch.decode import decode
 from lgbatch.errors import InputError, ItemError, StoreError
-from lgbatch.evaluate import evaluate, read_strecha
-from lgbatch.pairs import read_pairs, write_pairs
-from lgbatch.store import FeatureStore, MatchStore
+from lgbatch.pairing.pairs_file import read_pairs, write_pairs
+from lgbatch.photos.crawl import crawl
+from lgbatch.photos.decode import decode
+from lgbatch.reconstruction.evaluate import evaluate
+from lgbatch.reconstruction.truth import read_strecha
+from lgbatch.storage.features import FeatureStore
+from lgbatch.storage.matches import MatchStore
 from lgbatch.types import ImageRef, Pair
 
 NAMES = ["a.jpg", "day 1/b.jpg", "c.jpg"]

@@ -18,10 +18,10 @@ import cv2  # noqa: F401
 import onnx  # noqa: F401
 import pycolmap  # noqa: F401
 
-import lgbatch.cli
-import lgbatch.models
+import lgbatch.cli.main
+import lgbatch.kernels.library
 
-lgbatch.models.kernels.missing = lambda: "left out"  # the small networks are in single precision
+lgbatch.kernels.library.unavailable_reason = lambda: "left out"  # the small networks are in single precision
 
 
 def redirected(path: str, number: int) -> None:
@@ -54,7 +54,7 @@ if request["fault"]:
     ctypes.CDLL(None).faults_arm(os.fsencode(root), os.fsencode(log), *numbers)
 status: object = 0
 try:
-    lgbatch.cli.main()
+    lgbatch.cli.main.main()
 except SystemExit as end:
     status = end.code
 except BaseException:

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 from onnx import helper, parser
 
-from lgbatch.models import INTERFACE, PACK, model_path, stage_names
+from lgbatch.runtime.registry import INTERFACE, PACK, model_path, stage_names
 
 BITS = 16
 _HEADER = '<ir_version: 10, opset_import: ["": 20]>'

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from torture import bad_files, figures, scene
-from torture.process import Server
+from tests.torture import bad_files, figures, scene
+from tests.torture.process import Server
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from torture import contents, figures
-from torture.bad_photos import BAD, BAD_NAMES, FINE, GOOD_NAMES, PHOTO, Maker, holds
-from torture.process import Done, Server
+from tests.torture import contents, figures
+from tests.torture.bad_photos import BAD, BAD_NAMES, FINE, GOOD_NAMES, PHOTO, Maker, holds
+from tests.torture.process import Done, Server
 
 GOOD = 4
 """Photos of the fixture `photos`."""

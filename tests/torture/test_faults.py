@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from torture import contents, figures, scene
-from torture.process import Server
+from tests.torture import contents, figures, scene
+from tests.torture.process import Server
 
 # Commits after each item, so that every step of a commit is met.
 COMMITS = """
-import lgbatch.extract, lgbatch.match
-assert lgbatch.extract.COMMIT_SECONDS and lgbatch.match.COMMIT_SECONDS
-lgbatch.extract.COMMIT_SECONDS = lgbatch.match.COMMIT_SECONDS = -1
+import lgbatch.workspace.stage
+assert lgbatch.workspace.stage.COMMIT_SECONDS
+lgbatch.workspace.stage.COMMIT_SECONDS = -1
 """
 COUNT, ONCE, ALWAYS, KILL, TORN, MOVE = range(6)  # as in faults.c
 ERRORS = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from torture import figures
-from torture.fuzz import LONGEST
-from torture.fuzz_targets import TARGETS
+from tests.torture import figures
+from tests.torture.fuzz import LONGEST
+from tests.torture.fuzz_targets import TARGETS
 
 SCRIPT = Path(__file__).parent / "fuzz.py"
 

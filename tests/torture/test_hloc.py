@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from torture import contents, hloc_reader
-from torture.process import Server
+from tests.torture import contents, hloc_reader
+from tests.torture.process import Server
 
 
 @pytest.fixture(scope="module")

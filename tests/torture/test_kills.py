@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from torture import contents, figures, scene, standin
-from torture.process import COMMAND
+from tests.torture import contents, figures, scene, standin
+from tests.torture.process import COMMAND
 
 STAGES = ("start", "extract", "match", "import", "reconstruct")
 # One workspace is killed in these, one after the other, before its run is left to end.
@@ -37,7 +37,7 @@ class Tally:
     finished: int = 0
     wrong: list[str] = field(default_factory=list)
 
-    def in_words(self, what: str) -> str:
+    def format(self, what: str) -> str:
         stages = ", ".join(f"{stage} {self.kills[stage]}" for stage in STAGES)
         return (
             f"{what}: {self.kills.total()} ({stages}), runs finished and compared {self.finished}, items checked "
@@ -202,7 +202,7 @@ def test_killed_at_random_moments_nothing_committed_is_lost(tmp_path: Path) -> N
     scene.render(tmp_path / "photos", 14)
     (tmp_path / "site").mkdir()
     tally = torture(Site(tmp_path / "site", models, tmp_path / "photos"), figures.KILLS, random.Random(figures.SEED))
-    figures.tell(tally.in_words("kills at random moments"))
+    figures.tell(tally.format("kills at random moments"))
     clean(tally, figures.KILLS)
 
 
@@ -216,5 +216,5 @@ def test_killed_with_the_real_models(tmp_path: Path, models: Path) -> None:
     (tmp_path / "site").mkdir()
     options = ("--threads", "1", "--max-keypoints", "512", "--resize", "640")
     tally = torture(Site(tmp_path / "site", models, tmp_path / "photos", options), 5, random.Random(figures.SEED))
-    figures.tell(tally.in_words("kills with the real models"))
+    figures.tell(tally.format("kills with the real models"))
     clean(tally, 5)

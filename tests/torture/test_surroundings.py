@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from torture import contents, figures
-from torture.process import Server
-from torture.test_faults import COMMITS, COUNT, MOVE
+from tests.torture import contents, figures
+from tests.torture.process import Server
+from tests.torture.test_faults import COMMITS, COUNT, MOVE
 
 _CLOCKS = {
     "backwards": "lambda now, n: now - 1e6 * n",

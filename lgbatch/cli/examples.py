@@ -1,0 +1,53 @@
+"""Commands to look at results: infer, demo."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lgbatch.cli.options import Json, Models, OutputFolder, command, new_app
+from lgbatch.cli.stages import RUN, print_summary
+from lgbatch.config import Settings
+from lgbatch.pipelines import demo as demo_pipeline
+from lgbatch.pipelines import infer as infer_pipeline
+
+app = new_app()
+
+
+@command(app, "infer", example="lgbatch infer a.jpg b.jpg -o matches.png")
+def infer(
+    first: Annotated[Path, typer.Argument(help="First photo.")],
+    second: Annotated[Path, typer.Argument(help="Second photo.")],
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Output file, by default matches.png: picture (.png, .jpg), arrays (.npz) or text (.json).",
+        ),
+    ] = None,
+    models: Models = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Match two photos, and draw the matches by score and the other keypoints by the layer that pruned them."""
+    files = output or [Path("matches.png")]
+    found = infer_pipeline.run(first, second, files, models=models, settings=settings)
+    told = {"keypoints": [len(image.keypoints) for image in found.features], "stop": found.trace.stop}
+    told |= {"matches": len(found.trace.matches.indices), "files": [str(file) for file in files]}
+    print(json.dumps(told) if as_json else f"{found.format()}: {', '.join(map(str, files))}")
+    return 0
+
+
+@command(app, *RUN, example="lgbatch demo -o demo/")
+def demo(
+    output: OutputFolder = Path("demo"),
+    models: Models = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Render a small scene with known cameras, reconstruct it, and report the errors of the model."""
+    return print_summary(demo_pipeline.run(output, models=models, settings=settings), as_json)

@@ -1,0 +1,164 @@
+"""Command-line options, generated from the settings: one source for names, types, defaults and help."""
+
+import functools
+import inspect
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import Field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from lgbatch.config import COMMON, MACHINE, RERUNS, Settings, meta, preset, settings_used_by
+from lgbatch.errors import LgbatchError
+from lgbatch.workspace.signals import Interrupted, handled
+
+FAILED = 2
+INTERRUPTED = 130
+OUTPUT = "Output"
+_GROUPS_LAST = (RERUNS, MACHINE, OUTPUT)
+
+ImageFolder = Annotated[Path, typer.Argument(help="Folder of photos, searched with its subfolders.", metavar="PHOTOS")]
+Models = Annotated[
+    Path | None,
+    typer.Option(
+        "--models",
+        help="Folder of the ONNX models. By default lgbatch/ in the user's cache folder.",
+        rich_help_panel=MACHINE,
+    ),
+]
+WorkspaceFolder = Annotated[
+    Path,
+    typer.Option("-w", "--workspace", help="Folder of features.h5, pairs.txt, matches.h5, database.db and sparse/."),
+]
+OutputFolder = Annotated[
+    Path,
+    typer.Option("-o", "--output", "-w", "--workspace", help="Workspace: the folder for all results."),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed", help="Retry photos and pairs that failed; see `lgbatch errors`.", rich_help_panel=RERUNS
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the summary as one JSON object on standard output.", rich_help_panel=OUTPUT),
+]
+
+_CONFIG = Annotated[str | None, typer.Option("--config", help="Preset (fast, detailed) or TOML file of settings.")]
+_DEBUG = Annotated[
+    bool, typer.Option("--debug", help="Print tracebacks, and the log of COLMAP.", rich_help_panel=OUTPUT)
+]
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its options in groups, those that most people need first."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and each group of options."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], COMMON: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            panel = getattr(parameter, "rich_help_panel", None)
+            default = "Arguments" if parameter.param_type_name == "argument" else COMMON
+            if record:
+                groups.setdefault(panel or default, []).append(record)
+        last = [name for name in _GROUPS_LAST if name in groups]
+        for name in [*(name for name in groups if name not in last), *last]:
+            if groups[name]:
+                with formatter.section(name):
+                    formatter.write_dl(groups[name])
+
+
+def new_app(**options: Any) -> typer.Typer:
+    """A group of commands with plain-text help."""
+    return typer.Typer(
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        **options,
+    )
+
+
+def command(app: typer.Typer, *users: str, example: str) -> Callable[[Callable[..., int]], Callable[..., None]]:
+    """Register a function as a command of its own name, with an option for each setting that `users` read.
+
+    `users` are stages and commands as in `config.Meta.users`. The function takes the resulting Settings as `settings`
+    and returns the exit status. An exception ends the command with one line and exit status 2; --debug prints the
+    traceback before that line. The help ends with `example`.
+    """
+    options = settings_used_by(*users)
+
+    def register(function: Callable[..., int]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "settings"]
+        extra = [_parameter(f.name, _annotation(f), f.default) for f in options]
+        extra += [_parameter("config", _CONFIG, None), _parameter("debug", _DEBUG, False)]
+        context = _parameter("context", typer.Context)
+
+        @functools.wraps(function)
+        def wrapper(context: typer.Context, **given: Any) -> None:
+            debug, config = given.pop("debug"), given.pop("config")
+            values = {f.name: given.pop(f.name) for f in options}
+            changes = {name: value for name, value in values.items() if _on_command_line(context, name)}
+            if debug:
+                logging.basicConfig()
+                logging.getLogger("lgbatch").setLevel(logging.DEBUG)
+
+            def call() -> int:
+                loaded = Settings.load(preset(config) if config else None, **changes)
+                return function(**given, settings=loaded)
+
+            raise typer.Exit(_run_reporting_errors(call, debug))
+
+        parameters = [*own, *extra, context]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        app.command(function.__name__, cls=GroupedCommand, epilog=f"Example: {example}")(wrapper)
+        return wrapper
+
+    return register
+
+
+def _on_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _run_reporting_errors(call: Callable[[], int], debug: bool) -> int:
+    """Run a command; report an exception in one line. Returns the exit status."""
+    try:
+        with handled():
+            return call()
+    except BrokenPipeError:
+        return FAILED
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"lgbatch: {_format_error(error)}", file=sys.stderr)
+        if isinstance(error, Interrupted):
+            return error.status
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+
+
+def _format_error(error: BaseException) -> str:
+    if isinstance(error, LgbatchError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; run the same command again to continue"
+    reason = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {reason}; this is a bug in lgbatch, please report the output of --debug"
+
+
+def _annotation(f: "Field[Any]") -> Any:
+    """The option of a setting. Settings checks ranges, and reports a bad value in one line."""
+    option = typer.Option(f"--{f.name.replace('_', '-')}", help=meta(f).help, rich_help_panel=meta(f).group)
+    return Annotated[f.type, option]
+
+
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

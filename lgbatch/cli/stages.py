@@ -1,0 +1,170 @@
+"""`lgbatch run` and its stages: extract, pairs, match, reconstruct."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from lgbatch.cli.options import (
+    ImageFolder,
+    Json,
+    Models,
+    OutputFolder,
+    RetryFailed,
+    WorkspaceFolder,
+    command,
+    new_app,
+)
+from lgbatch.colmap.import_stores import import_stores
+from lgbatch.config import Settings, Stage
+from lgbatch.errors import InputError
+from lgbatch.export.models import ensure_models
+from lgbatch.features.extract import extract as extract_features
+from lgbatch.matching.match import match as match_pairs
+from lgbatch.pairing.candidates import make_pairs
+from lgbatch.pairing.pairs_file import check_pairs, write_pairs
+from lgbatch.photos.crawl import crawl
+from lgbatch.pipelines import sfm
+from lgbatch.pipelines.summary import Summary
+from lgbatch.reconstruction.reconstruct import reconstruct as reconstruct_database
+from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.registry import default_folder
+from lgbatch.storage.features import FeatureStore
+from lgbatch.workspace.folder import Workspace
+from lgbatch.workspace.lock import locked
+
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", help="Folder of the photos. By default the folder at extraction."),
+]
+HERE = Path()
+RUN = get_args(Stage)
+
+app = new_app()
+
+
+@command(app, *RUN, example="lgbatch run photos/ -o out/")
+def run(
+    images: ImageFolder,
+    output: OutputFolder,
+    models: Models = None,
+    retry_failed: RetryFailed = False,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Reconstruct a folder of photos: extract, pair, match, verify and map.
+
+    Finished stages are skipped. Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once.
+    """
+    return print_summary(sfm.run(images, output, models=models, settings=settings, retry_failed=retry_failed), as_json)
+
+
+@command(app, "extract", example="lgbatch extract photos/ -w out")
+def extract(
+    images: ImageFolder,
+    workspace: WorkspaceFolder = HERE,
+    models: Models = None,
+    retry_failed: RetryFailed = False,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Extract local features of every photo into features.h5.
+
+    Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once. Run the same command again to continue.
+    """
+    summary, store, models = Summary(settings), Workspace(workspace).features, models or default_folder()
+    found = crawl(images)  # reports a wrong folder before the models are exported
+    with locked(workspace, make=True):
+        ensure_models(models, settings.extractor, ["extractor"])
+        with summary.timed("extract"):
+            done = extract_features(
+                images, store, models=models, settings=settings, found=found, retry_failed=retry_failed
+            )
+    summary.add_extracted(done)
+    return print_summary(summary, as_json)
+
+
+@command(app, "pairs", example="lgbatch pairs -w out --pairing sequential")
+def pairs(workspace: WorkspaceFolder = HERE, as_json: Json = False, *, settings: Settings) -> int:
+    """Choose the image pairs to match, and list them in pairs.txt."""
+    summary, files = Summary(settings), Workspace(workspace)
+    with locked(workspace), summary.timed("pairs"):
+        with FeatureStore(files.features) as features:
+            chosen = make_pairs(features.names(), settings)
+        write_pairs(files.pairs, chosen)
+    summary.pairs = len(chosen)
+    return print_summary(summary, as_json)
+
+
+@command(app, "match", "import", example="lgbatch match out/pairs.txt -w out")
+def match(
+    pairs_file: Annotated[
+        Path | None, typer.Argument(metavar="PAIRS", help="Pairs file. By default pairs.txt of the workspace.")
+    ] = None,
+    workspace: WorkspaceFolder = HERE,
+    images: Images = None,
+    models: Models = None,
+    retry_failed: RetryFailed = False,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Match the pairs into matches.h5, and update database.db.
+
+    Ctrl-C keeps the batches in flight; a second Ctrl-C exits at once. Run the same command again to continue.
+    """
+    summary, files, models = Summary(settings), Workspace(workspace), models or default_folder()
+    pairs_file = pairs_file or files.pairs
+    with locked(workspace):
+        with FeatureStore(files.features) as features:
+            names = features.names()
+            folder = _image_folder(images, features)
+        check_pairs(pairs_file)  # before the models are exported
+        ensure_models(models, settings.extractor, [stages_kind(settings)])
+        with summary.timed("match"):
+            done = match_pairs(
+                pairs_file, files.features, files.matches, models=models, settings=settings, retry_failed=retry_failed
+            )
+        summary.add_matched(done)
+        with summary.timed("import"):
+            import_stores(files, folder, done.usable(names), settings)
+    return print_summary(summary, as_json)
+
+
+@command(app, "reconstruct", example="lgbatch reconstruct -w out")
+def reconstruct(
+    workspace: WorkspaceFolder = HERE, images: Images = None, as_json: Json = False, *, settings: Settings
+) -> int:
+    """Verify the pairs of database.db, and map the images into sparse/."""
+    summary, files = Summary(settings), Workspace(workspace)
+    with locked(workspace):
+        with FeatureStore(files.features) as features:
+            folder = _image_folder(images, features)
+        done = reconstruct_database(
+            files.database,
+            folder,
+            files.sparse,
+            settings=settings,
+            progress=sys.stderr.isatty(),
+        )
+    summary.add_reconstruction(done)
+    return print_summary(summary, as_json)
+
+
+def _image_folder(images: Path | None, features: FeatureStore) -> Path:
+    folder = images or features.image_folder
+    if folder is None:
+        raise InputError(f"{features.path} does not record the folder of the photos: give it with --images")
+    if not folder.is_dir():
+        raise InputError(f"the folder of the photos, {folder}, does not exist: give their folder with --images")
+    return folder
+
+
+def print_summary(summary: Summary, as_json: bool) -> int:
+    """Print the summary of a run, and return its exit status."""
+    print(json.dumps(summary.as_dict()) if as_json else summary.format())
+    return summary.exit_status

@@ -1,0 +1,75 @@
+"""Commands on the files of a workspace: errors, info, pack."""
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lgbatch.cli.info import gather, in_lines
+from lgbatch.cli.options import Json, WorkspaceFolder, command, new_app
+from lgbatch.cli.stages import HERE
+from lgbatch.config import Settings
+from lgbatch.errors import InputError
+from lgbatch.storage.pack import pack as pack_store
+from lgbatch.workspace.ledger import Ledger
+
+app = new_app()
+
+
+@command(app, example="lgbatch errors -w out")
+def errors(
+    workspace: WorkspaceFolder = HERE,
+    tracebacks: Annotated[bool, typer.Option("--traceback", help="Print the traceback of each.")] = False,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """List the photos and pairs that failed. `--retry-failed` tries them again."""
+    if not workspace.is_dir():
+        raise InputError(f"there is no folder {workspace}: choose the --workspace of a run")
+    entries = Ledger(workspace).entries()
+    if as_json:
+        print(json.dumps({"errors": [asdict(entry) for entry in entries]}))
+        return 0
+    for entry in entries:
+        print(entry.time, entry.failure().format())
+        if tracebacks or logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG):
+            print(entry.traceback)
+    if not entries:
+        print(f"no errors in {workspace}")
+    return 0
+
+
+@command(app, example="lgbatch info out")
+def info(
+    place: Annotated[Path, typer.Argument(metavar="PATH", help="Workspace, store or database.")] = Path(),
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Describe the stores and the database: contents, provenance, disk space."""
+    found = gather(place)
+    print(json.dumps({"files": found}) if as_json else in_lines(found))
+    return 0
+
+
+@command(app, example="lgbatch pack out/features.h5")
+def pack(
+    store: Annotated[Path, typer.Argument(help="A features.h5 or matches.h5.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="New file. By default the store itself.")
+    ] = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Copy a store into a compact HDF5 file without its unused space."""
+    done = pack_store(store, output)
+    if as_json:
+        print(json.dumps({"path": str(done.path), "bytes_before": done.before, "bytes": done.after}))
+    else:
+        print(f"{done.path}: {done.after} bytes; {store} had {done.before}")
+    return 0

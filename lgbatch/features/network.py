@@ -1,0 +1,48 @@
+"""Photos -> features store: decoded in threads ahead of the model, extracted in batches of equal shape."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lgbatch.config import Settings
+from lgbatch.photos.resize import to_original
+from lgbatch.runtime.devices import BATCH
+from lgbatch.runtime.models import Model, open_extractor
+from lgbatch.runtime.registry import MIN_SIDE
+from lgbatch.storage.provenance import Provenance
+from lgbatch.types import Features, Photo
+
+
+class Extractor:
+    """A batch of photos of one shape in, features out, by a network."""
+
+    def __init__(self, models: Path, settings: Settings) -> None:
+        """Open the extractor's model. Raises ModelError as models.open_extractor."""
+        self.model: Model = open_extractor(models, settings)
+        self.batch = BATCH.get(self.model.device, 1)
+        self._max_keypoints = np.array(settings.max_keypoints)
+        self._dim = self.model.session.widths[2] or 0
+        self.provenance: Provenance = {
+            "extractor": settings.extractor,
+            "weights": self.model.weights,
+            "max_keypoints": settings.max_keypoints,
+            "resize": settings.resize,
+        }
+
+    def extract(self, photos: Sequence[Photo]) -> list[Features]:
+        """Features of photos of equal shape, keypoints in pixels of the original images."""
+        shape = photos[0].pixels.shape
+        if min(shape[:2]) < MIN_SIDE:
+            return [_no_features(photo, self._dim) for photo in photos]
+        images = np.stack([photo.pixels for photo in photos]).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+        outputs = self.model.run({"image": images, "max_keypoints": self._max_keypoints})
+        return [
+            Features(to_original(keypoints[:count], shape, photo.size), scores[:count], descriptors[:count], photo.size)
+            for photo, keypoints, scores, descriptors, count in zip(photos, *outputs, strict=True)
+        ]
+
+
+def _no_features(photo: Photo, dim: int) -> Features:
+    empty = np.zeros(0, dtype=np.float32)
+    return Features(empty.reshape(0, 2), empty, empty.reshape(0, dim), photo.size)

@@ -1,0 +1,34 @@
+"""Results computed by threads ahead of the loop that consumes them.
+
+A pool of concurrent.futures with a bounded number of results in flight. It passes a result on in about 10 microseconds
+(Zen 5, 2026-11-25); a pair of 350 matches costs 250 to schedule, read and write.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def prefetch(
+    work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int
+) -> Generator[Result, None, None]:
+    """Yield work(item) in the order of `items`, with at most `depth` results computed or waiting.
+
+    An exception of `work` is raised when its turn comes. Then, or if the caller stops early, items that have not begun
+    are dropped and running ones are waited for: no thread outlives the loop.
+    """
+    pending: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) >= depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,225 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from lgbatch._version import __version__
+from lgbatch.cli import main as cli
+from lgbatch.cli import stages
+from lgbatch.config import Settings, Stage, settings_used_by
+from lgbatch.storage.features import FeatureStore
+from lgbatch.types import Features
+
+RUN = get_args(Stage)
+USERS: dict[str, tuple[str, ...]] = {
+    "run": RUN,
+    "infer": ("infer",),
+    "doctor": ("doctor",),
+    "extract": ("extract",),
+    "pairs": ("pairs",),
+    "match": ("match", "import"),
+    "reconstruct": ("reconstruct",),
+    "demo": RUN,
+    "errors": (),
+    "info": (),
+    "pack": (),
+    "export": (),
+}
+COMMANDS = {command: {f.name for f in settings_used_by(*users)} for command, users in USERS.items()}
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder, without models."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def extracted(tmp_path: Path) -> list[str]:
+    """Features of three photos, and their folder."""
+    names = ["a.jpg", "b.jpg", "my photo.jpg"]
+    empty = np.zeros(0, np.float32)
+    (tmp_path / "photos").mkdir()
+    with FeatureStore(tmp_path / "features.h5", append={"extractor": "disk"}) as store:
+        store.set_image_folder(tmp_path / "photos")
+        for name in names:
+            store.write(name, Features(empty.reshape(0, 2), empty, empty.reshape(0, 128), (8, 8)))
+    return names
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+def module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "lgbatch", *arguments], capture_output=True, text=True)
+
+
+def one_line(*arguments: str) -> str:
+    """The line that a command which could not start leaves on standard error."""
+    status, told, line = call(*arguments)
+    assert (status, told) == (2, "")
+    assert line.startswith("lgbatch: ") and line.endswith("\n") and line.count("\n") == 1, line
+    assert "is a bug" not in line
+    return line
+
+
+def test_every_command_is_there() -> None:
+    status, told, _ = call("--help")
+    assert status == 0
+    assert all(f" {name} " in told for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_each_setting_with_its_default(command: str) -> None:
+    status, told, _ = call(command, "--help")
+    assert status == 0
+    words = re.sub(r"[\s│]+", " ", told)
+    defaults = Settings().as_dict()
+    for name, default in defaults.items():
+        option = f"--{name.replace('_', '-')} "
+        assert (option in words) == (name in COMMANDS[command]) or (command, name) == ("export", "max_keypoints")
+        if name in COMMANDS[command]:
+            assert f"[default: {default}]" in words.partition(option)[2].partition(" --")[0]
+
+
+def test_settings_reach_the_command(extracted: list[str], tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("pairing = 'sequential'\nwindow = 1\n")
+    assert call("pairs")[0] == 0
+    assert len(Path("pairs.txt").read_text().splitlines()) == 3
+    assert call("pairs", "--config", "own.toml")[0] == 0
+    assert Path("pairs.txt").read_text() == "a.jpg b.jpg\nb.jpg\tmy photo.jpg\n"
+    assert call("pairs", "--config", "own.toml", "--window", "2")[0] == 0
+    assert len(Path("pairs.txt").read_text().splitlines()) == 3
+
+
+def test_json_is_one_object_and_nothing_else(extracted: list[str]) -> None:
+    status, told, _ = call("pairs", "--json")
+    assert status == 0
+    summary: dict[str, Any] = json.loads(told)
+    assert summary["pairs"] == 3
+    assert summary["settings"] == Settings().as_dict()
+    assert summary["seconds"].keys() == {"pairs"}
+    assert summary["versions"]["lgbatch"] == __version__
+
+
+@pytest.mark.parametrize("command", [["run", "photos", "-o", "out"], ["extract", "photos"]])
+def test_a_missing_or_empty_photo_folder_shows_before_models_are_made(command: list[str]) -> None:
+    assert "cannot open the photo folder photos" in one_line(*command)
+    Path("photos").mkdir()
+    assert "no photos in photos" in one_line(*command)
+    assert "no photos in photos" in one_line(*command, "--json")
+    assert [path.name for path in Path().iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize("command", ["pairs", "match", "reconstruct"])
+def test_a_missing_store_names_the_way_out(command: str) -> None:
+    line = one_line(command)
+    assert "no features.h5 in" in line and "--workspace" in line
+    assert "no features.h5 in elsewhere" in one_line(command, "--workspace", "elsewhere", "--json")
+    Path("features.h5").write_bytes(b"not HDF5")
+    assert "cannot open features.h5" in one_line(command)
+
+
+def test_missing_pairs_show_before_models_are_made(extracted: list[str]) -> None:
+    assert "cannot read pairs from pairs.txt: No such file or directory; make one with `lgbatch pairs`" in one_line(
+        "match"
+    )
+    assert "cannot read pairs from some.txt" in one_line("match", "some.txt")
+    assert not Path("cache").exists()
+
+
+def test_a_missing_database_says_which_step_makes_it(extracted: list[str]) -> None:
+    line = one_line("reconstruct")
+    assert "database.db" in line and "lgbatch match" in line
+
+
+def test_missing_photos_ask_for_their_folder(extracted: list[str], tmp_path: Path) -> None:
+    (tmp_path / "photos").rmdir()
+    for command in "match", "reconstruct":
+        assert "--images" in one_line(command)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["export", "orb"], ["extractor must be one of ", "disk", "not 'orb'"]),
+        (["extract", "photos", "--max-keypoints", "0"], ["max_keypoints must be in 1..65536"]),
+        (["pairs", "--config", "none"], ["no preset 'none'", "fast"]),
+        (["pairs", "--config", "none.toml"], ["cannot read settings from none.toml"]),
+        (["export", "--config", "own.toml"], ["unknown setting 'windw'; did you mean 'window'?"]),
+    ],
+)
+def test_a_bad_setting_is_told_in_one_line(arguments: list[str], parts: list[str]) -> None:
+    Path("own.toml").write_text("windw = 5\n")
+    line = one_line(*arguments)
+    assert all(part in line for part in parts), line
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["frob"], ["pairs", "--frob"], ["pairs", "--window", "two"], ["pairs", "--pairing", "all"]]
+)
+def test_a_command_line_that_cannot_be_read_has_status_2(arguments: list[str]) -> None:
+    status, told, explained = call(*arguments)
+    assert (status, told) == (2, "")
+    assert "Usage" in explained
+
+
+def test_a_wrong_choice_names_the_right_ones() -> None:
+    status, told, explained = call("extract", "photos", "--extractor", "orb")
+    assert (status, told) == (2, "")
+    assert "'orb' is not one of 'disk', 'aliked-n16'" in explained
+
+
+def test_debug_adds_the_traceback() -> None:
+    done = module("pairs", "--debug")  # which turns the log on, for the whole process
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Traceback (most recent call last)")
+    assert "StoreError: no features.h5" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("lgbatch: no features.h5")
+
+
+def test_what_nobody_foresaw_is_one_line_too(extracted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("by zero\nand more")
+
+    monkeypatch.setattr(stages, "make_pairs", fail)
+    status, told, line = call("pairs")
+    assert (status, told) == (2, "")
+    assert line == (
+        "lgbatch: ZeroDivisionError: by zero; this is a bug in lgbatch, please report the output of --debug\n"
+    )
+
+
+def test_an_interrupted_command_has_its_own_status(extracted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "make_pairs", interrupt)
+    status, told, line = call("pairs")
+    assert (status, told) == (130, "")
+    assert line == "lgbatch: interrupted; run the same command again to continue\n"
+
+
+def test_it_runs_as_a_module() -> None:
+    done = module("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+
+
+def test_nothing_reports_on_the_user_or_is_left_in_their_folders(tmp_path: Path) -> None:
+    folders = {name: str(tmp_path / name) for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR")}
+    for folder in folders.values():
+        Path(folder).mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    command = [sys.executable, "-c", "import lgbatch.runtime.models"]
+    subprocess.run(command, env=environment | folders, check=True)
+    assert [path for folder in folders.values() for path in Path(folder).rglob("*")] == []

@@ -1,0 +1,124 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lgbatch.config import Settings
+from lgbatch.errors import InputError, ModelError, StoreError
+from lgbatch.matching.lightglue import Matcher
+from lgbatch.matching.match import match
+from lgbatch.pairing.pairs_file import write_pairs
+from lgbatch.storage.features import FeatureStore
+from lgbatch.storage.matches import MatchStore
+from lgbatch.types import Features, Pair
+from lgbatch.workspace.folder import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, demo_features: Sequence[Features]) -> Workspace:
+    """Features of five images: three real ones with different counts, one without keypoints, and one far away."""
+    workspace = Workspace(tmp_path)
+    counts = {"a/1.jpg": (0, 300), "b 2.jpg": (1, 250), "c.jpg": (2, 41), "empty.jpg": (3, 0), "z.jpg": (11, 200)}
+    with FeatureStore(workspace.features, append={"test": 1}) as store:
+        for name, (image, count) in counts.items():
+            full, rows = demo_features[image], slice(0, count)
+            store.write(
+                name, Features(full.keypoints[rows], full.scores[rows], full.descriptors[rows], full.image_size)
+            )
+    return workspace
+
+
+@pytest.mark.weights
+def test_every_pair_ends_in_the_store_or_among_the_failures(models: Path, workspace: Workspace) -> None:
+    text = "a/1.jpg\tb 2.jpg\nb 2.jpg\ta/1.jpg\na/1.jpg\tb 2.jpg\nc.jpg c.jpg\nempty.jpg c.jpg\n"
+    text += "c.jpg a/1.jpg\ngone.jpg c.jpg\nz.jpg\tb 2.jpg\n"
+    workspace.pairs.write_text(text)
+
+    done = match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=Settings())
+
+    assert (done.pairs, done.new, done.duplicates, done.reversed, done.self_pairs) == (5, 4, 1, 1, 1)
+    assert [(failure.name, failure.reason) for failure in done.failures] == [
+        ("gone.jpg c.jpg", "no features of gone.jpg")
+    ]
+    with MatchStore(workspace.matches) as store, FeatureStore(workspace.features) as features:
+        names = features.names()
+        assert set(store.pairs(names)) == {
+            Pair("a/1.jpg", "b 2.jpg"),
+            Pair("empty.jpg", "c.jpg"),
+            Pair("c.jpg", "a/1.jpg"),
+            Pair("z.jpg", "b 2.jpg"),
+        }
+        assert len(store.read(Pair("empty.jpg", "c.jpg")).indices) == 0
+        matcher = Matcher(models, Settings())
+        for a, b in store.pairs(names):
+            if "empty.jpg" in (a, b):
+                continue
+            stems = [matcher.encode(features.read(name)) for name in (a, b)]
+            (alone,) = matcher.match([(stems[0], stems[1])], 4096)
+            np.testing.assert_array_equal(store.read(Pair(a, b)).indices, alone.indices)
+        forward, backward = (store.read(Pair(*names)) for names in (("a/1.jpg", "b 2.jpg"), ("b 2.jpg", "a/1.jpg")))
+        assert len(forward.indices) > 100
+        assert {tuple(row) for row in forward.indices} == {tuple(row[::-1]) for row in backward.indices}
+    assert done.matched_pairs >= 2
+    assert done.matches >= len(forward.indices)
+
+
+@pytest.mark.weights
+def test_again_matches_nothing_and_changes_nothing(models: Path, workspace: Workspace) -> None:
+    write_pairs(workspace.pairs, [Pair("a/1.jpg", "c.jpg"), Pair("a/1.jpg", "b 2.jpg")])
+    settings = Settings()
+    first = match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=settings)
+    before = workspace.matches.read_bytes()
+    again = match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=settings)
+    assert (first.new, again.new) == (2, 0)
+    assert (first.matches, first.matched_pairs) == (again.matches, again.matched_pairs)
+    assert workspace.matches.read_bytes() == before
+    with pytest.raises(StoreError, match=r"filter_threshold 0\.1 \(now 0\.5\)"):
+        match(
+            workspace.pairs,
+            workspace.features,
+            workspace.matches,
+            models=models,
+            settings=Settings(filter_threshold=0.5),
+        )
+
+
+@pytest.mark.weights
+def test_no_pairs_are_fine_and_no_pairs_file_is_not(models: Path, workspace: Workspace) -> None:
+    def run() -> int:
+        return match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=Settings()).pairs
+
+    with pytest.raises(InputError):
+        run()
+    workspace.pairs.write_text("")
+    assert run() == 0
+
+
+@pytest.mark.weights
+def test_two_images_with_one_name_in_hlocs_layout_are_refused_by_name(
+    models: Path, tmp_path: Path, demo_features: Sequence[Features]
+) -> None:
+    workspace = Workspace(tmp_path)
+    with FeatureStore(workspace.features, append={}) as store:
+        for name in ("a/b.jpg", "a-b.jpg", "c.jpg"):
+            store.write(name, demo_features[0])
+    write_pairs(workspace.pairs, [Pair("a/b.jpg", "c.jpg"), Pair("a-b.jpg", "c.jpg")])
+    done = match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=Settings())
+    assert done.new == 0
+    assert [failure.name for failure in done.failures] == ["a/b.jpg c.jpg", "a-b.jpg c.jpg"]
+    assert all("rename one" in failure.reason for failure in done.failures)
+
+
+def test_features_of_another_extractor_are_refused(tmp_path: Path) -> None:
+    workspace, one = Workspace(tmp_path), np.ones((1, 2), np.float32)
+    with FeatureStore(workspace.features, append={"extractor": "aliked-n16"}) as store:
+        store.write("a.jpg", Features(one, one[:, 0], one, (8, 6)))
+    write_pairs(workspace.pairs, [Pair("a.jpg", "b.jpg")])
+    with pytest.raises(InputError, match=r"holds aliked-n16 features: match them with --extractor aliked-n16$"):
+        match(workspace.pairs, workspace.features, workspace.matches, models=tmp_path, settings=Settings())
+
+
+def test_without_models_matching_says_how_to_make_them(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="run `lgbatch export disk`"):
+        Matcher(tmp_path, Settings())

@@ -1,0 +1,135 @@
+"""Pairs: which ones there are, and that the file gives back what was written."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lgbatch.errors import InputError
+from lgbatch.pairing.candidates import exhaustive, sequential
+from lgbatch.pairing.pairs_file import PairsFile, read_pairs, write_pairs
+from lgbatch.types import Pair
+
+
+def read(folder: Path, content: bytes) -> PairsFile:
+    path = folder / "pairs.txt"
+    path.write_bytes(content)
+    return read_pairs(path)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 20])
+def test_exhaustive_has_every_pair_once_in_order(n: int) -> None:
+    names = [f"{i:02}.jpg" for i in range(n)]
+    pairs = exhaustive(names)
+    assert len(pairs) == len(set(pairs)) == n * (n - 1) // 2
+    assert all(a < b for a, b in pairs) and pairs == sorted(pairs)
+
+
+def test_sequential_pairs_each_image_with_its_followers() -> None:
+    names = list("abcd")
+    assert sequential(names, 2) == [("a", "b"), ("a", "c"), ("b", "c"), ("b", "d"), ("c", "d")]
+    assert sequential(names, 1) == [("a", "b"), ("b", "c"), ("c", "d")]
+    assert sequential(names, 99) == exhaustive(names)
+    assert sequential([], 5) == sequential(["a"], 5) == []
+
+
+def test_the_file_is_hlocs_and_tab_separated_only_where_a_name_needs_it(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    pairs = [Pair("a.jpg", "b.jpg"), Pair("b.jpg", "s/my photo 1.JPG"), Pair("#1.jpg", "a.jpg")]
+    write_pairs(path, pairs)
+    assert path.read_bytes() == b"a.jpg b.jpg\nb.jpg\ts/my photo 1.JPG\n#1.jpg\ta.jpg\n"
+    assert read_pairs(path) == PairsFile(pairs, 0, 0, 0, [])
+    write_pairs(path, [])
+    assert path.read_bytes() == b""
+    assert [file.name for file in tmp_path.iterdir()] == ["pairs.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    write_pairs(path, [Pair("a", "b")])
+    with pytest.raises(InputError, match=r"cannot pair 'tab.t': the name holds a control character"):
+        write_pairs(path, [Pair("c", "tab\t")])
+    assert path.read_bytes() == b"a b\n"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"cannot write pairs to .*folder"):
+        write_pairs(tmp_path / "folder", [Pair("a", "b")])
+    with pytest.raises(InputError, match=r"cannot write pairs to .*missing"):
+        write_pairs(tmp_path / "missing" / "pairs.txt", [Pair("a", "b")])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "pairs.txt"]
+
+
+def test_repeated_reversed_and_self_pairs_are_dropped_and_counted(tmp_path: Path) -> None:
+    found = read(tmp_path, b"b a\na c\nb a\na b\na b\nc c\na\tc\n")
+    assert found == PairsFile([Pair("b", "a"), Pair("a", "c")], 2, 2, 1, [])
+
+
+def test_lines_that_cannot_be_read_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    found = read(tmp_path, b"a b\none\nmy photo 1.jpg b.jpg\na\tb\tc\n\xff b\na\t\na\0 b\nc d")
+    assert found.pairs == [("a", "b"), ("c", "d")]
+    assert [(f.stage, f.name) for f in found.failures] == [("pairs", f"pairs.txt line {n}") for n in range(2, 8)]
+    assert [f.reason for f in found.failures] == [
+        "1 words instead of 2 names; names with spaces need a tab between them",
+        "4 words instead of 2 names; names with spaces need a tab between them",
+        "3 names with tabs between instead of 2",
+        "not valid UTF-8",
+        "the name is empty",
+        "the name holds a control character: rename the file",
+    ]
+
+
+def test_byte_order_mark_windows_lines_blanks_and_comments(tmp_path: Path) -> None:
+    found = read(tmp_path, "\ufeffa  b \r\n\r\n \t \r\n# a note\r\n#x y\r\nmy a\tmy b\r\n  # note\r\nc d".encode())
+    assert found == PairsFile([Pair("a", "b"), Pair("my a", "my b"), Pair("c", "d")], 0, 0, 0, [])
+
+
+def test_an_empty_file_is_no_pairs(tmp_path: Path) -> None:
+    assert read(tmp_path, b"") == PairsFile([], 0, 0, 0, [])
+
+
+def test_each_name_is_kept_once_in_memory(tmp_path: Path) -> None:
+    pairs = read(tmp_path, b"one.jpg two.jpg\ntwo.jpg three.jpg\nthree.jpg one.jpg\n").pairs
+    assert pairs[0].b is pairs[1].a and pairs[1].b is pairs[2].a and pairs[2].b is pairs[0].a
+
+
+@pytest.mark.parametrize(("target", "message"), [("missing.txt", "lgbatch pairs"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_opened_is_one_line(tmp_path: Path, target: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_pairs(tmp_path / target)
+    assert "\n" not in str(caught.value)
+
+
+names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
+
+
+@given(st.lists(names, max_size=8, unique=True))
+def test_what_was_written_is_read_back(stems: list[str]) -> None:
+    pairs = exhaustive(stems)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pairs.txt"
+        write_pairs(path, pairs)
+        assert read_pairs(path) == PairsFile(pairs, 0, 0, 0, [])
+
+
+@given(st.one_of(st.binary(), st.text("ab#\t \r\n\ufeff\u3000\x85").map(str.encode)))
+def test_no_bytes_end_the_run_and_no_line_is_lost(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = read(Path(folder), content)
+        write_pairs(Path(folder) / "again.txt", found.pairs)
+        assert read_pairs(Path(folder) / "again.txt").pairs == found.pairs
+    counted = len(found.pairs) + found.duplicates + found.reversed + found.self_pairs + len(found.failures)
+    assert counted <= content.count(b"\n") + 1
+    assert len({frozenset(pair) for pair in found.pairs}) == len(found.pairs)
+
+
+def test_a_disk_that_fails_in_everything_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(InputError, match=r"cannot write pairs to .*pairs\.txt: Input/output error"):
+        write_pairs(tmp_path / "pairs.txt", [Pair("a", "b")])

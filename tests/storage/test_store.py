@@ -1,0 +1,295 @@
+import json
+import random
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from lgbatch.errors import ItemError, StoreError
+from lgbatch.storage.features import FeatureStore
+from lgbatch.storage.matches import MatchStore
+from lgbatch.types import Features, Matches, Pair
+
+HERE = Path(__file__).parents[2]
+MADE = {"extractor": "disk", "max_keypoints": 2048}
+NAMES = ["a.jpg", "my photo 1.JPG", "room 2/sub/über 写真.png", ".hidden/..b.jpg", "a-b.jpg"]
+
+
+def features(i: int) -> Features:
+    """Features that only the number i has; 0 have no keypoints."""
+    rng, count = np.random.default_rng(i), i * 37 % 100
+    descriptors = rng.standard_normal((count, 128), dtype=np.float32).astype(np.float16).astype(np.float32)
+    keypoints = rng.random((count, 2), dtype=np.float32) * 4000
+    return Features(keypoints, rng.random(count, dtype=np.float32), descriptors, (4000, 3000 + i))
+
+
+def matches(i: int) -> tuple[Matches, int]:
+    """Matches that only the number i has, and the number of keypoints of the first image."""
+    rng, count = np.random.default_rng(i), 1 + i * 37 % 100
+    first = np.flatnonzero(rng.random(count) < 0.5)
+    indices = np.stack([first, rng.permutation(70_000)[: len(first)]], axis=1).astype(np.int32)
+    return Matches(indices, rng.random(len(first), dtype=np.float32)), count
+
+
+def assert_equal(found: Features | Matches, expected: Features | Matches) -> None:
+    assert type(found) is type(expected)
+    for name, value in vars(expected).items():
+        assert np.asarray(getattr(found, name)).dtype == np.asarray(value).dtype
+        np.testing.assert_array_equal(getattr(found, name), value)
+
+
+def one_line(error: pytest.ExceptionInfo[StoreError], *parts: str) -> None:
+    text = str(error.value)
+    assert "\n" not in text
+    assert all(part in text for part in parts), text
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.h5"
+
+
+def test_features_come_back_as_they_were(path: Path) -> None:
+    with FeatureStore(path, append=MADE) as store:
+        for i, name in enumerate(NAMES):
+            store.write(name, features(i))
+        assert_equal(store.read(NAMES[1]), features(1))  # before the commit too
+    with FeatureStore(path) as store:
+        assert [entry["by"] for entry in store.made.values()] == [MADE]
+        assert store.points == sum(len(features(i).keypoints) for i in range(len(NAMES)))
+        assert store.names() == sorted(NAMES)
+        for i, name in enumerate(NAMES):
+            assert_equal(store.read(name), features(i))
+            assert store.count(name) == len(features(i).keypoints)
+            assert store.image_size(name) == (4000, 3000 + i)
+            np.testing.assert_array_equal(store.keypoints(name), features(i).keypoints)
+        with pytest.raises(KeyError):
+            store.count("b.jpg")
+        with pytest.raises(ItemError, match=r"no features of b\.jpg"):
+            store.read("b.jpg")
+
+
+def test_matches_come_back_in_either_order(path: Path) -> None:
+    pairs = [Pair(a, b) for a in NAMES for b in NAMES if a < b]
+    with MatchStore(path, append=MADE) as store:
+        for i, pair in enumerate(pairs):
+            store.write(pair, *matches(i))
+    with MatchStore(path) as store:
+        assert sorted(store.pairs(NAMES)) == sorted(pairs)
+        for i, pair in enumerate(pairs):
+            expected = matches(i)[0]
+            assert_equal(store.read(pair), expected)
+            swapped = store.read(Pair(pair.b, pair.a))
+            order = np.argsort(expected.indices[:, 1])
+            assert_equal(swapped, Matches(expected.indices[order][:, ::-1], expected.scores[order]))
+            assert pair in store and Pair(pair.b, pair.a) in store
+            np.testing.assert_array_equal(store.indices(pair), expected.indices)
+        assert Pair("a.jpg", "b.jpg") not in store
+        with pytest.raises(KeyError):
+            store.read(Pair("a.jpg", "b.jpg"))
+        assert store.pairs(NAMES[:2]) == [Pair(*NAMES[:2])]
+
+
+def test_a_pair_without_matches_is_there(path: Path) -> None:
+    with MatchStore(path, append=MADE) as store:
+        for name, count in ("b", 7), ("c", 0):
+            store.write(Pair("a", name), Matches(np.zeros((0, 2), np.int32), np.zeros(0, np.float32)), count)
+            assert Pair("a", name) in store
+            assert store.read(Pair("a", name)).indices.shape == (0, 2)
+
+
+def test_pairs_of_any_length_come_back(path: Path) -> None:
+    """More lengths than molds are kept for, in turns, and those that are too long for one."""
+    counts = [*range(90), 89, 0, 45, *range(90), 14_999, 15_001, 40_000, 15_000, 3]
+    given = []
+    for i, count in enumerate(counts):
+        rng = np.random.default_rng(i)
+        first = np.flatnonzero(rng.random(count) < 0.5)
+        indices = np.stack([first, rng.permutation(70_000)[: len(first)]], axis=1).astype(np.int32)
+        given.append(Matches(indices, rng.random(len(first), dtype=np.float32)))
+    half = len(counts) // 2
+    for part in slice(half), slice(half, None):
+        with MatchStore(path, append=MADE) as store:
+            for i, count in list(enumerate(counts))[part]:
+                store.write(Pair(f"é{i % 7}", f"x{i}"), given[i], count, (i, 2**64 - 1))
+                assert_equal(store.read(Pair(f"é{i % 7}", f"x{i}")), given[i])
+    with MatchStore(path) as store, h5py.File(path, "r") as file:
+        for i, count in enumerate(counts):
+            pair = Pair(f"é{i % 7}", f"x{i}")
+            assert_equal(store.read(pair), given[i])
+            assert store.record(pair) == (store_made(store), (i, 2**64 - 1), len(given[i].indices))
+            assert file[f"é{i % 7}/x{i}/matches0"].shape == (count,)
+
+
+def store_made(store: MatchStore) -> int:
+    """The one fingerprint in a store."""
+    (made,) = store.made
+    return made
+
+
+def test_a_file_of_an_earlier_version_is_read_and_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose pairs were made one call at a time, with arrays apart from what HDF5 says of them."""
+    with monkeypatch.context() as patch:
+        patch.setattr(MatchStore, "small", False)
+        with MatchStore(path, append=MADE) as store:
+            for i in range(5):
+                store.write(Pair("a", str(i)), *matches(i))
+    with MatchStore(path, append=MADE) as store:
+        for i in range(5, 9):
+            store.write(Pair("a", str(i)), *matches(i))
+        store.remove(Pair("a", "3"))
+    with MatchStore(path) as store, h5py.File(path, "r") as file:
+        for i in (0, 1, 2, 4, 5, 6, 7, 8):
+            assert_equal(store.read(Pair("a", str(i))), matches(i)[0])
+            layout = file[f"a/{i}/matches0"].id.get_create_plist().get_layout()
+            assert layout == (h5py.h5d.CONTIGUOUS if i < 5 else h5py.h5d.COMPACT)
+
+
+def test_plain_h5py_finds_the_layout_of_hloc(path: Path, tmp_path: Path) -> None:
+    with FeatureStore(path, append=MADE) as store:
+        for i, name in enumerate(NAMES):
+            store.write(name, features(i))
+    listed = set()
+
+    def visit(_: str, node: h5py.HLObject) -> None:
+        if isinstance(node, h5py.Dataset):
+            listed.add(node.parent.name.strip("/"))
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+        assert listed == set(NAMES)
+        group = file[NAMES[2]]
+        shapes = {name: (data.shape, data.dtype) for name, data in group.items()}
+        assert shapes == {
+            "keypoints": ((74, 2), np.float32),
+            "scores": ((74,), np.float32),
+            "descriptors": ((128, 74), np.float16),
+            "image_size": ((2,), np.int64),
+        }
+        assert group["keypoints"].attrs["uncertainty"] == 1.0
+        np.testing.assert_array_equal(group["descriptors"][()].T, features(2).descriptors)
+        assert group["image_size"][()].tolist() == [4000, 3002]
+        (made,) = json.loads(file.attrs["lgbatch"])["made"].items()
+        assert made == (f"{group.attrs['lgbatch'][0]:016x}", {"by": MADE, "items": 5, "points": 170})
+    with MatchStore(tmp_path / "matches.h5", append=MADE) as written:
+        written.write(Pair("x/a b.jpg", "y/z/c.jpg"), *matches(3))
+    with h5py.File(tmp_path / "matches.h5", "r") as file:
+        group = file["x-a b.jpg/y-z-c.jpg"]
+        matches0, scores = group["matches0"][()], group["matching_scores0"][()]
+        assert (matches0.dtype, scores.dtype, len(matches0)) == (np.int32, np.float32, 12)
+        expected = matches(3)[0]
+        np.testing.assert_array_equal(np.flatnonzero(matches0 != -1), expected.indices[:, 0])
+        np.testing.assert_array_equal(matches0[matches0 != -1], expected.indices[:, 1])
+        np.testing.assert_array_equal(scores[matches0 != -1], expected.scores)
+
+
+def test_files_of_hloc_are_read(path: Path, tmp_path: Path) -> None:
+    expected = features(2)
+    with h5py.File(path, "w", libver="latest") as file:
+        group = file.create_group("mapping/a.jpg")
+        group.create_dataset("keypoints", data=np.floor(expected.keypoints).astype(np.float16))
+        group.create_dataset("keypoint_scores", data=expected.scores.astype(np.float16))
+        group.create_dataset("descriptors", data=expected.descriptors.T.astype(np.float16))
+        group.create_dataset("image_size", data=np.array([4000, 3002]))
+        group["keypoints"].attrs["uncertainty"] = 2.0
+    with FeatureStore(path) as store:
+        assert store.made == {} and store.image_folder is None
+        assert store.names() == ["mapping/a.jpg"]
+        found = store.read("mapping/a.jpg")
+        assert found.keypoints.dtype == found.scores.dtype == found.descriptors.dtype == np.float32
+        assert found.descriptors.flags.c_contiguous
+        np.testing.assert_array_equal(found.keypoints, np.floor(expected.keypoints).astype(np.float16))
+        np.testing.assert_array_equal(found.scores, expected.scores.astype(np.float16))
+        np.testing.assert_array_equal(found.descriptors, expected.descriptors)
+        assert found.image_size == (4000, 3002)
+    with h5py.File(tmp_path / "matches.h5", "w", libver="latest") as file:
+        group = file.create_group("b.jpg/mapping-a.jpg")
+        group.create_dataset("matches0", data=np.array([-1, 5, -1, 2], np.int16))
+        group.create_dataset("matching_scores0", data=np.array([0, 0.5, 0, 0.25], np.float16))
+    with MatchStore(tmp_path / "matches.h5") as stored:
+        pair = Pair("mapping/a.jpg", "b.jpg")
+        assert stored.pairs([*pair]) == [Pair(pair.b, pair.a)]
+        assert_equal(
+            stored.read(pair), Matches(np.array([[2, 3], [5, 1]], np.int32), np.array([0.25, 0.5], np.float32))
+        )
+
+
+def test_features_that_do_not_fit_together_are_one_bad_item(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        for name, (keypoints, columns, scores) in {"short": (5, 2, 4), "wide": (5, 3, 5), "none": (5, 2, None)}.items():
+            file[f"{name}/keypoints"] = np.zeros((keypoints, columns), np.float32)
+            file[f"{name}/descriptors"] = np.zeros((128, keypoints), np.float32)
+            file[f"{name}/image_size"] = np.array([10, 10])
+            if scores is not None:
+                file[f"{name}/scores"] = np.zeros(scores, np.float32)
+    with FeatureStore(path) as store:
+        assert store.names() == ["none", "short", "wide"]
+        for name in store.names():
+            with pytest.raises(ItemError, match=f"features of {name}"):
+                store.read(name)
+
+
+def test_the_image_folder_is_remembered(path: Path, tmp_path: Path) -> None:
+    for folder in tmp_path / "ä b", tmp_path / "c", tmp_path / "c":
+        with FeatureStore(path, append=MADE) as store:
+            store.set_image_folder(folder)
+        with FeatureStore(path) as store:
+            assert store.image_folder == folder
+
+
+def test_a_file_of_others_is_not_appended_to(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["a/keypoints"] = np.zeros((5, 2))
+    before = path.read_bytes()
+    with pytest.raises(StoreError) as error:
+        FeatureStore(path, append=MADE)
+    one_line(error, str(path), "not made by lgbatch", "--workspace")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("append", [None, MADE])
+@pytest.mark.parametrize("content", [b"", b"no HDF5 \n at all", "random", "cut", "folder"])
+def test_what_is_no_store_is_told_in_one_line(path: Path, content: bytes | str, append: dict[str, object]) -> None:
+    if content == "folder":
+        path.mkdir()
+    elif content == "cut":
+        with FeatureStore(path, append=MADE) as store:
+            store.write("a", features(1))
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        path.write_bytes(random.Random(0).randbytes(5000) if isinstance(content, str) else content)
+    with pytest.raises(StoreError) as error:
+        FeatureStore(path, append=append)
+    one_line(error, "store.h5")
+
+
+def test_damage_inside_is_told_in_one_line(path: Path) -> None:
+    with FeatureStore(path, append=MADE) as store:
+        for i in range(20):
+            store.write(f"{i}.jpg", features(i))
+    whole = path.read_bytes()
+    for part in b"10.jpg", b'{"':  # a name, which has a checksum, and what made the file
+        assert part in whole
+        path.write_bytes(whole.replace(part, part[::-1]))
+        with pytest.raises(StoreError) as error, FeatureStore(path, append=MADE) as store:
+            store.names()
+        one_line(error, str(path), "is damaged", "move it away")
+
+
+def test_missing_files_and_folders_say_what_to_do(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as error:
+        FeatureStore(path)
+    one_line(error, "no store.h5 in", "run the step before")
+    with pytest.raises(StoreError) as error:
+        FeatureStore(tmp_path / "none" / "store.h5", append=MADE)
+    one_line(error, "store.h5", "No such file")
+
+
+def test_an_item_is_written_once(path: Path) -> None:
+    with FeatureStore(path, append=MADE) as store:
+        store.write("a.jpg", features(1))
+        with pytest.raises(StoreError) as error:
+            store.write("a.jpg", features(2))
+        one_line(error, "a.jpg", str(path))
+        assert_equal(store.read("a.jpg"), features(1))
