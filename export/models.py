@@ -1,9 +1,8 @@
-"""From pretrained weights to checked ONNX models. Only `lgbatch export`, and a first run, come here.
+"""Entry points of the export: find the weights, write the ONNX models, compare them with the PyTorch reference.
 
-Importing this package does not import torch; exporting needs `pip install 'lgbatch[export]'`.
+Importing this module does not import torch; the functions that export do.
 """
 
-import importlib
 import importlib.util
 import json
 import sys
@@ -15,33 +14,24 @@ from typing import TYPE_CHECKING, Literal
 
 from lgbatch._version import __version__
 from lgbatch.errors import ModelError
-from lgbatch.export.weights.catalog import WEIGHTS
+from lgbatch.export.extractors import EXTRACTORS, exported_kinds, role
+from lgbatch.export.weights.catalog import WEIGHTS, Weights
 from lgbatch.export.weights.find import find_weights
 from lgbatch.export.weights.state import load_state
 from lgbatch.runtime.registry import FP32_ONLY, Kind, family, model_path, precision_of
 
 if TYPE_CHECKING:
+    from lgbatch.export.build import Content
+    from lgbatch.export.portable import PortableOptions
     from lgbatch.export.reference import State
 
-EXTRACTORS = {
-    "disk": {"extractor": "disk-depth-save.pth", "matcher": "disk_lightglue.pth"},
-    "aliked-n16": {"extractor": "aliked-n16.pth", "matcher": "aliked_lightglue.pth"},
-    "aliked-n16rot": {"extractor": "aliked-n16rot.pth", "matcher": "aliked_lightglue.pth"},
-    "aliked-n32": {"extractor": "aliked-n32.pth", "matcher": "aliked_lightglue.pth"},
-    "aliked-t16": {"extractor": "aliked-t16.pth"},
-    "superpoint": {"extractor": "superpoint_v1.pth", "matcher": "superpoint_lightglue.pth"},
-    "xfeat": {"extractor": "xfeat.pt", "matcher": "xfeat-lighterglue.pt"},
-    "sift": {"matcher": "sift_lightglue.pth"},
-}
-"""The weights of each extractor and of its LightGlue, which nobody has published for aliked-t16. SIFT is no network:
-it needs no model to be extracted. The module here, and the reference, have the name of the family."""
-KINDS: tuple[Kind, ...] = ("extractor", "stages", "stages-fp16", "stages-int8", "matcher")
-"""The single-graph matcher is for other programs."""
 PACKAGES = ("torch", "onnx", "onnxscript")
+"""Packages that the export imports."""
+Log = Callable[[str], None]
 
 
 def print_to_stderr(line: str) -> None:
-    """Tell the user, without touching standard output."""
+    """Print a line to standard error: standard output carries results."""
     print(line, file=sys.stderr)
 
 
@@ -51,30 +41,32 @@ class ExportedModel:
 
     path: Path
     parity: dict[str, float]
-    """How close it is to the PyTorch reference."""
+    """Differences from the PyTorch reference, by name: see lgbatch.export.parity."""
 
 
-def ensure_models(
-    folder: Path, extractor: str, kinds: Sequence[Kind], say: Callable[[str], None] = print_to_stderr
-) -> None:
-    """Export an extractor's models when one of `kinds` is missing. Raises ModelError when it cannot be done here."""
+def ensure_models(folder: Path, extractor: str, kinds: Sequence[Kind], log: Log = print_to_stderr) -> None:
+    """Export an extractor's models if any of `kinds` is missing in `folder`.
+
+    Kinds that do not exist for the extractor are ignored. Raises ModelError if matching is requested and no LightGlue
+    is published for the extractor, if packages for the export are missing, and as `export`.
+    """
     if "matcher" not in EXTRACTORS[extractor] and not set(kinds) <= {"extractor"}:
         raise ModelError(
-            f"no LightGlue has been published for {extractor}: `lgbatch extract` can use it, but to match or "
-            "reconstruct, choose another --extractor"
+            f"no LightGlue has been published for {extractor}: use it with `lgbatch extract` only, or choose another "
+            "--extractor to match or reconstruct"
         )
-    kinds = [kind for kind in kinds if kind in _kinds(extractor)]
-    missing = [path for kind in kinds if not (path := model_path(folder, extractor, kind)).exists()]
+    paths = [model_path(folder, extractor, kind) for kind in kinds if kind in exported_kinds(extractor)]
+    missing = [path for path in paths if not path.exists()]
     if not missing:
         return
-    if any(importlib.util.find_spec(package) is None for package in PACKAGES):
+    if _missing_package():
         names = " and ".join(path.name for path in missing)
         raise ModelError(
             f"no {extractor} models yet: run `pip install 'lgbatch[export]'` and `lgbatch export {extractor}`, once "
             f"per machine, or copy {names} from a machine that has them into {folder}"
         )
-    say(f"Making the {extractor} models, once per machine, in {folder}")
-    export(folder, extractor, again=False, say=say)
+    log(f"Exporting the {extractor} models to {folder}, once per machine")
+    export(folder, extractor, overwrite=False, log=log)
 
 
 def export(
@@ -82,22 +74,76 @@ def export(
     extractor: str,
     *,
     weights: Path | None = None,
-    again: bool = True,
-    say: Callable[[str], None] = print_to_stderr,
+    overwrite: bool = True,
+    log: Log = print_to_stderr,
 ) -> list[ExportedModel]:
-    """Write the ONNX models of an extractor and of its LightGlue into `folder`, each compared with the reference.
+    """Write the ONNX models of an extractor and of its LightGlue to `folder`, and compare each with the reference.
 
-    weights: a folder of weights files to use instead of the cached or fetched ones. again: also those that are there;
-    a family shares one LightGlue.
-    Raises ModelError: weights not to be had or wrong, torch missing, or a model that differs from the reference.
+    weights: a file or folder to read the weights from, instead of the cache and the download. overwrite: whether to
+    replace existing models; extractors of one family share their LightGlue models.
+    Raises ModelError if the weights are missing or wrong, a package is missing, `folder` cannot be written, or a model
+    differs from the reference by more than rounding.
     """
     _check_packages()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"cannot write models to {folder} ({error.strerror}): choose another with --models") from None
-    wanted = [kind for kind in _kinds(extractor) if again or not model_path(folder, extractor, kind).exists()]
-    return [_export_one(folder, extractor, kind, weights, say) for kind in wanted]
+    kinds = [k for k in exported_kinds(extractor) if overwrite or not model_path(folder, extractor, k).exists()]
+    return [_export_kind(folder, extractor, kind, weights, log) for kind in kinds]
+
+
+def _export_kind(folder: Path, extractor: str, kind: Kind, weights: Path | None, log: Log) -> ExportedModel:
+    file = WEIGHTS[EXTRACTORS[extractor][role(kind)]]
+    owner = _owner(extractor, kind)
+    log(f"{owner} {kind}: exporting {file.name} ({file.license})")  # show the licence before the download
+    state = load_state(find_weights(file, path=weights, cache=folder / "weights"))
+    try:
+        exported = write(folder, extractor, kind, state, {"weights": file.name, "weights_sha256": file.sha256})
+    except KeyError as error:
+        raise ModelError(f"{file.name} has no entry {error}: it does not hold the weights of {extractor}") from None
+    figures = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in exported.parity.items())
+    log(f"{owner} {kind}: {exported.path}; against PyTorch: {figures}")
+    return exported
+
+
+def write(folder: Path, extractor: str, kind: Kind, state: "State", source: Mapping[str, str]) -> ExportedModel:
+    """Export one model from a state dict, compare it with the reference, and move it into `folder`.
+
+    source: "weights" (file name) and "weights_sha256", for the metadata. A folder of stages replaces the old one.
+    Raises ModelError if the model differs from the reference, KeyError if the state dict belongs to another network.
+    """
+    from lgbatch.export.build import build, compare
+
+    metadata = {
+        "lgbatch.version": __version__,
+        "lgbatch.extractor": _owner(extractor, kind),
+        **{f"lgbatch.{key}": value for key, value in source.items()},
+        "lgbatch.settings": json.dumps({"precision": precision_of(kind)}),
+    }
+    path = model_path(folder, extractor, kind)
+    files = build(extractor, kind, state)
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as drafts:
+        draft = Path(drafts) / path.name
+        _save_files(draft, files, metadata)
+        parity = compare(extractor, kind, draft, state)
+        _save_files(draft, files, metadata, {"lgbatch.parity": json.dumps(parity)})
+        if path.is_dir():
+            path.replace(Path(drafts) / "old")
+        draft.replace(path)
+    return ExportedModel(path, parity)
+
+
+def _save_files(
+    path: Path,
+    files: "Mapping[str, tuple[str, Content]]",
+    metadata: Mapping[str, str],
+    parity: Mapping[str, str] | None = None,
+) -> None:
+    from lgbatch.export.build import save
+
+    for name, (graph, content) in files.items():
+        save(content, path / name, {**metadata, "lgbatch.kind": graph, **(parity or {})})
 
 
 def export_portable(
@@ -112,109 +158,93 @@ def export_portable(
     opset: int | None = None,
     weights: Path | None = None,
     models: Path,
-    say: Callable[[str], None] = print_to_stderr,
+    log: Log = print_to_stderr,
 ) -> list[Path]:
-    """Write models for other programs into the folder `output`: see export.others.Form for what they may be like.
+    """Write models for other programs to the folder `output`. Returns their paths.
 
-    `models` is where weights are kept. Raises ModelError as `export`, and where there is no such model.
+    The options are those of portable.PortableOptions. weights: as for `export`. models: the model folder, whose
+    subfolder `weights` caches the weights. These models are not compared with the reference.
+    Raises ModelError as `export`, and if the extractor has no model with these options.
     """
     _check_packages()
-    files = EXTRACTORS[extractor]
-    if "matcher" not in files and end2end:
-        raise ModelError(f"no LightGlue has been published for {extractor}: export it without --end2end")
-    if "extractor" not in files and end2end:
-        raise ModelError(f"{extractor} is no network: export its LightGlue without --end2end")
-    if precision == "int8" and ("matcher" not in files or family(extractor) in FP32_ONLY):
-        raise ModelError(f"there is no int8 of {extractor}: 8-bit weights are for LightGlue's layers of 256 numbers")
-    from lgbatch.export.onnx_graph import save
-    from lgbatch.export.portable import Form, build
+    _check_portable(extractor, end2end, precision)
+    from lgbatch.export.portable import PortableOptions
 
-    states = {}
-    for role in ("extractor", "matcher"):
-        if role in files:
-            file = WEIGHTS[files[role]]
-            states[role] = load_state(find_weights(file, path=weights, cache=models / "weights"))
-            say(f"{extractor} {role}: {file.name} ({file.license})")
-    form = Form(end2end=end2end, precision=precision, size=size, batch=batch, max_keypoints=max_keypoints, opset=opset)
+    options = PortableOptions(
+        end2end=end2end, precision=precision, size=size, batch=batch, max_keypoints=max_keypoints, opset=opset
+    )
     settings = {"precision": precision, "size": size, "batch": batch, "max_keypoints": max_keypoints, "opset": opset}
-    written = []
+    files = {name: WEIGHTS[file] for name, file in EXTRACTORS[extractor].items()}
+    states = {}
+    for name, file in files.items():
+        states[name] = load_state(find_weights(file, path=weights, cache=models / "weights"))
+        log(f"{extractor} {name}: {file.name} ({file.license})")
     try:
-        for name, kind, model in build(extractor, form, states.get("extractor"), states.get("matcher")):
-            roles = ["extractor", "matcher"] if end2end else ["extractor" if kind == "extractor" else "matcher"]
-            used = [WEIGHTS[files[role]] for role in roles]
-            metadata = {
-                "lgbatch.version": __version__,
-                "lgbatch.kind": kind,
-                "lgbatch.extractor": extractor if kind in ("extractor", "end2end") else family(extractor),
-                "lgbatch.weights": ", ".join(file.name for file in used),
-                "lgbatch.weights_sha256": ", ".join(file.sha256 for file in used),
-                "lgbatch.license": "; ".join(file.license for file in used),
-                "lgbatch.settings": json.dumps(settings),
-            }
-            path = output / f"{name}.onnx"
-            draft = path.with_name(f".{path.name}.partial")
-            save(model, draft, metadata)
-            draft.replace(path)
-            written.append(path)
+        paths = _write_portable(output, extractor, options, states, files, json.dumps(settings))
     except KeyError as error:
-        raise ModelError(f"the weights have no entry {error}: they are not those of {extractor}") from None
+        raise ModelError(f"the weights have no entry {error}: they are not the weights of {extractor}") from None
     except OSError as error:
         raise ModelError(f"cannot write models to {output} ({error.strerror}): choose another with --output") from None
-    for path in written:
-        say(str(path))
+    for path in paths:
+        log(str(path))
+    return paths
+
+
+def _check_portable(extractor: str, end2end: bool, precision: str) -> None:
+    roles = EXTRACTORS[extractor]
+    if "matcher" not in roles and end2end:
+        raise ModelError(f"no LightGlue has been published for {extractor}: export it without --end2end")
+    if "extractor" not in roles and end2end:
+        raise ModelError(f"{extractor} is not a network: export its LightGlue without --end2end")
+    if precision == "int8" and ("matcher" not in roles or family(extractor) in FP32_ONLY):
+        raise ModelError(
+            f"int8 is not available for {extractor}: it needs a LightGlue of embedding dimension 256; export without "
+            "--int8"
+        )
+
+
+def _write_portable(
+    output: Path,
+    extractor: str,
+    options: "PortableOptions",
+    states: Mapping[str, "State"],
+    files: Mapping[str, Weights],
+    settings: str,
+) -> list[Path]:
+    """Build and write the models; files and states are by role, settings is the JSON for the metadata."""
+    from lgbatch.export.onnx_graph import save
+    from lgbatch.export.portable import build
+
+    written = []
+    for name, kind, model in build(extractor, options, states.get("extractor"), states.get("matcher")):
+        roles = ["extractor", "matcher"] if kind == "end2end" else ["extractor" if kind == "extractor" else "matcher"]
+        sources = [files[name] for name in roles]
+        metadata = {
+            "lgbatch.version": __version__,
+            "lgbatch.kind": kind,
+            "lgbatch.extractor": extractor if kind in ("extractor", "end2end") else family(extractor),
+            "lgbatch.weights": ", ".join(file.name for file in sources),
+            "lgbatch.weights_sha256": ", ".join(file.sha256 for file in sources),
+            "lgbatch.license": "; ".join(file.license for file in sources),
+            "lgbatch.settings": settings,
+        }
+        path = output / f"{name}.onnx"
+        draft = path.with_name(f".{path.name}.partial")
+        save(model, draft, metadata)
+        draft.replace(path)
+        written.append(path)
     return written
 
 
+def _owner(extractor: str, kind: Kind) -> str:
+    """Return the extractor, or for LightGlue, which the extractors of a family share, the family."""
+    return extractor if kind == "extractor" else family(extractor)
+
+
 def _check_packages() -> None:
-    for package in PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise ModelError(f"export needs {package}: run `pip install 'lgbatch[export]'`")
+    if package := _missing_package():
+        raise ModelError(f"export needs {package}: run `pip install 'lgbatch[export]'`")
 
 
-def _kinds(extractor: str) -> tuple[Kind, ...]:
-    parts = EXTRACTORS[extractor]
-    left_out = {"stages-fp16", "stages-int8"} if family(extractor) in FP32_ONLY else set()
-    return tuple(
-        kind for kind in KINDS if kind not in left_out and ("extractor" if kind == "extractor" else "matcher") in parts
-    )
-
-
-def _export_one(
-    folder: Path, extractor: str, kind: Kind, weights: Path | None, say: Callable[[str], None]
-) -> ExportedModel:
-    file = WEIGHTS[EXTRACTORS[extractor]["extractor" if kind == "extractor" else "matcher"]]
-    owner = extractor if kind == "extractor" else family(extractor)
-    say(f"{owner} {kind}: exporting {file.name} ({file.license})")  # the licence before the file is fetched
-    state = load_state(find_weights(file, path=weights, cache=folder / "weights"))
-    try:
-        exported = write(folder, extractor, kind, state, {"weights": file.name, "weights_sha256": file.sha256})
-    except KeyError as error:
-        raise ModelError(f"{file.name} has no entry {error}: it is not the weights of {extractor}") from None
-    shown = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in exported.parity.items())
-    say(f"{owner} {kind}: {exported.path}; against PyTorch: {shown}")
-    return exported
-
-
-def write(folder: Path, extractor: str, kind: Kind, state: "State", source: Mapping[str, str]) -> ExportedModel:
-    """Write a model of weights whose name and sha256 `source` tells. Raises ModelError, and KeyError as build."""
-    from lgbatch.export.build import build, compare, save
-
-    metadata = {
-        "lgbatch.version": __version__,
-        "lgbatch.extractor": extractor if kind == "extractor" else family(extractor),
-        **{f"lgbatch.{key}": value for key, value in source.items()},
-        "lgbatch.settings": json.dumps({"precision": precision_of(kind)}),
-    }
-    path = model_path(folder, extractor, kind)
-    files = build(extractor, kind, state)
-    with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as drafts:
-        draft = Path(drafts) / path.name
-        for name, (graph, content) in files.items():
-            save(content, draft / name, metadata | {"lgbatch.kind": graph})
-        figures = compare(extractor, kind, draft, state)
-        for name, (graph, content) in files.items():
-            save(content, draft / name, metadata | {"lgbatch.kind": graph, "lgbatch.parity": json.dumps(figures)})
-        if path.is_dir():
-            path.replace(Path(drafts) / "old")
-        draft.replace(path)
-    return ExportedModel(path, figures)
+def _missing_package() -> str | None:
+    return next((package for package in PACKAGES if importlib.util.find_spec(package) is None), None)

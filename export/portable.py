@@ -1,6 +1,6 @@
-"""Models for other programs: end to end, in half or 8-bit precision, for one size of photos, with fixed counts.
+"""Models for other programs: end-to-end graphs, fp16 or int8 precision, a fixed photo size, batch or keypoint count.
 
-Imports torch, so it is imported only when exporting.
+Imports torch: import this module only to export.
 """
 
 import importlib
@@ -22,67 +22,66 @@ from lgbatch.runtime.registry import family
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
-    """What such a model is to be like."""
+class PortableOptions:
+    """Options of a portable export."""
 
     end2end: bool = False
-    """One graph from photos to matches, instead of the extractor, the single-graph matcher and the stages."""
+    """Write one graph from two photos to their matches, instead of the extractor, the matcher and the stages."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     size: tuple[int, int] | None = None
-    """(height, width) of all photos; None: any, and in each run another."""
+    """Fixed (height, width) of the photos; None: any, also within one session."""
     batch: int | None = None
-    """Photos, or pairs, of a run; None: any number."""
+    """Fixed batch size, in photos or pairs; None: any."""
     max_keypoints: int | None = None
-    """Most keypoints of a photo; None: an input of the model."""
+    """Fixed maximum number of keypoints per photo; None: it remains an input of the model."""
     opset: int | None = None
-    """Version of ONNX's operators, 18 or more; None: the one that each graph is best in."""
+    """ONNX opset version, at least 18; None: the OPSET of each network's module."""
 
 
 State = reference.State
-Named = Iterator[tuple[str, str, onnx.ModelProto]]
-"""File name without .onnx, kind, and graph."""
+NamedModels = Iterator[tuple[str, str, onnx.ModelProto]]
+"""File name without ".onnx", kind, and model."""
 
 
-def build(extractor: str, form: Form, weights: State | None, matcher_weights: State | None) -> Named:
-    """The graphs of a form, of the extractor, its LightGlue, or both: of what there are weights.
+def build(
+    extractor: str, options: PortableOptions, weights: State | None, matcher_weights: State | None
+) -> NamedModels:
+    """Yield the models of an extractor, its LightGlue or both, depending on the weights that are not None.
 
-    Raises KeyError when a state dict is another network's.
+    Raises KeyError if a state dict belongs to another network.
     """
-    network = None if weights is None else _network(extractor, form, weights)
-    tail = "" if form.precision == "fp32" else f"-{form.precision}"
-    convert = {"fp32": lambda model: model, "fp16": fp16, "int8": int8}[form.precision]
+    network = None if weights is None else _extractor_graph(extractor, options, weights)
+    opset = options.opset or OPSET
+    suffix = "" if options.precision == "fp32" else f"-{options.precision}"
+    convert = {"fp32": lambda model: model, "fp16": fp16, "int8": int8}[options.precision]
 
-    opset = form.opset or OPSET
-
-    def finished(model: onnx.ModelProto, network: Graph) -> onnx.ModelProto:
-        """What goes for extractors: constants, and defaults of inputs, are as they are in any precision."""
+    def finish(model: onnx.ModelProto, network: Graph) -> onnx.ModelProto:
+        # After the conversion, so that the constant and the default keep their types in every precision.
         model = convert(model)
-        if form.max_keypoints:
-            model = fixed_input(model, "max_keypoints", form.max_keypoints)
+        if options.max_keypoints:
+            model = fixed_input(model, "max_keypoints", options.max_keypoints)
         return with_default(model, "detection_threshold", network.inputs["detection_threshold"])
 
-    if form.end2end:
-        assert network is not None and matcher_weights is not None  # the caller looks
-        yield f"{extractor}-end2end{tail}", "end2end", finished(end2end(network, matcher_weights, opset), network)
+    if options.end2end:
+        assert network is not None and matcher_weights is not None  # export_portable checks this
+        yield f"{extractor}-end2end{suffix}", "end2end", finish(end2end(network, matcher_weights, opset), network)
         return
-    if network is not None and form.precision != "int8":  # its work is convolutions, which are left as they are
-        yield f"{extractor}-extractor{tail}", "extractor", finished(to_onnx(network), network)
+    if network is not None and options.precision != "int8":  # int8 does not change convolutions
+        yield f"{extractor}-extractor{suffix}", "extractor", finish(to_onnx(network), network)
     if matcher_weights is not None:
         name = family(extractor)
-        yield f"{name}-matcher{tail}", "matcher", convert(matcher.single(matcher_weights, opset))
+        yield f"{name}-matcher{suffix}", "matcher", convert(matcher.single_graph(matcher_weights, opset))
         for stage, kind, model in matcher.stages(matcher_weights, opset=opset):
-            yield f"{name}-stages{tail}/{stage}", kind, convert(model)
+            yield f"{name}-stages{suffix}/{stage}", kind, convert(model)
 
 
-def _network(extractor: str, form: Form, weights: State) -> Graph:
-    """The extractor, for one size of photos, or one number of them, where that is asked for; its threshold is an
-    input.
-    """
+def _extractor_graph(extractor: str, options: PortableOptions, weights: State) -> Graph:
+    """Return the extractor with fixed axes for `size` and `batch`, and the detection threshold as an input."""
     module = importlib.import_module(f"lgbatch.export.networks.{family(extractor)}")
-    network: Graph = module.graph(weights, form.opset or module.OPSET)
+    network: Graph = module.graph(weights, options.opset or module.OPSET)
     image = network.inputs["image"]
-    shape = (form.batch or image.shape[0], 3, *(form.size or image.shape[2:]))
-    free = [axis for axis in network.dynamic["image"] if not (form.batch if axis == 0 else form.size)]
+    shape = (options.batch or image.shape[0], 3, *(options.size or image.shape[2:]))
+    dynamic = [axis for axis in network.dynamic["image"] if not (options.batch if axis == 0 else options.size)]
     threshold = torch.tensor(module.THRESHOLD, dtype=torch.float32)
     inputs = {**network.inputs, "image": torch.rand(shape), "detection_threshold": threshold}
-    return replace(network, inputs=inputs, dynamic={**network.dynamic, "image": free})
+    return replace(network, inputs=inputs, dynamic={**network.dynamic, "image": dynamic})

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LightGlueRunner", "__version__", "load_image", "rgb_to_grayscale"]
 
-# ONNX Runtime sends telemetry from version 1.29 on unless this is set before its import. Set it to 0 to opt in.
+# ONNX Runtime 1.29 and later send telemetry unless this is set before the import. A value of 0 opts in.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 

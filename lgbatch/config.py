@@ -1,4 +1,4 @@
-"""The settings of a run: one frozen dataclass, from which the command line and the presets are made too."""
+"""The settings of a run: one frozen dataclass. Command-line options, presets and provenance are derived from it."""
 
 import dataclasses
 import difflib
@@ -13,22 +13,23 @@ from lgbatch.errors import InputError
 Stage = Literal["extract", "pairs", "match", "import", "reconstruct"]
 """The stages of a run, in order."""
 Effect = Literal["items", "stage", "none"]
-"""What a setting changes. "items": every item that a stage writes, so that provenance records it. "stage": which items
+"""What a setting changes. "items": every item that a stage writes; provenance records the setting. "stage": which items
 the stage writes, or its result as a whole. "none": only how the work is done."""
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What a field of Settings says of itself. Options, staleness and provenance are derived from it."""
+    """Metadata of a setting. Options, staleness and provenance are derived from it."""
 
     help: str
     users: tuple[str, ...]
     """The stages, and the commands besides stages, that read the setting."""
     effect: Effect
     group: str
-    """Heading in the help of a command."""
+    """Heading of the setting in the help of a command."""
     low: float | None
     high: float | None
+    """Inclusive limits; None if there is none."""
 
 
 _EXTRACTION = ("extract", "infer", "bench match", "bench extract", "bench run")
@@ -58,10 +59,10 @@ class Settings:
     ] = _setting(
         "disk", "Local features.", ("extract", "match", "infer", "doctor", "bench match", "bench run"), "items"
     )
-    max_keypoints: int = _setting(2048, "Most keypoints per image.", _EXTRACTION, "items", low=1, high=65536)
+    max_keypoints: int = _setting(2048, "Maximum keypoints per image.", _EXTRACTION, "items", low=1, high=65536)
     resize: int = _setting(
         1024,
-        "Long side in pixels to which photos are shrunk before extraction; 0 keeps their size.",
+        "Shrink photos to this long side, in pixels, before extraction. 0 keeps their size.",
         _EXTRACTION,
         "items",
         low=0,
@@ -96,7 +97,7 @@ class Settings:
     )
     filter_threshold: float = _setting(
         0.1,
-        "Least assignment probability of a match.",
+        "Minimum assignment probability of a match.",
         (*_MATCHING, "bench match"),
         "items",
         MATCHING,
@@ -113,8 +114,8 @@ class Settings:
     )
     camera_mode: Literal["auto", "image", "folder", "single"] = _setting(
         "auto",
-        "Photos that share a camera. auto: equal EXIF camera, focal length and size; without EXIF, a folder whose "
-        "photos have one size. image: none. folder: those of a folder. single: all.",
+        "Photos that share a camera. auto: those with the same EXIF camera, focal length and size; without EXIF, those "
+        "of a folder if all have the same size. image: none. folder: those of a folder. single: all.",
         ("import", "bench run"),
         "stage",
         CAMERAS,
@@ -125,8 +126,8 @@ class Settings:
     )
     on_change: Literal["recompute", "refuse", "keep"] = _setting(
         "refuse",
-        "Stored results of other settings, models, photos or features: compute them again (recompute), stop (refuse), "
-        "or use them (keep).",
+        "Stored results of other settings, models, photos or features: compute them again (recompute), stop with an "
+        "error (refuse), or use them (keep).",
         ("extract", "match", "import"),
         "stage",
         RERUNS,
@@ -139,21 +140,21 @@ class Settings:
         RERUNS,
         low=0,
     )
-    max_megapixels: int = _setting(  # the upper limit is OpenCV's
-        500, "Largest photo that is decoded, in megapixels.", ("extract",), "stage", MACHINE, low=1, high=1073
+    max_megapixels: int = _setting(  # the upper limit is that of OpenCV
+        500, "Size limit of photos, in megapixels.", ("extract",), "stage", MACHINE, low=1, high=1073
     )
     device: Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"] = _setting(
         "auto",
         "Device of the models. auto: an NVIDIA GPU if ONNX Runtime can use it, else the CPU. tensorrt, openvino, "
-        "coreml and directml run extraction only. An unavailable device is reported and replaced.",
+        "coreml and directml run extraction only. If the device is unavailable, a warning says which one is used.",
         ("extract", "match", "infer", "doctor", "bench match", "bench extract", "bench run"),
         "none",
         MACHINE,
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = _setting(
         "auto",
-        "Precision of matching. fp32 finds the matches of the published network; int8 needs a CPU with fast bfloat16 "
-        "and finds 99 percent of them several times as fast; fp16 needs a GPU. auto: the fastest that is available.",
+        "Precision of matching. fp32 finds the matches of the published network. int8 finds 99 percent of them, "
+        "several times faster, on CPUs with fast bfloat16. fp16 needs a GPU. auto: the fastest available.",
         (*_MATCHING, "doctor"),
         "items",
         MACHINE,
@@ -184,45 +185,48 @@ class Settings:
 
     @classmethod
     def load(cls, path: Path | None = None, **changes: Any) -> Self:
-        """Settings from the defaults, then a TOML file, then `changes` whose value is not None.
+        """Load the defaults, then override them by a TOML file, then by the `changes` that are not None.
 
-        Raises InputError on an unreadable file, an unknown key (naming the nearest known one) or a bad value.
+        Raises InputError if the file is unreadable, a key is unknown (naming the nearest one) or a value is invalid.
         """
         values = _read_toml(path) if path else {}
         values |= {key: value for key, value in changes.items() if value is not None}
         known = {f.name for f in fields(cls)}
         for key in sorted(values.keys() - known):
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(sorted(known))}"
-            raise InputError(f"unknown setting {key!r}{hint}")
+            hint = f"did you mean '{near[0]}'?" if near else f"known settings are {', '.join(sorted(known))}"
+            raise InputError(f"unknown setting {key!r}; {hint}")
         return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values, for summaries and fingerprints."""
+        """Return the settings as plain values, for summaries and fingerprints."""
         return dataclasses.asdict(self)
 
     def affecting(self, stage: Stage) -> dict[str, Any]:
-        """The settings that change what a stage leaves: the stage is stale when one of them differs."""
+        """Return the settings that change the result of a stage. The stage is stale if one of them differs."""
         return {f.name: getattr(self, f.name) for f in settings_used_by(stage) if meta(f).effect != "none"}
 
     def recorded(self, stage: Stage) -> dict[str, Any]:
-        """The settings that change every item of a stage: the provenance of the items records them."""
+        """Return the settings that change every item of a stage. The provenance of the items records them."""
         return {f.name: getattr(self, f.name) for f in settings_used_by(stage) if meta(f).effect == "items"}
 
 
 def meta(f: "dataclasses.Field[Any]") -> Meta:
-    """What a field of Settings says of itself."""
-    described: Meta = f.metadata["meta"]
-    return described
+    """Return the metadata of a field of Settings."""
+    metadata: Meta = f.metadata["meta"]
+    return metadata
 
 
 def settings_used_by(*users: str) -> list["dataclasses.Field[Any]"]:
-    """The settings that any of these stages or commands reads, in the order of Settings."""
+    """Return the settings that any of these stages or commands reads, in the order of Settings."""
     return [f for f in fields(Settings) if set(meta(f).users) & set(users)]
 
 
 def preset(name: str) -> Path:
-    """The file of a preset that came with the package, or `name` itself when it is a file."""
+    """Return the path of a preset of the package, or `name` itself if it ends in .toml.
+
+    Raises InputError if there is no such preset.
+    """
     if Path(name).suffix == ".toml":
         return Path(name)
     folder = resources.files("lgbatch.configs")
@@ -240,7 +244,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read settings from {path}: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}") from None
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deeply nested lists
         raise InputError(f"cannot read settings from {path}: {error}") from None
 
 
@@ -250,10 +254,10 @@ def _check(f: "dataclasses.Field[Any]", value: Any) -> None:
         if value not in choices:
             raise InputError(f"{f.name} must be one of {', '.join(choices)}, not {value!r}")
         return
-    number = isinstance(value, int) or (f.type is float and isinstance(value, float))
-    if isinstance(value, bool) or not (isinstance(value, str) if f.type is str else number):
+    is_number = isinstance(value, int) or (f.type is float and isinstance(value, float))
+    if isinstance(value, bool) or not (isinstance(value, str) if f.type is str else is_number):
         raise InputError(f"{f.name} must be {f.type.__name__}, not {value!r}")  # type: ignore[union-attr]
     low, high = meta(f).low, meta(f).high
-    if not ((low is None or low <= value) and (high is None or value <= high)):  # so that NaN is refused as well
+    if not ((low is None or low <= value) and (high is None or value <= high)):  # written so that NaN is refused
         span = f"at least {low}" if high is None else f"in {low}..{high}"
         raise InputError(f"{f.name} must be {span}, not {value}")

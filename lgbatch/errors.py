@@ -1,44 +1,44 @@
-"""What can go wrong as a whole.
+"""Exceptions.
 
-LgbatchError              one line for the user: the reason, and the way out; exit status 2
-├── InputError            the photos, the pairs file or an option cannot be used
-├── ModelError            a model or its weights are missing, damaged, or made for something else
-├── StoreError            features.h5 or matches.h5 cannot be read, written, or does not fit this run
-├── DatabaseError         the COLMAP database cannot be written, or holds something else
-├── ReconstructionError   verification or mapping could not run
-└── WorkspaceError        the workspace is in use, or cannot be written
+LgbatchError              one line for the user: the reason and the way out; exit status 2
+├── InputError            the photos, the pairs file or an option is invalid
+├── ModelError            a model or its weights are missing, damaged or incompatible
+├── StoreError            features.h5 or matches.h5 cannot be read or written, or does not fit the run
+├── DatabaseError         the COLMAP database cannot be written, or its content does not fit the run
+├── ReconstructionError   geometric verification or mapping failed
+└── WorkspaceError        the workspace is in use, or cannot be read or written
 
-A single bad photo or pair raises ItemError inside its stage, is counted there, and never ends a run.
+A bad photo or pair raises ItemError inside its stage. The stage records the failure and goes on.
 """
 
 
 class LgbatchError(Exception):
-    """Ends a command. The message is one line: what is wrong, and what to do about it."""
+    """Ends a command. The message is one line: the reason and the way out."""
 
 
 class InputError(LgbatchError):
-    """The photos, the pairs file or an option cannot be used."""
+    """The photos, the pairs file or an option is invalid."""
 
 
 class ModelError(LgbatchError):
-    """A model or its weights are missing, damaged, or made for something else."""
+    """A model or its weights are missing, damaged or incompatible."""
 
 
 class StoreError(LgbatchError):
-    """A store cannot be read or written, or was made with other settings."""
+    """A store cannot be read or written, or does not fit the run."""
 
 
 class DatabaseError(LgbatchError):
-    """The COLMAP database cannot be written, or holds something that does not fit."""
+    """The COLMAP database cannot be written, or its content does not fit the run."""
 
 
 class ReconstructionError(LgbatchError):
-    """Geometric verification or mapping could not run."""
+    """Geometric verification or mapping failed."""
 
 
 class WorkspaceError(LgbatchError):
-    """Another command works in the workspace, or it cannot be read or written."""
+    """The workspace is in use by another command, or cannot be read or written."""
 
 
 class ItemError(Exception):
-    """One photo or pair cannot be used. The stage counts it and goes on."""
+    """A photo or pair is unusable. The stage records the failure and goes on."""

@@ -1,10 +1,10 @@
-"""The records that travel between the stages.
+"""Data types that the stages exchange.
 
-Shapes, dtypes, units and the pixel origin are stated here, once:
+Conventions:
 
-- Keypoints are in pixels of the ORIGINAL image, x then y; the centre of the top-left pixel is (0, 0).
-- Image sizes are (width, height), after the photo's EXIF orientation has been dealt with as COLMAP does it.
-- N is the number of keypoints of an image, D the length of a descriptor, K the number of matches of a pair.
+- Keypoints are (x, y) in pixels of the ORIGINAL image; the centre of the top-left pixel is (0, 0).
+- Image sizes are (width, height) of the pixels as stored: EXIF orientation is not applied, as in COLMAP.
+- N is the number of keypoints of an image, D the descriptor dimension, K the number of matches of a pair.
 """
 
 from dataclasses import dataclass, field
@@ -22,28 +22,28 @@ ByteArray = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ImageRef:
-    """A photo that was found but not read. `name` is what every file calls it."""
+    """A photo that is listed but not read."""
 
     name: str
-    """Path below the image folder, with forward slashes."""
+    """Path relative to the image folder, with forward slashes. Identifies the image in every output file."""
     path: Path
-    """Where the file is."""
+    """Path of the file."""
 
 
 class PhotoFile(NamedTuple):
-    """The file of a photo, by which it is known again."""
+    """Identity of a photo's file, to detect that the photo has been replaced."""
 
     digest: int
-    """A hash of 64 bits of all its bytes."""
+    """64-bit hash of the whole file."""
     size: int
-    """In bytes."""
+    """Size in bytes."""
     mtime_ns: int
-    """When it was last changed, in nanoseconds since 1970."""
+    """Modification time in nanoseconds since 1970."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo, at the size that the extractor sees."""
+    """A decoded photo, resized for the extractor."""
 
     name: str
     pixels: ByteArray
@@ -59,19 +59,19 @@ class Features:
     keypoints: FloatArray
     """(N, 2) float32, x and y in pixels of the original image, top-left pixel centre (0, 0)."""
     scores: FloatArray
-    """(N,) float32, the detector's own score, larger is better; rows are ordered by it, best first."""
+    """(N,) float32, detector scores, larger is better; the rows of all arrays are sorted by score, best first."""
     descriptors: FloatArray
-    """(N, D) float32, each row of unit length."""
+    """(N, D) float32, L2-normalised rows."""
     image_size: tuple[int, int]
     """(width, height) of the original image."""
     scales: FloatArray | None = None
-    """(N,) float32, SIFT's diameter of a keypoint, in pixels of the photo as the extractor saw it; others have none."""
+    """(N,) float32, SIFT keypoint diameters in pixels of the resized photo; None for other extractors."""
     oris: FloatArray | None = None
-    """(N,) float32, SIFT's orientation of a keypoint, radians in 0..2 pi, clockwise from x; others have none."""
+    """(N,) float32, SIFT keypoint orientations, radians in 0..2 pi, clockwise from x; None for other extractors."""
 
 
 class Pair(NamedTuple):
-    """Two image names. (a, b) and (b, a) are the same pair; the first one met gives the order."""
+    """Two image names. (a, b) and (b, a) are the same pair; the order is that of its first occurrence."""
 
     a: str
     b: str
@@ -82,26 +82,26 @@ class Matches:
     """The matches of one pair."""
 
     indices: IntArray
-    """(K, 2) int32, rows into the keypoints of the pair's first and second image; first column ascending."""
+    """(K, 2) int32, keypoint indices in the pair's first and second image; first column ascending."""
     scores: FloatArray
-    """(K,) float32, the assignment probability in 0..1."""
+    """(K,) float32, assignment probabilities in 0..1."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One item that a stage could not use."""
+    """A photo or pair that failed in a stage."""
 
     stage: str
     name: str
     reason: str
     traceback: str = field(default="", repr=False, compare=False)
-    """Where it happened, for the error ledger; summaries leave it out."""
+    """Python traceback, for the ledger of failures; summaries omit it."""
 
     def format(self) -> str:
-        """One line for the terminal, whatever bytes the name is of."""
+        """Return one printable line, also for a name with control characters or invalid UTF-8."""
         return escape(f"failed: {self.name} ({self.stage}): {self.reason}")
 
 
 def escape(text: str) -> str:
-    """The text on one line, with escapes for what a terminal cannot show or would obey."""
+    """Escape line breaks, terminal control sequences and all other unprintable characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

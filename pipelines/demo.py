@@ -1,4 +1,4 @@
-"""The whole tool on a scene that it makes itself, with cameras that are known."""
+"""The demo: reconstruct a rendered scene, and compare the model with its known cameras."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from lgbatch.workspace.lock import locked
 
 
 def run(out: str | Path, *, models: str | Path | None = None, settings: Settings | None = None) -> Summary:
-    """Render the demo's photos into out/images, reconstruct them into `out`, and compare with the true cameras.
+    """Render photos of the scene into out/images, reconstruct them into `out`, and compare the model with the truth.
 
-    The comparison is the summary's `accuracy`, and out/model.png is a picture of the model. Raises LgbatchError as
-    sfm.run, and InputError where scikit-image, which carries the pictures in the scene, is not installed.
+    The summary's `accuracy` holds the comparison; out/model.png is a picture of the model. Raises LgbatchError as
+    sfm.run does, and InputError if scikit-image, whose sample images hang in the scene, is not installed.
     """
     workspace = Workspace(Path(out))
-    with locked(workspace.root, make=True):
+    with locked(workspace.root, create=True):
         truth = scene.render(workspace.root / "images")
         summary = sfm.run(workspace.root / "images", workspace.root, models=models, settings=settings)
         if summary.models:

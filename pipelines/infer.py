@@ -1,4 +1,4 @@
-"""Two photos to their matches: what `lgbatch infer` does."""
+"""Match two photos: the pipeline of `lgbatch infer`."""
 
 import json
 from collections.abc import Sequence
@@ -24,15 +24,21 @@ DATA = (".npz", ".json")
 
 
 @dataclass(frozen=True)
-class Inferred:
-    """What two photos have in common."""
+class InferResult:
+    """Two photos, their features, and their matches."""
 
     photos: tuple[Photo, Photo]
     features: tuple[Features, Features]
     trace: MatchTrace
 
     def as_dict(self) -> dict[str, Any]:
-        """Arrays and numbers, by the names they have in files; keypoints are in pixels of the original photos."""
+        """The content of the .npz and .json files.
+
+        keypoints0, keypoints1    (N, 2) float32, pixels of the original photos, top-left pixel centre (0, 0)
+        matches, scores           (K, 2) int32 and (K,) float32, as in Matches
+        layers0, layers1          (N,) int32, layers that each keypoint went through
+        stop                      layers that the pair went through
+        """
         first, second = self.features
         return {
             "image0": self.photos[0].name,
@@ -49,7 +55,7 @@ class Inferred:
         }
 
     def format(self) -> str:
-        """One line."""
+        """Format the result as one line."""
         (first, second), trace = self.photos, self.trace
         return (
             f"{first.name} and {second.name}: {len(self.features[0].keypoints)} and "
@@ -66,11 +72,11 @@ def run(
     models: Path | None = None,
     settings: Settings | None = None,
     **changes: Any,
-) -> Inferred:
-    """Match two photos, and write the matches to files: a picture (.png, .jpg), arrays (.npz), or text (.json).
+) -> InferResult:
+    """Match two photos, and write the result to files: a picture (.png, .jpg), arrays (.npz), or text (.json).
 
-    The models are made if need be. `changes` are settings by name. Raises LgbatchError: a photo or a file name that
-    cannot be used, no models.
+    Exports missing models first. `changes` override single settings by name. Raises InputError if a photo cannot be
+    read or an output cannot be written, ModelError if a model or its weights are missing.
     """
     settings = Settings.load(**(settings or Settings()).as_dict() | changes)
     files = [Path(output) for output in outputs]
@@ -82,10 +88,10 @@ def run(
     ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
     extractor, matcher = open_feature_extractor(models, settings), Matcher(models, settings)
     features = extractor.extract([photos[0]])[0], extractor.extract([photos[1]])[0]
-    found = Inferred(photos, features, _match_tracing(matcher, features))
+    result = InferResult(photos, features, _match(matcher, features))
     for file in files:
-        _write(found, file)
-    return found
+        _write(result, file)
+    return result
 
 
 def _decode(path: Path, settings: Settings) -> Photo:
@@ -95,23 +101,23 @@ def _decode(path: Path, settings: Settings) -> Photo:
         raise InputError(f"{path}: {error}") from None
 
 
-def _match_tracing(matcher: Matcher, features: tuple[Features, Features]) -> MatchTrace:
+def _match(matcher: Matcher, features: tuple[Features, Features]) -> MatchTrace:
     counts = [len(image.keypoints) for image in features]
     if 0 in counts:
-        none = [np.zeros(count, dtype=np.int32) for count in counts]
-        return MatchTrace(no_matches(), 0, matcher.shape.layers, *none)
-    return matcher.follow(*(matcher.encode(image) for image in features))
+        layers = [np.zeros(count, dtype=np.int32) for count in counts]
+        return MatchTrace(no_matches(), 0, matcher.shape.layers, *layers)
+    return matcher.match_with_trace(*(matcher.encode(image) for image in features))
 
 
-def _write(found: Inferred, file: Path) -> None:
-    values = found.as_dict()
+def _write(result: InferResult, file: Path) -> None:
+    values = result.as_dict()
     try:
         if file.suffix.lower() in PICTURES:
-            draw_matches(found.photos, found.features, found.trace, file)
+            draw_matches(result.photos, result.features, result.trace, file)
         elif file.suffix.lower() == ".npz":
             np.savez_compressed(file, **values)
         else:
             plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in values.items()}
             file.write_text(json.dumps(plain) + "\n", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror}; choose another place with --output") from None
+        raise InputError(f"cannot write {file}: {error.strerror}; choose another file with --output") from None

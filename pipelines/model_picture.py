@@ -1,4 +1,4 @@
-"""A picture of a COLMAP model: its points in their colours and its cameras, from above and behind the cameras."""
+"""Draw a COLMAP model: coloured points and camera frustums, seen from above and behind the cameras."""
 
 from pathlib import Path
 
@@ -10,32 +10,32 @@ from lgbatch.reconstruction.truth import Array
 from lgbatch.types import ByteArray, IntArray
 
 ACCENT = (66, 172, 255)
-"""BGR of the cameras."""
-_TOP, _BOTTOM = np.array([[46, 36, 30], [20, 15, 12]])  # BGR of the background.
-_TEXT = (190, 180, 172)
-_YAW, _PITCH, _FIELD = np.radians([20, 27, 30])  # Turned to the left, turned down, height of the field of view.
-_MARGIN = 0.88  # The part of the frame, from its middle, that is used.
-_FOG = 0.3  # How much of the background the farthest points take on.
-_GAIN = 1.4  # The most that colours are brightened.
+"""Colour of the cameras, BGR."""
+_TOP, _BOTTOM = np.array([[46, 36, 30], [20, 15, 12]])  # Gradient of the background, BGR.
+_TEXT = (190, 180, 172)  # BGR
+_YAW, _PITCH, _FIELD = np.radians([20, 27, 30])  # Yaw to the left, pitch down, vertical field of view.
+_MARGIN = 0.88  # Central part of the frame that the model fills.
+_FOG = 0.3  # Opacity of the background colour over the farthest points.
+_GAIN = 1.4  # Largest factor that brightens the colours.
 _TINT = 0.2  # Opacity of a camera's image plane.
-_SAMPLES = 2  # Pixels drawn per pixel, per axis.
-_SHIFT = 4  # Fractional bits of coordinates in OpenCV's drawing functions.
+_SAMPLES = 2  # Supersampling per axis.
+_SHIFT = 4  # Fractional bits of the coordinates that OpenCV draws at.
 
 
 def draw_model(model: Path, out: Path, *, size: tuple[int, int] = (1600, 900)) -> None:
     """Draw the COLMAP model in the folder `model` as a PNG of `size`, (width, height) in pixels.
 
-    All cameras are in the frame, and all points but outliers: a few points far off do not shrink the rest.
-    Raises InputError when the folder holds no model, or `out` cannot be written.
+    The frame shows all cameras and all points except outliers: distant outliers do not shrink the rest. Raises
+    InputError if the folder holds no model or `out` cannot be written.
     """
     points, colours, poses, tangents = _read(model)
     rows = np.rint(np.linspace(_TOP, _BOTTOM, size[1] * _SAMPLES)).astype(np.uint8)
     canvas = np.repeat(rows[:, None], size[0] * _SAMPLES, axis=1)
     if len(poses):
-        near = _without_outliers(points)
-        frustums = _frustums(poses, tangents, near)
+        inliers = _without_outliers(points)
+        frustums = _frustums(poses, tangents, inliers)
         view = _viewpoint(poses[:, :, :3])
-        eye = _fit(np.concatenate([near, frustums.reshape(-1, 3)]) @ view.T, size)
+        eye = _fit(np.concatenate([inliers, frustums.reshape(-1, 3)]) @ view.T, size)
         _draw_points(canvas, points @ view.T - eye, colours)
         _draw_frustums(canvas, frustums @ view.T - eye)
     picture = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
@@ -46,11 +46,14 @@ def draw_model(model: Path, out: Path, *, size: tuple[int, int] = (1600, 900)) -
     try:
         out.write_bytes(encoded.tobytes())
     except OSError as error:
-        raise InputError(f"cannot write the picture to {out}: {error.strerror}; choose another place") from None
+        raise InputError(f"cannot write the picture to {out}: {error.strerror}; choose another file") from None
 
 
 def _read(model: Path) -> tuple[Array, ByteArray, Array, Array]:
-    """Points (N, 3), colours (N, 3) BGR, poses camera_from_world (C, 3, 4), half width and height over focal (C, 2)."""
+    """Read points (N, 3), colours (N, 3) BGR, poses camera_from_world (C, 3, 4), and tangents (C, 2).
+
+    The tangents are those of half the horizontal and vertical field of view. Raises InputError if there is no model.
+    """
     import pycolmap
 
     try:
@@ -60,7 +63,7 @@ def _read(model: Path) -> tuple[Array, ByteArray, Array, Array]:
     points = list(reconstruction.points3D.values())
     images = [image for image in reconstruction.images.values() if image.has_pose]
     cameras = [reconstruction.cameras[image.camera_id] for image in images]
-    # A panorama has no focal length.
+    # The focal length of a panorama is 0.
     tangents = [(c.width / 2 / f, c.height / 2 / f) for c in cameras for f in [c.mean_focal_length() or c.width]]
     return (
         np.array([point.xyz for point in points]).reshape(-1, 3),
@@ -71,18 +74,19 @@ def _read(model: Path) -> tuple[Array, ByteArray, Array, Array]:
 
 
 def _without_outliers(points: Array) -> Array:
+    """Drop points farther from the median point than three times the median distance."""
     if not len(points):
         return points
     distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
-    near: Array = points[distance <= 3 * np.median(distance)]
-    return near
+    inliers: Array = points[distance <= 3 * np.median(distance)]
+    return inliers
 
 
 def _frustums(poses: Array, tangents: Array, points: Array) -> Array:
-    """Pyramids (C, 5, 3) in the world: each camera's centre and the corners of its image, clockwise."""
+    """Pyramids (C, 5, 3) in world coordinates: the centre of each camera and the corners of its image, clockwise."""
     rotations = poses[:, :, :3]
     centres = -np.einsum("nji,nj->ni", rotations, poses[:, :, 3])
-    # Neighbours stay apart, and small next to the scene.
+    # The length keeps neighbouring frustums apart, and small compared with the scene.
     gaps = [np.sort(np.linalg.norm(centres - centre, axis=1))[1] for centre in centres] if len(centres) > 1 else [0]
     extent = np.linalg.norm(np.ptp(points, axis=0)) if len(points) else 0
     length = min((value for value in (0.5 * np.median(gaps), 0.25 * extent) if value > 0), default=1.0)
@@ -92,44 +96,45 @@ def _frustums(poses: Array, tangents: Array, points: Array) -> Array:
 
 
 def _viewpoint(rotations: Array) -> Array:
-    """Rotation view_from_world (3, 3) that looks the way that the cameras (C, 3, 3) do, a little down and aside."""
+    """Rotation view_from_world (3, 3): the mean direction of the cameras (C, 3, 3), turned by _YAW and _PITCH."""
     _, down, ahead = rotations.mean(axis=0)
-    # Photos that look straight down, or all around, have no mean direction: what comes next takes its place.
-    up = _first_long(-down, -ahead, -rotations[0, 1])
-    ahead = _first_long(*(axis - (axis @ up) * up for axis in (ahead, rotations[0, 2], rotations[0, 1])))
+    # Cameras all around a scene, or in all headings above it, have no mean direction: use the next candidate.
+    up = _first_significant(-down, -ahead, -rotations[0, 1])
+    ahead = _first_significant(*(axis - (axis @ up) * up for axis in (ahead, rotations[0, 2], rotations[0, 1])))
     aside = np.cos(_YAW) * ahead + np.sin(_YAW) * np.cross(up, ahead)
     forward = np.cos(_PITCH) * aside - np.sin(_PITCH) * up
     right = np.cross(aside, up)
     return np.stack([right, np.cross(forward, right), forward])
 
 
-def _first_long(*candidates: Array) -> Array:
+def _first_significant(*candidates: Array) -> Array:
+    """The first vector that is longer than 0.3, normalised."""
     length, vector = next((n, v) for v in candidates if (n := np.linalg.norm(v)) > 0.3)
     unit: Array = vector / length
     return unit
 
 
 def _fit(points: Array, size: tuple[int, int]) -> Array:
-    """The nearest eye (3,) that has all points (N, 3) in its frame; both in axes right, down, forward of the view."""
+    """The nearest viewpoint (3,) whose frame contains all points (N, 3), in the view's axes right, down, forward."""
     slopes = _MARGIN * np.tan(_FIELD / 2) * np.array([size[0] / size[1], 1])
-    across, depth = points[:, :2], points[:, 2:] * slopes
-    # Four planes, as steep as the sides of the frame, touch the points: the eye is where opposite ones meet.
-    first, second = (across - depth).max(axis=0), (across + depth).min(axis=0)
-    return np.append((first + second) / 2, ((second - first) / 2 / slopes).min())
+    offsets, depth = points[:, :2], points[:, 2:] * slopes
+    # Push the four side planes of the frame against the points. The viewpoint is where opposite planes meet.
+    low, high = (offsets - depth).max(axis=0), (offsets + depth).min(axis=0)
+    return np.append((low + high) / 2, ((high - low) / 2 / slopes).min())
 
 
 def _draw_points(canvas: ByteArray, points: Array, colours: ByteArray) -> None:
-    """Discs, the far ones first; points (N, 3) in the eye's axes, colours (N, 3) BGR."""
+    """Draw discs, far ones first; points (N, 3) relative to the viewpoint in the view's axes, colours (N, 3) BGR."""
     height, width = canvas.shape[:2]
     with np.errstate(divide="ignore", invalid="ignore"):
         pixels = _project(points, canvas)
-    shown = (points[:, 2] > 0) & ((pixels > 0) & (pixels < (width, height))).all(axis=1)
-    if not shown.any():
+    visible = (points[:, 2] > 0) & ((pixels > 0) & (pixels < (width, height))).all(axis=1)
+    if not visible.any():
         return
-    order = np.flatnonzero(shown)[np.argsort(-points[shown, 2])]
+    order = np.flatnonzero(visible)[np.argsort(-points[visible, 2])]
     depth, lit = points[order, 2], colours[order].astype(np.float64)
     near, middle, far = np.percentile(depth, [1, 50, 99])
-    # A dim scene gets more light, as much as leaves its colours its own.
+    # Brighten a dark scene, but not into saturation.
     lit *= min(_GAIN, 245 / max(np.percentile(lit.max(axis=1), 95), 1))
     fog = _FOG * np.clip((depth - near) / max(far - near, 1e-9 * far), 0, 1)[:, None]
     lit = np.minimum(lit, 255) * (1 - fog) + (_TOP + _BOTTOM) / 2 * fog
@@ -139,7 +144,7 @@ def _draw_points(canvas: ByteArray, points: Array, colours: ByteArray) -> None:
 
 
 def _draw_frustums(canvas: ByteArray, frustums: Array) -> None:
-    """Wire pyramids with a tinted image plane; frustums (C, 5, 3) in the eye's axes."""
+    """Draw wireframe pyramids with a tinted image plane; frustums (C, 5, 3) relative to the viewpoint."""
     pyramids, tinted = _fixed(_project(frustums, canvas)), canvas.copy()
     for pyramid in pyramids:
         cv2.fillConvexPoly(tinted, pyramid[1:], ACCENT, cv2.LINE_AA, _SHIFT)
@@ -150,12 +155,13 @@ def _draw_frustums(canvas: ByteArray, frustums: Array) -> None:
 
 
 def _project(points: Array, canvas: ByteArray) -> Array:
-    """Pixels (..., 2) of the canvas, from points (..., 3) in the eye's axes."""
+    """Project points (..., 3), relative to the viewpoint in the view's axes, to pixels (..., 2) of the canvas."""
     height, width = canvas.shape[:2]
     pixels: Array = height / 2 / np.tan(_FIELD / 2) * points[..., :2] / points[..., 2:] + (width / 2, height / 2)
     return pixels
 
 
 def _fixed(values: Array) -> IntArray:
+    """Fixed-point numbers with _SHIFT fractional bits."""
     fixed: IntArray = np.rint(values * 2**_SHIFT).astype(np.int32)
     return fixed

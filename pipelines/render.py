@@ -1,4 +1,4 @@
-"""Photos of textured rectangles from known cameras: plain perspective warps and a depth buffer.
+"""Render textured rectangles by homographies and a depth buffer.
 
 World units are metres. In images and textures the centre of the top-left pixel is (0, 0).
 """
@@ -13,72 +13,72 @@ from numpy.typing import NDArray
 from lgbatch.reconstruction.truth import Array, KnownCamera
 from lgbatch.types import ByteArray, FloatArray
 
-_FINE = 3  # Samples per pixel and axis: up to that many texels per pixel, sampling hardly ever skips one.
+_SAMPLES = 3  # Per pixel and axis. Sampling skips hardly any texel up to this many texels per pixel.
 
 
 @dataclass(frozen=True, eq=False)
 class Quad:
-    """A textured rectangle, seen only from its front."""
+    """A textured rectangle, visible only from its front."""
 
     corner: Array
-    """(3,) float64, world position of the top-left corner of the texture (of its first pixel's corner)."""
+    """(3,) float64, world position of the top-left corner of the texture: the corner of its first pixel."""
     right: Array
-    """(3,) float64, from there to the top-right corner."""
+    """(3,) float64, vector from `corner` to the top-right corner."""
     down: Array
-    """(3,) float64, from there to the bottom-left corner."""
+    """(3,) float64, vector from `corner` to the bottom-left corner."""
     texture: ByteArray
     """(H, W, 3) uint8, BGR."""
 
 
 def view(camera: KnownCamera, quads: Sequence[Quad]) -> FloatArray:
-    """What the camera sees, (H, W, 3) float32, BGR in 0..255, without noise; black where there is no quad.
+    """Render quads: (H, W, 3) float32, BGR in 0..255, without noise. The background is black.
 
-    Each quad is warped by its homography at several samples per pixel; a depth buffer says which is in front.
+    Warps each quad by its homography at several samples per pixel. A depth buffer decides which quad is in front.
     """
-    fine_size = camera.size[0] * _FINE, camera.size[1] * _FINE
-    image = np.zeros((*fine_size[::-1], 3), np.uint8)
-    nearness = np.zeros(fine_size[::-1], np.float32)
+    grid_size = camera.size[0] * _SAMPLES, camera.size[1] * _SAMPLES
+    image = np.zeros((*grid_size[::-1], 3), np.uint8)
+    nearness = np.zeros(grid_size[::-1], np.float32)
     for quad in quads:
-        fine_from_texture = _fine_from_texture(camera, quad)
-        if np.linalg.det(fine_from_texture) <= 0:  # Seen from behind.
+        grid_from_texture = _grid_from_texture(camera, quad)
+        if np.linalg.det(grid_from_texture) <= 0:  # The camera sees the back.
             continue
-        x, y, width, height = _window(fine_from_texture, quad, fine_size)
+        x, y, width, height = _bounding_box(grid_from_texture, quad, grid_size)
         if not width * height:
             continue
-        part = np.s_[y : y + height, x : x + width]
-        texture_from_part = np.linalg.inv(fine_from_texture) @ np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
-        front = _claim(texture_from_part, quad, nearness[part])
+        box = np.s_[y : y + height, x : x + width]
+        texture_from_box = np.linalg.inv(grid_from_texture) @ np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
+        front = _update_depth(texture_from_box, quad, nearness[box])
         warped = cv2.warpPerspective(
             quad.texture,
-            texture_from_part,
+            texture_from_box,
             (width, height),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        np.copyto(image[part], warped, where=front[..., None])
+        np.copyto(image[box], warped, where=front[..., None])
     return cv2.resize(image.astype(np.float32), camera.size, interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def _fine_from_texture(camera: KnownCamera, quad: Quad) -> Array:
-    """Homography from texture pixels to samples; it turns (u, v, 1) into depth * (x, y, 1)."""
+def _grid_from_texture(camera: KnownCamera, quad: Quad) -> Array:
+    """The homography from texture pixels to samples: (u, v, 1) becomes depth * (x, y, 1)."""
     height, width = quad.texture.shape[:2]
     world_from_texture = np.zeros((4, 3))
     world_from_texture[:3] = np.column_stack([quad.right / width, quad.down / height, quad.corner])
     world_from_texture[3, 2] = 1
-    # The corner is half a pixel from the first texel's centre; sample k is at pixel (k + 0.5) / _FINE - 0.5.
-    edge_from_centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-    half = (_FINE - 1) / 2
-    fine_from_image = np.array([[_FINE, 0, half], [0, _FINE, half], [0, 0, 1]])
+    # The corner is half a texel from the first texel's centre; sample k is at pixel (k + 0.5) / _SAMPLES - 0.5.
+    corner_from_centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    half = (_SAMPLES - 1) / 2
+    grid_from_image = np.array([[_SAMPLES, 0, half], [0, _SAMPLES, half], [0, 0, 1]])
     image_from_world = camera.calibration @ camera.camera_from_world
-    homography: Array = fine_from_image @ image_from_world @ world_from_texture @ edge_from_centre
+    homography: Array = grid_from_image @ image_from_world @ world_from_texture @ corner_from_centre
     return homography
 
 
-def _window(fine_from_texture: Array, quad: Quad, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """x, y, width, height of where the quad can be in the image: all of it if it reaches behind the camera."""
+def _bounding_box(grid_from_texture: Array, quad: Quad, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """x, y, width, height of the quad in the image; the whole image if the quad reaches behind the camera."""
     h, w = quad.texture.shape[:2]
     corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]]) - np.array([0.5, 0.5, 0])
-    rays = corners @ fine_from_texture.T
+    rays = corners @ grid_from_texture.T
     if (rays[:, 2] <= 0).any():
         return 0, 0, *size
     xy = rays[:, :2] / rays[:, 2:]
@@ -87,24 +87,24 @@ def _window(fine_from_texture: Array, quad: Quad, size: tuple[int, int]) -> tupl
     return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
 
 
-def _claim(texture_from_part: Array, quad: Quad, nearness: FloatArray) -> NDArray[np.bool_]:
-    """Where the quad is nearer than what was drawn so far; `nearness` (inverse depth) is updated there.
+def _update_depth(texture_from_box: Array, quad: Quad, nearness: FloatArray) -> NDArray[np.bool_]:
+    """The mask of samples at which the quad is in front; updates the depth buffer `nearness` (inverse depth) there.
 
-    The homography gives (u, v, 1) / depth for each sample, so all tests are linear in its position.
+    The homography maps a sample to (u, v, 1) / depth, so every test is linear in the position of the sample.
     """
     h, w = quad.texture.shape[:2]
-    u, v, near = texture_from_part
-    tests = u + near / 2, v + near / 2, (w - 0.5) * near - u, (h - 0.5) * near - v
-    here = _linear(near, nearness.shape)
-    front = here > nearness
-    for test in tests:
+    u, v, near = texture_from_box
+    inside_tests = u + near / 2, v + near / 2, (w - 0.5) * near - u, (h - 0.5) * near - v
+    quad_nearness = _linear(near, nearness.shape)
+    front = quad_nearness > nearness
+    for test in inside_tests:
         front &= _linear(test, nearness.shape) >= 0
-    np.copyto(nearness, here, where=front)
+    np.copyto(nearness, quad_nearness, where=front)
     return front
 
 
 def _linear(row: Array, shape: tuple[int, ...]) -> FloatArray:
-    """The product of row and (x, y, 1) at each sample (x, y)."""
+    """The dot product of `row` and (x, y, 1) at each sample (x, y)."""
     y, x = (np.arange(n) for n in shape)
     values: FloatArray = (row[0] * x).astype(np.float32) + (row[1] * y + row[2]).astype(np.float32)[:, None]
     return values

@@ -1,6 +1,6 @@
-"""From a folder of photos to a COLMAP model: all stages, one after the other.
+"""Photos to a COLMAP model: all stages in order, as `lgbatch run`.
 
-Each stage leaves a file that the next one reads, and skips what that file already holds.
+Each stage writes a file that the next stage reads, and skips the items that are already in its file.
 """
 
 import sys
@@ -34,42 +34,42 @@ def run(
     retry_failed: bool = False,
     **changes: Any,
 ) -> Summary:
-    """Reconstruct the photos below `images`; everything lands in `out`.
+    """Reconstruct the photos below `images` into the workspace `out`.
 
-    `changes` are settings by name, such as max_keypoints=1024; or give all of them as `settings`. `models` is the
-    folder of the ONNX models, which are made in it when they are missing. Leaves features.h5, pairs.txt,
-    matches.h5, database.db, sparse/0 and summary.json. Photos and pairs that could not be used are in the
-    result's `failures`; they are not tried again later, unless with `retry_failed`. What is finished is not done
-    again while nothing has changed. Raises LgbatchError when the run cannot start or go on, or when another one is
-    going on in `out`.
+    Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json. Finished stages are skipped as
+    long as their input is unchanged. `models` is the folder of the ONNX models; missing ones are exported first. Pass
+    either `settings`, or changes to the defaults by name, such as max_keypoints=1024.
+
+    Photos and pairs that cannot be used are in the summary's `failures`. Later runs skip them unless `retry_failed` is
+    set. Raises LgbatchError if the run cannot start or continue, or if another command works in `out`.
     """
     if settings is None:
         settings = Settings.load(**changes)
     elif changes:
-        raise InputError("give either settings or single changes to the defaults")
+        raise InputError("pass either settings or single changes, not both")
     images, workspace = Path(images), Workspace(Path(out))
     models = Path(models) if models else default_folder()
-    check_camera_model(settings.camera_model)  # what is wrong shows at once, not after an hour of matching
-    found = crawl(images)
-    with locked(workspace.root, make=True):
-        return _run(images, workspace, found, models, settings, retry_failed)
+    check_camera_model(settings.camera_model)  # here, not after an hour of matching
+    crawled = crawl(images)
+    with locked(workspace.root, create=True):
+        return _run(images, workspace, crawled, models, settings, retry_failed)
 
 
 def _run(
-    images: Path, workspace: Workspace, found: Crawl, models: Path, settings: Settings, retry_failed: bool
+    images: Path, workspace: Workspace, crawled: Crawl, models: Path, settings: Settings, retry_failed: bool
 ) -> Summary:
     summary = Summary(settings)
     with summary.timed("export"):
         ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
     with summary.timed("extract"):
         extracted = extract(
-            images, workspace.features, models=models, settings=settings, found=found, retry_failed=retry_failed
+            images, workspace.features, models=models, settings=settings, crawled=crawled, retry_failed=retry_failed
         )
     summary.add_extracted(extracted)
     with summary.timed("pairs"):
-        # Not all that the store holds: there may be photos in it that have left the folder since.
+        # Not features.names(): the store may hold photos that have since left the folder.
         failed = {failure.name for failure in extracted.failures if failure.stage == "extract"}
-        names = [ref.name for ref in found.images if ref.name not in failed]
+        names = [ref.name for ref in crawled.images if ref.name not in failed]
         write_pairs(workspace.pairs, make_pairs(names, settings))
     with summary.timed("match"):
         matched = match(

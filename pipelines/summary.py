@@ -1,4 +1,4 @@
-"""What a run did: filled stage by stage, told in words or as JSON."""
+"""The summary of a run: filled stage by stage, printed as text or JSON."""
 
 import json
 import time
@@ -15,6 +15,7 @@ from lgbatch.matching.match import Matched
 from lgbatch.reconstruction.advice import advice
 from lgbatch.reconstruction.results import Model, Reconstruction, format_table
 from lgbatch.runtime.environment import peak_memory_mb, versions
+from lgbatch.storage.durable import replace_synced
 from lgbatch.types import Failure
 from lgbatch.workspace.stage_cache import without_tracebacks
 
@@ -23,99 +24,101 @@ _SHOWN_FAILURES = 10
 
 @dataclass
 class Summary:
-    """The figures of a run. What no stage has filled is None, and left out of the JSON."""
+    """The figures of a run. A field is None, and absent from the JSON, until a stage fills it."""
 
     settings: Settings
     images: int | None = None
-    """Photos found, the failed ones among them."""
+    """Photos in the folder, including the failed ones."""
     failed_images: int | None = None
     keypoints: int | None = None
+    """Keypoints of all images."""
     pairs: int | None = None
-    """Different pairs that were asked for."""
+    """Distinct pairs to match."""
     dropped_pairs: dict[str, int] | None = None
-    """Lines of the pairs file that were left out, by reason."""
+    """Ignored lines of the pairs file, by reason."""
     failed_pairs: int | None = None
-    """Pairs, lines of the pairs file and images that matching could not use."""
+    """Failures of matching: pairs, lines of the pairs file, and images."""
     skipped_pairs: int | None = None
-    """Pairs that were left out because an image of theirs had failed."""
+    """Pairs that were not matched because one of their images failed."""
     matched_pairs: int | None = None
     """Pairs with at least one match."""
     matches: int | None = None
+    """Matches of all pairs."""
     verified_pairs: int | None = None
     """Pairs with a two-view geometry."""
     registered_images: int | None = None
-    """Images in the largest model."""
+    """Registered images of the largest model."""
     points3D: int | None = None
+    """3D points of the largest model."""
     models: list[Model] | None = None
+    """Largest first."""
     advice: str | None = None
-    """What to try when images could not be registered."""
+    """What to try if some images are not registered."""
     accuracy: dict[str, Any] | None = None
-    """Against known cameras, where there are any."""
+    """Accuracy.as_dict(), if the true cameras are known."""
     finished_already: bool | None = None
-    """Nothing has changed since an earlier run, of which all figures are."""
+    """All stages were skipped because nothing changed: the figures are those of an earlier run."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By stage."""
+    """Seconds by stage."""
     failures: list[Failure] = field(default_factory=list)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time that a block takes to its stage."""
+        """Add the duration of the block to the seconds of a stage."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
 
-    def add_extracted(self, done: Extracted) -> None:
-        """Take over what extraction did."""
-        self.images, self.failed_images, self.keypoints = done.images, len(done.failures), done.keypoints
-        self.failures += done.failures
-        self._note(done)
+    def add_extracted(self, result: Extracted) -> None:
+        """Add the result of extraction."""
+        self.images, self.failed_images, self.keypoints = result.images, len(result.failures), result.keypoints
+        self.failures += result.failures
+        self._update_finished_already(result)
 
-    def add_matched(self, done: Matched) -> None:
-        """Take over what matching did."""
-        self.pairs, self.matched_pairs, self.matches = done.pairs, done.matched_pairs, done.matches
-        self.failed_pairs, self.skipped_pairs = len(done.failures), done.skipped_pairs
-        self.dropped_pairs = {"duplicate": done.duplicates, "reversed": done.reversed, "self": done.self_pairs}
-        self.failures += done.failures
-        self._note(done)
+    def add_matched(self, result: Matched) -> None:
+        """Add the result of matching."""
+        self.pairs, self.matched_pairs, self.matches = result.pairs, result.matched_pairs, result.matches
+        self.failed_pairs, self.skipped_pairs = len(result.failures), result.skipped_pairs
+        self.dropped_pairs = {"duplicate": result.duplicates, "reversed": result.reversed, "self": result.self_pairs}
+        self.failures += result.failures
+        self._update_finished_already(result)
 
-    def add_reconstruction(self, done: Reconstruction) -> None:
-        """Take over what verification and mapping did."""
-        self.verified_pairs = done.verified_pairs
-        self.models = list(done.models)
-        self.registered_images = done.models[0].registered_images if done.models else 0
-        self.points3D = done.models[0].points3D if done.models else 0
-        self.advice = advice(done, self.settings.mapper) or None
-        self.seconds |= {"verify": round(done.seconds_verification, 3), "map": round(done.seconds_mapping, 3)}
-        self._note(done)
+    def add_reconstruction(self, result: Reconstruction) -> None:
+        """Add the result of verification and mapping."""
+        self.verified_pairs = result.verified_pairs
+        self.models = list(result.models)
+        self.registered_images = result.models[0].registered_images if result.models else 0
+        self.points3D = result.models[0].points3D if result.models else 0
+        self.advice = advice(result, self.settings.mapper) or None
+        self.seconds |= {"verify": round(result.seconds_verification, 3), "map": round(result.seconds_mapping, 3)}
+        self._update_finished_already(result)
 
-    def _note(self, done: Extracted | Matched | Reconstruction) -> None:
-        self.finished_already = self.finished_already is not False and done.finished_already
+    def _update_finished_already(self, result: Extracted | Matched | Reconstruction) -> None:
+        self.finished_already = self.finished_already is not False and result.finished_already
 
     @property
     def exit_status(self) -> int:
-        """0 all done; 1 finished, but an item failed or was skipped, or no model came out."""
+        """0 if all went well; 1 if an item failed or was skipped, or there is no model."""
         return int(bool(self.failures or self.skipped_pairs) or self.registered_images == 0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """The fields as plain values, plus peak memory and versions."""
         plain = asdict(self, dict_factory=without_tracebacks)
         filled = {key: value for key, value in plain.items() if value is not None}
         return filled | {"peak_memory_mb": peak_memory_mb(), "versions": versions()}
 
     def write(self, path: Path) -> None:
-        """Write the JSON file, under a temporary name first. Raises LgbatchError when it cannot be written."""
-        partial = path.with_name(f".{path.name}.new")
+        """Write the summary as JSON, atomically. Raises LgbatchError if the file cannot be written."""
         try:
-            partial.write_text(json.dumps(self.as_dict(), indent=2) + "\n", encoding="utf-8")
-            partial.replace(path)
+            replace_synced(path, (json.dumps(self.as_dict(), indent=2) + "\n").encode())
         except OSError as error:
             raise LgbatchError(f"cannot write {path}: {error.strerror}") from None
 
     def format(self) -> str:
-        """A few lines for the terminal."""
-        lines = [f.format() for f in self.failures[:_SHOWN_FAILURES]]
+        """Format the summary as lines for the terminal."""
+        lines = [failure.format() for failure in self.failures[:_SHOWN_FAILURES]]
         if len(self.failures) > _SHOWN_FAILURES:
             lines.append(f"... and {len(self.failures) - _SHOWN_FAILURES} more failures: `lgbatch errors` lists all")
         if self.images is not None:
@@ -127,13 +130,13 @@ class Summary:
         if self.models:
             lines.append(format_table(self.models))
         elif self.models is not None:
-            lines.append("no model could be made")
+            lines.append("models      none")
         if self.advice:
             lines.append(self.advice)
         if self.accuracy:
             lines.append(_format_accuracy(self.accuracy))
         if self.finished_already:
-            lines.append("finished already: nothing has changed since, and these are its figures")
+            lines.append("finished already: nothing has changed, the figures are those of the earlier run")
         if self.seconds:
             lines.append("seconds     " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()))
         return "\n".join(lines)
@@ -141,18 +144,20 @@ class Summary:
     def _pair_details(self) -> str:
         if self.matched_pairs is None:
             return ""
-        dropped = ", ".join(f"{count} {why}" for why, count in (self.dropped_pairs or {}).items() if count)
+        ignored = ", ".join(f"{count} {reason}" for reason, count in (self.dropped_pairs or {}).items() if count)
         text = f", {self.matched_pairs} with matches ({self.matches} matches)"
-        text += f"; dropped: {dropped}" if dropped else ""
-        return text + (f"; skipped: {self.skipped_pairs} of failed images" if self.skipped_pairs else "")
+        text += f"; ignored lines: {ignored}" if ignored else ""
+        return text + (f"; skipped: {self.skipped_pairs} with a failed image" if self.skipped_pairs else "")
 
 
 def _format_accuracy(accuracy: dict[str, Any]) -> str:
-    text = f"accuracy    {accuracy['registered_cameras']} of {accuracy['known_cameras']} known cameras found"
+    text = f"accuracy    {accuracy['registered_cameras']} of {accuracy['known_cameras']} known cameras registered"
     if accuracy["position_error_median"] is None:
         return text
-    errors = [
-        f"{what} {accuracy[f'{key}_median']:.2g}{unit} in the median, {accuracy[f'{key}_max']:.2g}{unit} at most"
-        for what, key, unit in (("rotation", "rotation_error_deg", " degrees"), ("position", "position_error", ""))
-    ]
-    return f"{text}; off by: {'; '.join(errors)} (in units of the known positions)"
+    for noun, key, unit in (
+        ("rotation", "rotation_error_deg", " degrees"),
+        ("position", "position_error", " in units of the known positions"),
+    ):
+        median, maximum = accuracy[f"{key}_median"], accuracy[f"{key}_max"]
+        text += f"; {noun} error: median {median:.2g}, maximum {maximum:.2g}{unit}"
+    return text

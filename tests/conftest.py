@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""Fixtures shared by several test files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lgbatch.config import Settings
-from lgbatch.export.models import KINDS, ensure_models
+from lgbatch.export.extractors import KINDS
+from lgbatch.export.models import ensure_models
 from lgbatch.features.network import Extractor
 from lgbatch.photos.crawl import crawl
 from lgbatch.photos.decode import decode
@@ -18,7 +19,7 @@ from tests.helpers import synthetic
 
 @pytest.fixture(scope="session")
 def models() -> Path:
-    """The real models, where the tool keeps them; made from the real weights when they are not there yet."""
+    """The folder of the real models, exported from the published weights if missing."""
     folder = default_folder()
     ensure_models(folder, "disk", KINDS)
     return folder
@@ -26,7 +27,7 @@ def models() -> Path:
 
 @pytest.fixture(scope="session")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's photos."""
+    """The folder of the demo's photos."""
     folder = tmp_path_factory.mktemp("gallery")
     scene.render(folder)
     return folder
@@ -34,7 +35,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_features(models: Path, gallery: Path) -> Sequence[Features]:
-    """Up to 1000 keypoints of each of the demo's photos, in order."""
+    """Features of the demo's photos, in order, with up to 1000 keypoints each."""
     settings = Settings(max_keypoints=1000)
     extractor = Extractor(models, settings)
     return [extractor.extract([decode(ref, settings.resize)])[0] for ref in crawl(gallery).images]
@@ -42,11 +43,11 @@ def demo_features(models: Path, gallery: Path) -> Sequence[Features]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> synthetic.Source:
-    """Three blank photos in the folder `images`, with random keypoints and matches."""
+    """Random keypoints and matches of three blank photos in tmp_path/images."""
     return synthetic.scene(tmp_path / "images")
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where `synthetic.import_source` looks for the photos beside it; there is no file yet."""
+    """The path of a new database, beside the folder `images` that `synthetic.import_source` expects."""
     return tmp_path / "database.db"

@@ -12,14 +12,14 @@ from lgbatch.errors import InputError
 PRESETS = sorted(p.name for p in resources.files("lgbatch.configs").iterdir() if p.name.endswith(".toml"))
 
 
-def written(folder: Path, text: str) -> Path:
+def write_settings(folder: Path, text: str) -> Path:
     path = folder / "settings.toml"
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def test_defaults_then_file_then_changes(tmp_path: Path) -> None:
-    path = written(tmp_path, "max_keypoints = 512\nresize = 0\nfilter_threshold = 0\n")
+    path = write_settings(tmp_path, "max_keypoints = 512\nresize = 0\nfilter_threshold = 0\n")
     settings = Settings.load(path, resize=640, extractor=None)
     assert (settings.max_keypoints, settings.resize, settings.filter_threshold) == (512, 640, 0)
     assert settings == Settings(max_keypoints=512, resize=640, filter_threshold=0)
@@ -38,11 +38,11 @@ def test_settings_are_frozen() -> None:
         ("max_keypoint", "did you mean 'max_keypoints'?"),
         ("max-keypoints", "did you mean 'max_keypoints'?"),
         ("Resize", "did you mean 'resize'?"),
-        ("zzz", "known are camera_mode, "),
+        ("zzz", "known settings are camera_mode, "),
     ],
 )
-def test_an_unknown_key_names_the_nearest(tmp_path: Path, key: str, hint: str) -> None:
-    for load in lambda: Settings.load(**{key: 5}), lambda: Settings.load(written(tmp_path, f"{key} = 5")):
+def test_an_unknown_key_suggests_the_nearest_one(tmp_path: Path, key: str, hint: str) -> None:
+    for load in lambda: Settings.load(**{key: 5}), lambda: Settings.load(write_settings(tmp_path, f"{key} = 5")):
         with pytest.raises(InputError) as error:
             load()
         assert str(error.value).startswith(f"unknown setting '{key}'; {hint}")
@@ -67,7 +67,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, key: str, hint: str) -
         ),
     ],
 )
-def test_a_bad_value_says_what_is_good(changes: dict[str, Any], reason: str) -> None:
+def test_an_invalid_value_names_the_valid_ones(changes: dict[str, Any], reason: str) -> None:
     for make in Settings, Settings.load:
         with pytest.raises(InputError) as error:
             make(**changes)
@@ -85,7 +85,7 @@ def test_a_bad_value_says_what_is_good(changes: dict[str, Any], reason: str) -> 
         (None, "No such file"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_an_unreadable_file_raises_a_one_line_input_error(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "settings.toml"
     if content is not None:
         path.write_bytes(content)
@@ -95,12 +95,12 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes |
     assert "unknown setting" in reason or str(path) in str(error.value)
 
 
-def test_there_are_presets() -> None:
+def test_the_package_has_presets() -> None:
     assert {"fast.toml", "detailed.toml"} <= set(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_loads_and_changes_what_it_names(name: str) -> None:
+def test_every_preset_loads_and_changes_exactly_its_settings(name: str) -> None:
     path = preset(name.removesuffix(".toml"))
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
@@ -115,7 +115,7 @@ def test_a_preset_is_a_name_or_a_file(tmp_path: Path) -> None:
         preset("quick")
 
 
-def test_the_stages_that_read_a_setting_say_what_it_changes() -> None:
+def test_settings_affect_the_stages_that_use_them() -> None:
     assert Settings(window=3).affecting("match") == Settings(threads=3).affecting("match")
     assert Settings(filter_threshold=0.2).affecting("match") != Settings().affecting("match")
     for stage in get_args(Stage):

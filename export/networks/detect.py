@@ -1,5 +1,6 @@
-"""ALIKED's keypoints out of its score map: local maxima, refined to a fraction of a pixel (differentiable keypoint
-detection, Zhao et al., IEEE Transactions on Multimedia 2022).
+"""Keypoint selection from score maps: local maxima, the best K, and ALIKED's refinement to subpixel positions.
+
+ALIKED's detector is the differentiable keypoint detection of Zhao et al., IEEE Transactions on Multimedia 2022.
 """
 
 from typing import cast
@@ -9,56 +10,61 @@ import torch.nn.functional as F
 from torch import Tensor
 
 RADIUS = 2
-"""Keypoints are local maxima in windows of 5 x 5, and keep this far from the edges."""
+"""ALIKED's keypoints are local maxima in windows of 5 x 5, at least this many pixels from the edges."""
 WINDOW = 2 * RADIUS + 1
 THRESHOLD = 0.2
-"""Least score of a keypoint; where the whole image has none, the mean score."""
+"""Exclusive lower bound of ALIKED's scores. If no score of an image exceeds it, the bound is the mean score."""
 TEMPERATURE = 0.1
-"""Of the softmax that refines a keypoint."""
+"""Temperature of the softmax that refines a keypoint."""
 
 
-def choose(scores: Tensor, max_keypoints: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor]:
-    """The strongest keypoints of scores (B, H, W) in 0..1, best first: raster indices (B, K), counts (B,).
+def detect_keypoints(scores: Tensor, max_keypoints: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Select ALIKED's keypoints from scores (B, H, W) in 0..1, best first.
 
-    K is the greatest count, at least 1. Rows from an image's count on are padding.
+    Returns raster indices (B, K) and counts (B,). K is the largest count, at least 1; rows from an image's count on are
+    padding.
     """
     height, width = scores.shape[1:]
-    inner = maxima(scores)[:, RADIUS : height - RADIUS, RADIUS : width - RADIUS]
-    strong = (inner > threshold).flatten(1).any(1)
-    least = torch.where(strong, threshold, scores.mean((1, 2)))
-    inner = torch.where(inner > least[:, None, None], inner, 0.0)
-    return strongest(F.pad(inner, (RADIUS, RADIUS, RADIUS, RADIUS)), max_keypoints)
+    inner = local_maxima(scores)[:, RADIUS : height - RADIUS, RADIUS : width - RADIUS]
+    exceeded = (inner > threshold).flatten(1).any(1)
+    bound = torch.where(exceeded, threshold, scores.mean((1, 2)))
+    inner = torch.where(inner > bound[:, None, None], inner, 0.0)
+    return select_top_k(F.pad(inner, (RADIUS, RADIUS, RADIUS, RADIUS)), max_keypoints)
 
 
-def strongest(scores: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor]:
-    """The greatest of scores (B, H, W), of which 0 is none, as `choose`."""
+def select_top_k(scores: Tensor, max_keypoints: Tensor) -> tuple[Tensor, Tensor]:
+    """Select the best positive scores (B, H, W): raster indices and counts, as `detect_keypoints`."""
     height, width = scores.shape[1:]
     masked = scores.flatten(1)
-    found = (masked > 0).sum(1)
-    k = cast(int, torch.minimum(max_keypoints, found.amax(0).clamp(min=1)).item())  # no empty tensors further on
+    counts = (masked > 0).sum(1)
+    k = cast(int, torch.minimum(max_keypoints, counts.amax(0).clamp(min=1)).item())  # K >= 1: avoid empty tensors
     torch._check(k >= 1)
     torch._check(k <= height * width)
-    return torch.topk(masked, k, dim=1)[1], torch.minimum(found, max_keypoints)
+    return torch.topk(masked, k, dim=1)[1], torch.minimum(counts, max_keypoints)
 
 
-def maxima(scores: Tensor, radius: int = RADIUS) -> Tensor:
-    """The scores (B, H, W) of local maxima, 0 elsewhere. Each round finds more, away from those that were found."""
+def local_maxima(scores: Tensor, radius: int = RADIUS) -> Tensor:
+    """Return the scores (B, H, W) at local maxima and 0 elsewhere (non-maximum suppression).
+
+    Each of three rounds adds maxima among the pixels outside the windows of those found before.
+    """
 
     def window_max(x: Tensor) -> Tensor:
         return F.max_pool2d(x[:, None], 2 * radius + 1, 1, radius)[:, 0]
 
-    found = scores == window_max(scores)
+    is_maximum = scores == window_max(scores)
     for _ in range(2):
-        near = window_max(found.to(scores.dtype)) > 0
-        rest = torch.where(near, 0.0, scores)
-        found = found | ((rest == window_max(rest)) & ~near)
-    return torch.where(found, scores, 0.0)
+        suppressed = window_max(is_maximum.to(scores.dtype)) > 0
+        rest = torch.where(suppressed, 0.0, scores)
+        is_maximum = is_maximum | ((rest == window_max(rest)) & ~suppressed)
+    return torch.where(is_maximum, scores, 0.0)
 
 
-def refine(scores: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Where in its 5 x 5 window each keypoint's score is centred, by a softmax.
+def refine_keypoints(scores: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Refine keypoints to subpixel positions: the softmax-weighted mean of the positions in a 5 x 5 window.
 
-    scores (B, H, W) and raster indices (B, K) to keypoints (B, K, 2) in pixels, and their scores there (B, K).
+    scores (B, H, W) and raster indices (B, K) to keypoints (B, K, 2) in pixels, top-left pixel centre (0, 0), and the
+    interpolated scores there (B, K).
     """
     height, width = scores.shape[1:]
     y = index // width
@@ -71,7 +77,7 @@ def refine(scores: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     grid = torch.cartesian_prod(step, step).flip(1).to(scores.dtype)
     last = torch.tensor([width - 1, height - 1])
     keypoints = torch.stack([x, y], -1) + weight @ grid / weight.sum(-1, keepdim=True)
-    # To -1..1 and back, as published: the descriptors look at the pixel left of a keypoint, to the last bit.
+    # To -1..1 and back, as published: the descriptors truncate these coordinates, so every bit matters.
     unit = keypoints / last * 2 - 1
     values = F.grid_sample(scores[:, None], unit[:, None], align_corners=True)[:, 0, 0]
     return (unit / 2 + 0.5) * last, values

@@ -1,13 +1,15 @@
 """DISK: local features learned with policy gradient (Tyszkiewicz, Fua and Trulls, NeurIPS 2020), as an ONNX extractor.
 
 The network is the published U-Net with its `depth` weights. Two rearrangements make it about five times cheaper and
-are exact up to rounding. Its last convolution makes 128 descriptor channels for every pixel, four fifths of all the
-work, of which only the keypoints' are used: here it makes the heatmap alone, and the descriptors of the chosen
-keypoints are computed from the 5 x 5 windows around them. And instance normalisation works on each channel by
-itself, so the upsampled and the skipped channels are never concatenated.
+are exact up to rounding:
 
-Keypoint selection follows kornia's DISK: a keypoint is greater than all others in its 5 x 5 window, which must lie
-inside the image; of these the best `max_keypoints` are kept, ties in raster order.
+- The published last convolution computes 128 descriptor channels for every pixel, four fifths of all the work, and only
+  those of the keypoints are used. Here it computes the heatmap only; the descriptors of the selected keypoints are
+  computed from the 5 x 5 windows around them.
+- Instance normalisation treats each channel separately, so the upsampled and the skipped channels are not concatenated.
+
+Keypoint selection follows kornia's DISK: a keypoint's score exceeds all others in its 5 x 5 window, which must lie
+inside the image. The best `max_keypoints` are kept, ties in raster order.
 """
 
 import torch
@@ -15,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgbatch.export import reference
-from lgbatch.export.onnx_graph import Graph, of_extractor
+from lgbatch.export.onnx_graph import Graph, extractor_graph
 
 OPSET = 20
 DESCRIPTOR_DIM = 128
@@ -23,14 +25,14 @@ KERNEL = 5
 STRIDE = 16
 """The U-Net halves the image four times: sides are padded with zeros to a multiple of this."""
 THRESHOLD = 0.0
-"""Least score of a keypoint."""
+"""Exclusive lower bound of the scores."""
 
 
 def graph(state: reference.State, opset: int = OPSET) -> Graph:
-    """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
+    """Return the extractor's graph. Raises KeyError if the state dict belongs to another network."""
     unet = Unet()
     unet.load(state)
-    return of_extractor(DiskExtractor(unet), opset)
+    return extractor_graph(DiskExtractor(unet), opset)
 
 
 class Gate(nn.Module):
@@ -42,12 +44,12 @@ class Gate(nn.Module):
         self.slope = nn.PReLU(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the gated map, same shape."""
+        """(B, C, H, W) to the same shape."""
         return self.slope(self.norm(x))
 
 
 class Down(nn.Module):
-    """Half the size, gate, convolution."""
+    """One step down: average pooling to half the size, gate, convolution."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice the size, beside the map of that size from the way down, gate, convolution."""
+    """One step up: upsampling to twice the size, gates, convolution together with the skipped map of that size."""
 
     def __init__(self, low: int, skip: int, outside: int) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class Up(nn.Module):
         self.conv = nn.Conv2d(low + skip, outside, KERNEL, padding=KERNEL // 2)
 
     def gated(self, low: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        """What the convolution sees: the upsampled and the skipped channels, gated."""
+        """Return the inputs of the convolution: the gated upsampled channels and the gated skipped channels."""
         low = F.interpolate(low, scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.low_gate(low), self.skip_gate(skip)
 
@@ -78,7 +80,7 @@ class Up(nn.Module):
 
 
 class Unet(nn.Module):
-    """DISK's network up to its last block, which the callers finish in their own way."""
+    """DISK's network up to the inputs of its last block, which DiskExtractor evaluates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +90,10 @@ class Unet(nn.Module):
         self.last = Up(64, 16, DESCRIPTOR_DIM + 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) RGB in 0..1, H and W multiples of 16, to what `last` takes: half-size and full-size maps."""
+        """Photos (B, 3, H, W), RGB in 0..1, H and W multiples of 16, to the inputs of `last`.
+
+        These are a map of half the size (B, 64, H/2, W/2) and a full-size one (B, 16, H, W).
+        """
         maps = [self.first(image)]
         for down in self.down:
             maps.append(down(maps[-1]))
@@ -98,58 +103,58 @@ class Unet(nn.Module):
         return low, maps.pop()
 
     def load(self, state: reference.State) -> None:
-        """Take the published state dict; raises KeyError when it is another network's."""
-        own = {"first": "path_down.0.1.3"}
+        """Load the published state dict. Raises KeyError if it belongs to another network."""
+        convolutions = {"first": "path_down.0.1.3"}
         blocks = [(f"down.{i}", f"path_down.{i + 1}.1", "gate.slope") for i in range(4)]
         blocks += [(f"up.{i}", f"path_up.{i}.conv", "") for i in range(3)] + [("last", "path_up.3.conv", "")]
         mapped = {}
         for ours, theirs, gate in blocks:
-            own[f"{ours}.conv"] = f"{theirs}.3"
+            convolutions[f"{ours}.conv"] = f"{theirs}.3"
             slope = state[f"unet.{theirs}.1.weight"]
             if gate:
                 mapped[f"{ours}.{gate}.weight"] = slope
             else:
                 mapped[f"{ours}.low_gate.slope.weight"] = slope[:64]
                 mapped[f"{ours}.skip_gate.slope.weight"] = slope[64:]
-        for ours, theirs in own.items():
+        for ours, theirs in convolutions.items():
             for part in ("weight", "bias"):
                 mapped[f"{ours}.{part}"] = state[f"unet.{theirs}.{part}"]
         self.load_state_dict(mapped)
 
 
 def pad_to_stride(image: Tensor) -> Tensor:
-    """Zeros at the bottom and right, so that both sides are multiples of STRIDE."""
+    """Pad (B, C, H, W) with zeros at the bottom and right to multiples of STRIDE."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE))
 
 
 class DiskExtractor(nn.Module):
-    """The graph that is exported: photos in, padded keypoints out."""
+    """The exported network: photos to padded keypoints, scores and descriptors."""
 
     def __init__(self, unet: Unet) -> None:
         super().__init__()
         self.unet = unet
         weight, bias = (value.detach() for value in unet.last.conv.parameters())
         channels = weight.shape[1]
-        # One 1 x 1 convolution for each of the 25 taps of the heatmap's kernel; `fold` then shifts and adds them,
-        # towards where a convolution would have looked from: hence the flip.
+        # One 1 x 1 convolution for each of the 25 taps of the heatmap's kernel; `fold` then shifts and adds the
+        # results. It scatters where a convolution gathers: hence the flip.
         taps = weight[-1].flip(1, 2).reshape(channels, KERNEL * KERNEL).T.reshape(-1, channels, 1, 1).contiguous()
         self.low_taps = nn.Parameter(taps[:, :64].contiguous())
         self.skip_taps = nn.Parameter(taps[:, 64:].contiguous())
         self.heat_bias = nn.Parameter(bias[-1])
-        # Rows in the order in which `windows` lays out a window: channel, then tap.
+        # Rows in the order of `gather_windows`: channel, then tap.
         self.projection = nn.Parameter(weight[:-1].reshape(DESCRIPTOR_DIM, -1).T.contiguous())
         self.bias = nn.Parameter(bias[:-1])
 
     def forward(
         self, image: Tensor, max_keypoints: Tensor, detection_threshold: Tensor | float = THRESHOLD
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Extract.
+        """Extract the local features of a batch of photos of one size.
 
-        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64. detection_threshold: () float32, which a
-        keypoint's score exceeds.
-        Returns keypoints (B, K, 2) float32 in pixels of the input, top-left pixel centre (0, 0); scores (B, K);
-        descriptors (B, K, 128) of unit length; counts (B,) int64. Rows from an image's count on are padding.
+        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64. detection_threshold: () float32, exclusive
+        lower bound of the scores.
+        Returns keypoints (B, K, 2) float32 in pixels of the input, top-left pixel centre (0, 0), best first; scores
+        (B, K); descriptors (B, K, 128) of unit length; counts (B,) int64. Rows from an image's count on are padding.
         """
         height, width = image.shape[-2:]
         low, skip = self.unet.last.gated(*self.unet(pad_to_stride(image)))
@@ -157,19 +162,20 @@ class DiskExtractor(nn.Module):
         padded = taps.shape[-2:]
         heat = F.fold(taps.flatten(2), padded, KERNEL, padding=KERNEL // 2) + self.heat_bias
         heat = heat[:, 0, :height, :width]
-        scores, index, counts = best_maxima(heat, max_keypoints, detection_threshold)
+        scores, index, counts = select_keypoints(heat, max_keypoints, detection_threshold)
         y = index // width
         x = index - y * width
-        descriptors = torch.cat([windows(low, x, y), windows(skip, x, y)], -1) @ self.projection + self.bias
+        windows = torch.cat([gather_windows(low, x, y), gather_windows(skip, x, y)], -1)
+        descriptors = windows @ self.projection + self.bias
         return torch.stack([x, y], -1).to(heat.dtype), scores, F.normalize(descriptors, dim=-1), counts
 
 
-def best_maxima(heat: Tensor, max_keypoints: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-    """The strongest strict local maxima of heat (B, H, W): scores (B, K), raster indices (B, K), counts (B,)."""
+def select_keypoints(heat: Tensor, max_keypoints: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """Select the best strict local maxima of heat (B, H, W): scores (B, K), raster indices (B, K), counts (B,)."""
     height, width = heat.shape[1:]
-    ring = strict_neighbours(heat)
+    neighbours = max_of_neighbours(heat)
     inner = heat[:, 2 : height - 2, 2 : width - 2]
-    keep = (inner > ring) & (inner > threshold)
+    keep = (inner > neighbours) & (inner > threshold)
     inner = torch.where(keep, inner, torch.zeros_like(inner))
     masked = F.pad(inner, (2, 2, 2, 2)).flatten(1)
     limit = torch.minimum(max_keypoints, torch.tensor(height * width))
@@ -180,8 +186,8 @@ def best_maxima(heat: Tensor, max_keypoints: Tensor, threshold: Tensor | float) 
     return scores, index, (scores > 0).sum(1)
 
 
-def strict_neighbours(heat: Tensor) -> Tensor:
-    """The greatest of the 24 neighbours of each inner pixel: (B, H, W) to (B, H - 4, W - 4)."""
+def max_of_neighbours(heat: Tensor) -> Tensor:
+    """Return the maximum of the 24 neighbours of each inner pixel: (B, H, W) to (B, H - 4, W - 4)."""
     x = heat[:, None]
     rows = F.max_pool2d(x, (2, 5), 1)  # (H - 1, W - 4): row y holds rows y and y + 1
     columns = F.max_pool2d(x[:, :, 2:-2], (1, 2), 1)
@@ -190,8 +196,8 @@ def strict_neighbours(heat: Tensor) -> Tensor:
     return torch.maximum(torch.maximum(above, below), torch.maximum(left, right))[:, 0]
 
 
-def windows(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The 5 x 5 windows of features (B, C, H, W) around x, y (B, K), zeros outside: (B, K, C * 25)."""
+def gather_windows(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Gather 5 x 5 windows of features (B, C, H, W) around x, y (B, K), zeros outside: (B, K, C * 25)."""
     channels, height, width = features.shape[1:]
     step = torch.arange(-(KERNEL // 2), KERNEL // 2 + 1)
     rows = y[..., None, None] + step[:, None]

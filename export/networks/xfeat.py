@@ -1,11 +1,11 @@
 """XFeat (Potje, Cadar, Araujo, Martins and Nascimento, CVPR 2024) as an ONNX extractor.
 
-The network sees a grey photo, of which each side is resized down to a multiple of 32. Two heads tell how likely each
-pixel is a keypoint, from its cell of 8 x 8 pixels alone, and how reliable the descriptor of each cell is. Keypoints
-are local maxima of the first in windows of 5 x 5; their score is both multiplied.
+The input is a grey photo with both sides resized down to multiples of 32. One head predicts the probability that each
+pixel is a keypoint, from its cell of 8 x 8 pixels only; another predicts the reliability of each cell's descriptor.
+Keypoints are local maxima of the probability in windows of 5 x 5. Their score is the probability times the reliability.
 
-Batch normalization is folded into the convolutions. The reliability is sampled at every pixel rather than at the
-local maxima, so that the strongest of each photo of a batch are found at once.
+Batch normalization is folded into the convolutions. The reliability is sampled at every pixel, not only at the local
+maxima, so that one TopK selects the best keypoints of all photos of a batch.
 """
 
 import torch
@@ -13,30 +13,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgbatch.export import reference
-from lgbatch.export.networks.detect import strongest
-from lgbatch.export.onnx_graph import Graph, of_extractor
+from lgbatch.export.networks.detect import select_top_k
+from lgbatch.export.onnx_graph import Graph, extractor_graph
 
 OPSET = 20
 CELL = 8
+"""Side of a cell in pixels."""
 STRIDE = 32
 """Sides are resized to multiples of this."""
 RADIUS = 2
 """Keypoints are local maxima in windows of 5 x 5."""
 THRESHOLD = 0.05
-"""Least likelihood of a keypoint."""
+"""Exclusive lower bound of the probability of a keypoint."""
 EPSILON = 1e-5
-"""Of all normalizations."""
+"""Added to the variance in all normalizations."""
 STRIDES = {"block1": (1, 2, 1, 2), "block2": (1, 1), "block3": (2, 1, 1), "block4": (2, 1, 1), "block5": (2, 1, 1, 1)}
-"""Of each convolution."""
+"""Stride of each convolution, by block."""
 
 
 def graph(state: reference.State, opset: int = OPSET) -> Graph:
-    """The extractor, ready to be written. Raises KeyError when the state dict is another network's."""
-    return of_extractor(XFeatExtractor(state), opset)
+    """Return the extractor's graph. Raises KeyError if the state dict belongs to another network."""
+    return extractor_graph(XFeatExtractor(state), opset)
 
 
 class XFeatExtractor(nn.Module):
-    """The graph that is exported: photos in, padded keypoints out."""
+    """The exported network: photos to padded keypoints, scores and descriptors."""
 
     def __init__(self, state: reference.State) -> None:
         super().__init__()
@@ -55,32 +56,33 @@ class XFeatExtractor(nn.Module):
     def forward(
         self, image: Tensor, max_keypoints: Tensor, detection_threshold: Tensor | float = THRESHOLD
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Extract.
+        """Extract the local features of a batch of photos of one size.
 
-        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64. detection_threshold: () float32, which a
-        keypoint's score exceeds.
-        Returns keypoints (B, K, 2) float32 in pixels of the input, top-left pixel centre (0, 0); scores (B, K);
-        descriptors (B, K, 64) of unit length; counts (B,) int64. Rows from an image's count on are padding.
+        image: (B, 3, H, W) float32, RGB in 0..1. max_keypoints: () int64. detection_threshold: () float32, exclusive
+        lower bound of the probability of a keypoint.
+        Returns keypoints (B, K, 2) float32 in pixels of the input, top-left pixel centre (0, 0), best first; scores
+        (B, K); descriptors (B, K, 64) of unit length; counts (B,) int64. Rows from an image's count on are padding.
         """
-        x, ratio = resized(image.mean(1, keepdim=True))
+        x, ratio = resize_to_stride(image.mean(1, keepdim=True))
         x = x - x.mean((2, 3), keepdim=True)
         x = x / (x.square().mean((2, 3), keepdim=True) + EPSILON).sqrt()
         features = self.features(x)
-        cells = self.keypoint(F.pixel_unshuffle(x, CELL)).softmax(1)[:, :-1]
-        heat = likely(F.pixel_shuffle(cells, CELL)[:, 0], detection_threshold)
-        scores = heat * everywhere(self.reliability(features).sigmoid())
-        index, counts = strongest(scores, max_keypoints)
+        probabilities = self.keypoint(F.pixel_unshuffle(x, CELL)).softmax(1)[:, :-1]
+        heat = keypoint_probabilities(F.pixel_shuffle(probabilities, CELL)[:, 0], detection_threshold)
+        scores = heat * upsample(self.reliability(features).sigmoid())
+        index, counts = select_top_k(scores, max_keypoints)
         height, width = scores.shape[1:]
         y = index // width
         keypoints = torch.stack([index - y * width, y], -1).to(scores.dtype)
         unit = keypoints / torch.tensor([width - 1, height - 1]) * 2 - 1
-        # Published so: places are told as if corners were aligned, and read as if they were not.
-        found = F.grid_sample(F.normalize(features, dim=1), unit[:, None], mode="bicubic", align_corners=False)[:, :, 0]
-        descriptors = F.normalize(found, dim=1).transpose(1, 2)
+        # As published: normalised with aligned corners, sampled without.
+        cells = F.normalize(features, dim=1)
+        sampled = F.grid_sample(cells, unit[:, None], mode="bicubic", align_corners=False)[:, :, 0]
+        descriptors = F.normalize(sampled, dim=1).transpose(1, 2)
         return keypoints * ratio, scores.flatten(1).gather(1, index), descriptors, counts
 
     def features(self, x: Tensor) -> Tensor:
-        """What the cells of x (B, 1, H, W) look like: (B, 64, H / 8, W / 8)."""
+        """Dense descriptors (B, 64, H / 8, W / 8), one per cell, of grey photos x (B, 1, H, W); not normalised."""
         first, second, third, fourth, fifth = self.blocks
         x3 = third(second(first(x) + self.skip(F.avg_pool2d(x, 4))))
         x4 = fourth(x3)
@@ -90,43 +92,47 @@ class XFeatExtractor(nn.Module):
 
 
 def _conv(state: reference.State, name: str) -> nn.Conv2d:
-    return _with(state[f"{name}.weight"], state[f"{name}.bias"], 1)
+    return _conv2d(state[f"{name}.weight"], state[f"{name}.bias"], 1)
 
 
 def _normalized(state: reference.State, name: str, stride: int) -> nn.Module:
     scale = (state[f"{name}.layer.1.running_var"] + EPSILON).rsqrt()
     weight = state[f"{name}.layer.0.weight"] * scale[:, None, None, None]
-    return nn.Sequential(_with(weight, -state[f"{name}.layer.1.running_mean"] * scale, stride), nn.ReLU())
+    return nn.Sequential(_conv2d(weight, -state[f"{name}.layer.1.running_mean"] * scale, stride), nn.ReLU())
 
 
-def _with(weight: Tensor, bias: Tensor, stride: int) -> nn.Conv2d:
+def _conv2d(weight: Tensor, bias: Tensor, stride: int) -> nn.Conv2d:
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], stride, padding=weight.shape[2] // 2)
     conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
     return conv
 
 
-def resized(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 1, H, W) with sides cut down to multiples of STRIDE, at least one; how much longer they were (2,), x, y."""
+def resize_to_stride(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Resize (B, 1, H, W) so that both sides are multiples of STRIDE, at least one.
+
+    Returns the resized photos and (2,), original over new size along x and y.
+    """
     height, width = x.shape[2:]
     rows, columns = (torch.sym_max(side // STRIDE, 1) * STRIDE for side in (height, width))
     ratio = torch.tensor([width, height]) / torch.tensor([columns, rows])
     return F.interpolate(x, (rows, columns), mode="bilinear", align_corners=False), ratio
 
 
-def likely(heat: Tensor, threshold: Tensor | float) -> Tensor:
-    """The likelihoods (B, H, W) of keypoints, 0 elsewhere.
+def keypoint_probabilities(heat: Tensor, threshold: Tensor | float) -> Tensor:
+    """Return the probabilities (B, H, W) at keypoints and 0 elsewhere.
 
-    Published so: the first pixel is not chosen, nor are the last row and column, which sampling takes for outside.
+    As published, the first pixel is never a keypoint, nor are the last row and column, which the published sampling
+    treats as outside.
     """
-    best = heat == F.max_pool2d(heat[:, None], 2 * RADIUS + 1, 1, RADIUS)[:, 0]
-    chosen = torch.where(best & (heat > threshold), heat, 0.0)[:, :-1, :-1]
-    inside = torch.arange(chosen.shape[1])[:, None] + torch.arange(chosen.shape[2]) > 0
-    return F.pad(torch.where(inside, chosen, 0.0), (0, 1, 0, 1))
+    is_maximum = heat == F.max_pool2d(heat[:, None], 2 * RADIUS + 1, 1, RADIUS)[:, 0]
+    selected = torch.where(is_maximum & (heat > threshold), heat, 0.0)[:, :-1, :-1]
+    not_first = torch.arange(selected.shape[1])[:, None] + torch.arange(selected.shape[2]) > 0
+    return F.pad(torch.where(not_first, selected, 0.0), (0, 1, 0, 1))
 
 
-def everywhere(cells: Tensor) -> Tensor:
-    """The values of cells (B, 1, H / 8, W / 8) at all pixels, between them linear: (B, H, W)."""
+def upsample(cells: Tensor) -> Tensor:
+    """Upsample cells (B, 1, H / 8, W / 8) to all pixels, bilinearly: (B, H, W)."""
     x, y = (torch.arange(side * CELL) / (side * CELL - 1) * 2 - 1 for side in (cells.shape[3], cells.shape[2]))
-    places = torch.stack([x.expand(y.shape[0], -1), y[:, None].expand(-1, x.shape[0])], -1)
-    places = places.expand(cells.shape[0], -1, -1, -1)
-    return F.grid_sample(cells, places, mode="bilinear", align_corners=False)[:, 0]
+    grid = torch.stack([x.expand(y.shape[0], -1), y[:, None].expand(-1, x.shape[0])], -1)
+    grid = grid.expand(cells.shape[0], -1, -1, -1)
+    return F.grid_sample(cells, grid, mode="bilinear", align_corners=False)[:, 0]

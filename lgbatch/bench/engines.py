@@ -1,4 +1,4 @@
-"""The matching engines that `lgbatch bench` times: all match the same pairs of the same features in memory."""
+"""The matching engines that `lgbatch bench match` compares. All match the same pairs of the same features in memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lgbatch.bench.operations import DEFAULT
+from lgbatch.bench.operations import DEFAULT_SHAPE
 from lgbatch.config import Settings
 from lgbatch.matching import single_graph as single
 from lgbatch.matching.capacity import TOKENS
 from lgbatch.matching.engine import Outcome, match_pairs, open_matchers
-from lgbatch.matching.lightglue import Trace
+from lgbatch.matching.lightglue import StageTrace
 from lgbatch.matching.match import match
 from lgbatch.matching.schedule import plan
 from lgbatch.pairing.pairs_file import write_pairs
@@ -26,43 +26,43 @@ from lgbatch.types import Features, IntArray, Matches, Pair
 
 @dataclass(frozen=True)
 class Scene:
-    """What is matched."""
+    """The features and pairs to match."""
 
     features: Mapping[str, Features]
     """By image name; each has at least one keypoint."""
     pairs: Sequence[Pair]
-    shape: Shape = DEFAULT
-    """Of the LightGlue that matches it."""
+    shape: Shape = DEFAULT_SHAPE
+    """Size of the LightGlue that matches them."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Keypoints of each image."""
+        """Number of keypoints of each image."""
         return {name: len(features.keypoints) for name, features in self.features.items()}
 
     @property
     def descriptor_dim(self) -> int:
-        """Length of a descriptor."""
+        """Descriptor dimension."""
         return int(next(iter(self.features.values())).descriptors.shape[1])
 
 
 class Engine(Protocol):
-    """Matches pairs; what it found, and what it did for that, is asked for afterwards, outside the clock."""
+    """Matches pairs. `matches` and `trace` read the results afterwards, so that they are not timed."""
 
     once_per_image: bool
-    """Whether what an image needs alone is computed once, or for each of its pairs."""
+    """Whether the stem runs once per image, or again for each of its pairs."""
 
     def match(self, pairs: Sequence[Pair]) -> None:
-        """Match pairs from scratch."""
+        """Match pairs; nothing is reused from earlier calls."""
 
-    def found(self) -> dict[Pair, IntArray]:
-        """The matched rows (K, 2) of each pair of the last call."""
+    def matches(self) -> dict[Pair, IntArray]:
+        """Return the matches of the last call: rows (K, 2) into the keypoints of both images, for each pair."""
 
-    def trace(self) -> Trace | None:
-        """What went through the stages in the last call; None when that is not known."""
+    def trace(self) -> StageTrace | None:
+        """Return the stages and batches of the last call, or None if the engine does not record them."""
 
 
 class Staged:
-    """The engine of lgbatch, as `lgbatch match` runs it, without reading and writing."""
+    """lgbatch's own engine as `lgbatch match` runs it, without reading and writing files."""
 
     once_per_image = True
 
@@ -73,28 +73,28 @@ class Staged:
 
     def match(self, pairs: Sequence[Pair]) -> None:
         """See Engine."""
-        trace: Trace = []
+        trace: StageTrace = []
         for matcher in self._matchers:
-            matcher.trace = trace
+            matcher.stage_trace = trace
         read = self._scene.features.__getitem__
         self._outcomes = list(match_pairs(pairs, self._scene.counts, read, self._matchers))
 
-    def found(self) -> dict[Pair, IntArray]:
+    def matches(self) -> dict[Pair, IntArray]:
         """See Engine."""
         return {pair: outcome.indices for pair, outcome in self._outcomes if isinstance(outcome, Matches)}
 
-    def trace(self) -> Trace | None:
+    def trace(self) -> StageTrace | None:
         """See Engine."""
-        return self._matchers[0].trace
+        return self._matchers[0].stage_trace
 
 
 class WholeMatch:
-    """All of lgbatch.match: opening the models, reading the stores, and writing included."""
+    """The whole match stage: also opens the models, reads the features and writes the matches."""
 
     once_per_image = True
 
     def __init__(self, scene: Scene, models: Path, settings: Settings, folder: Path) -> None:
-        """Write the features to a store in the folder, which is made."""
+        """Create the folder and write the features to a store in it."""
         self._models, self._settings, self._folder = models, settings, folder
         folder.mkdir()
         self._features = folder / "features.h5"
@@ -114,18 +114,18 @@ class WholeMatch:
         write_pairs(self._folder / "pairs.txt", pairs)
         match(self._folder / "pairs.txt", self._features, self._store, models=self._models, settings=self._settings)
 
-    def found(self) -> dict[Pair, IntArray]:
+    def matches(self) -> dict[Pair, IntArray]:
         """See Engine."""
         with MatchStore(self._store) as store:
             return {pair: store.indices(pair) for pair in self._pairs}
 
-    def trace(self) -> Trace | None:
+    def trace(self) -> StageTrace | None:
         """See Engine."""
         return None
 
 
 class SingleGraph:
-    """The single graph that other programs can run: fixed depth, in padded batches, on all cores at once."""
+    """The single ONNX graph, which other programs can run: fixed depth, padded batches, one session on all cores."""
 
     once_per_image = False
 
@@ -133,41 +133,41 @@ class SingleGraph:
         """Open the model. Raises ModelError."""
         self._scene = scene
         self._graph = single.SingleGraph(open_matcher(models, settings), settings.filter_threshold)
-        self._found: dict[Pair, IntArray] = {}
-        self._trace: Trace = []
+        self._matches: dict[Pair, IntArray] = {}
+        self._trace: StageTrace = []
 
     def match(self, pairs: Sequence[Pair]) -> None:
         """See Engine."""
-        self._found, self._trace = {}, []
+        self._matches, self._trace = {}, []
         counts, features = self._scene.counts, self._scene.features
         names = list(counts)
         ids = [(names.index(a), names.index(b)) for a, b in pairs]
         tokens = TOKENS[self._graph.model.device]
         for batch in plan(list(counts.values()), ids, images=len(names), tokens=tokens):
-            named = [pairs[i] for i in batch]
-            found = self._graph.match([(features[a], features[b]) for a, b in named])
-            self._found |= {pair: matches.indices for pair, matches in zip(named, found, strict=True)}
-            lengths = np.array([counts[a] for a, _ in named]), np.array([counts[b] for _, b in named])
+            batch_pairs = [pairs[i] for i in batch]
+            matches = self._graph.match([(features[a], features[b]) for a, b in batch_pairs])
+            self._matches |= {pair: match.indices for pair, match in zip(batch_pairs, matches, strict=True)}
+            lengths = np.array([counts[a] for a, _ in batch_pairs]), np.array([counts[b] for _, b in batch_pairs])
             self._trace += [("stem", lengths[:1]), ("stem", lengths[1:])]
             layers = self._scene.shape.layers
             self._trace += [(f"layer{i}", lengths) for i in range(layers)] + [(f"head{layers - 1}", lengths)]
 
-    def found(self) -> dict[Pair, IntArray]:
+    def matches(self) -> dict[Pair, IntArray]:
         """See Engine."""
-        return self._found
+        return self._matches
 
-    def trace(self) -> Trace | None:
+    def trace(self) -> StageTrace | None:
         """See Engine."""
         return self._trace
 
 
 class Published:
-    """PyTorch LightGlue for one pair at a time, as hloc and others run it; features are on its device beforehand."""
+    """PyTorch LightGlue, one pair at a time, as hloc and others run it. Features are on its device beforehand."""
 
     once_per_image = False
 
     def __init__(self, scene: Scene, settings: Settings) -> None:
-        """Load the network. Raises ImportError."""
+        """Load the network. Raises ImportError if PyTorch or the network's package is not installed."""
         import torch
 
         from lgbatch.bench import published
@@ -179,32 +179,32 @@ class Published:
         thresholds = {name: getattr(settings, name) for name in names}
         self._network = published.lightglue(settings.extractor, device=device, **thresholds)
         self._images = {name: published.tensors(features, device) for name, features in scene.features.items()}
-        self._found: dict[Pair, IntArray] = {}
-        self._trace: Trace = []
+        self._matches: dict[Pair, IntArray] = {}
+        self._trace: StageTrace = []
         for i, layer in enumerate(self._network.transformers):
-            layer.register_forward_pre_hook(lambda _, given, stage=f"layer{i}": self._pass(stage, given))
+            layer.register_forward_pre_hook(lambda _, inputs, stage=f"layer{i}": self._record(stage, inputs))
 
-    def _pass(self, stage: str, given: Sequence[Any]) -> None:
-        x0, x1 = given[:2]
+    def _record(self, stage: str, inputs: Sequence[Any]) -> None:
+        x0, x1 = inputs[:2]
         self._trace.append((stage, (np.array([x0.shape[1]]), np.array([x1.shape[1]]))))
 
     def match(self, pairs: Sequence[Pair]) -> None:
         """See Engine."""
-        self._found, self._trace = {}, []
+        self._matches, self._trace = {}, []
         for pair in pairs:
-            self._found[pair], stop = self._published.match(self._network, *(self._images[name] for name in pair))
-            self._trace.append((f"head{stop - 1}", self._trace[-1][1]))
+            self._matches[pair], layers = self._published.match(self._network, *(self._images[name] for name in pair))
+            self._trace.append((f"head{layers - 1}", self._trace[-1][1]))
 
-    def found(self) -> dict[Pair, IntArray]:
+    def matches(self) -> dict[Pair, IntArray]:
         """See Engine."""
-        return self._found
+        return self._matches
 
-    def trace(self) -> Trace | None:
+    def trace(self) -> StageTrace | None:
         """See Engine."""
-        stems: Trace = [("stem", (side,)) for stage, sides in self._trace if stage == "layer0" for side in sides]
+        stems: StageTrace = [("stem", (side,)) for stage, sides in self._trace if stage == "layer0" for side in sides]
         return stems + self._trace
 
 
-def fixed(settings: Settings) -> Settings:
-    """The settings with which every pair goes through all layers with all its points."""
+def at_fixed_depth(settings: Settings) -> Settings:
+    """Disable early exit and point pruning: every pair goes through all layers with all its points."""
     return replace(settings, depth_confidence=-1, width_confidence=-1)

@@ -1,15 +1,17 @@
-"""What features are good for, where the geometry is known: repeatability under a homography, and two-view accuracy."""
+"""Quality of features with known geometry: repeatability under a homography, and two-view accuracy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lgbatch.errors import InputError
 from lgbatch.reconstruction.pose_errors import pose_auc, relative_pose_errors
-from lgbatch.reconstruction.truth import KnownCamera
+from lgbatch.reconstruction.truth import KnownCamera, read_strecha
 from lgbatch.types import ByteArray, FloatArray, IntArray, Pair
 
 if TYPE_CHECKING:
@@ -18,30 +20,38 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 NEAR = 3.0
-"""Pixels within which a keypoint is found again, as in the evaluations on HPatches."""
+"""Pixels. A keypoint is repeated if the other image has one within this distance, as in evaluations on HPatches."""
 MARGIN = 8
-"""Pixels from the edge of the overlap in which keypoints do not count."""
+"""Pixels. Keypoints closer to the edge of the overlap are ignored."""
 INLIER = 1.0
-"""Pixels from the epipolar line, of the photo as the extractor saw it, within which a match is right."""
+"""Pixels of the resized photo. A match is correct if both points are within this distance of their epipolar line."""
 AUC_DEGREES = 5.0
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of the matches of pairs of photos with known cameras."""
+    """Accuracy of the matches of photos with known cameras."""
 
     precision: float
-    """Share of the matches that lie on their epipolar lines."""
-    right: float
-    """Matches of an average pair that do."""
+    """Fraction of the matches that are correct, within INLIER of their epipolar lines."""
+    correct: float
+    """Correct matches of an average pair."""
     auc: float
-    """Of relative poses found from two views, up to AUC_DEGREES, in percent."""
+    """Area under the recall curve of two-view relative poses, up to AUC_DEGREES, in percent."""
 
 
-def warped(pixels: ByteArray, seed: int) -> tuple[ByteArray, Array]:
-    """A photo as it would look, were it flat and seen from elsewhere, and the homography (3, 3) to there.
+def known_cameras(truth: Path, names: Set[str]) -> dict[str, KnownCamera]:
+    """Read the cameras of these photos from a folder, as truth.read_strecha. Raises InputError if fewer than two."""
+    cameras = {name: camera for name, camera in read_strecha(truth).items() if name in names}
+    if len(cameras) < 2:
+        raise InputError(f"{truth} has the cameras of {len(cameras)} of the photos: at least two are needed")
+    return cameras
 
-    Turned by up to 25 degrees, 0.8 to 1.25 times as large, and in perspective; where there was nothing, it is black.
+
+def warp_photo(pixels: ByteArray, seed: int) -> tuple[ByteArray, Array]:
+    """Warp a photo by a random homography. Returns the warped photo and the homography (3, 3) to it.
+
+    The homography rotates by up to 25 degrees, scales by 0.8 to 1.25, and tilts. Pixels without source are black.
     """
     rng = np.random.default_rng(seed)
     height, width = pixels.shape[:2]
@@ -49,69 +59,75 @@ def warped(pixels: ByteArray, seed: int) -> tuple[ByteArray, Array]:
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     to_centre = np.array([[1, 0, -(width - 1) / 2], [0, 1, -(height - 1) / 2], [0, 0, 1]])
     tilt = rng.uniform(-0.25, 0.25, 2) / max(width, height)
-    turn = np.array([[c, -s, 0], [s, c, 0], [*tilt, 1]])
-    homography: Array = np.linalg.inv(to_centre) @ turn @ to_centre
-    elsewhere: ByteArray = cv2.warpPerspective(pixels, homography, (width, height), flags=cv2.INTER_AREA)  # type: ignore[assignment]
-    return elsewhere, homography
+    motion = np.array([[c, -s, 0], [s, c, 0], [*tilt, 1]])
+    homography: Array = np.linalg.inv(to_centre) @ motion @ to_centre
+    warped: ByteArray = cv2.warpPerspective(pixels, homography, (width, height), flags=cv2.INTER_AREA)  # type: ignore[assignment]
+    return warped, homography
 
 
 def repeatability(first: FloatArray, second: FloatArray, homography: Array, size: tuple[int, int]) -> float:
-    """Share of the keypoints (N, 2) of either image of a size, where both show the same, that the other has too."""
-    there = _found_again(first, second, homography, size)
-    back = _found_again(second, first, np.linalg.inv(homography).astype(np.float64), size)
-    return (there + back) / 2
+    """Return the fraction of keypoints (N, 2) in the overlap of two images that the other image has within NEAR pixels.
+
+    `homography` (3, 3) maps the first image to the second, `size` is the (width, height) of both. The result is the
+    mean of both directions.
+    """
+    forward = _repeated(first, second, homography, size)
+    backward = _repeated(second, first, np.linalg.inv(homography).astype(np.float64), size)
+    return (forward + backward) / 2
 
 
-def _found_again(keypoints: FloatArray, others: FloatArray, homography: Array, size: tuple[int, int]) -> float:
+def _repeated(keypoints: FloatArray, others: FloatArray, homography: Array, size: tuple[int, int]) -> float:
+    """Fraction of the keypoints in the overlap that have one of the others within NEAR pixels."""
     if not len(keypoints) or not len(others):
         return 0.0
-    there = cv2.perspectiveTransform(keypoints[None].astype(np.float64), homography)[0]
+    projected = cv2.perspectiveTransform(keypoints[None].astype(np.float64), homography)[0]
     last = np.array(size) - 1 - MARGIN
-    seen = ((keypoints >= MARGIN) & (keypoints <= last) & (there >= MARGIN) & (there <= last)).all(axis=1)
-    nearest = np.array([np.linalg.norm(others - place, axis=1).min() for place in there[seen]])
-    return float((nearest <= NEAR).mean()) if len(nearest) else 0.0
+    overlap = ((keypoints >= MARGIN) & (keypoints <= last) & (projected >= MARGIN) & (projected <= last)).all(axis=1)
+    distances = np.array([np.linalg.norm(others - point, axis=1).min() for point in projected[overlap]])
+    return float((distances <= NEAR).mean()) if len(distances) else 0.0
 
 
 def two_view_accuracy(
-    found: Mapping[Pair, IntArray],
+    matches: Mapping[Pair, IntArray],
     keypoints: Mapping[str, FloatArray],
     cameras: Mapping[str, KnownCamera],
     pixel: float,
 ) -> Accuracy:
-    """Of matched rows (K, 2) of pairs, into keypoints in pixels of the originals.
+    """Evaluate the matches of pairs of photos with known cameras.
 
-    `pixel`: how many of these one pixel is of the photo as the extractor saw it. Lens distortion is not known of.
+    `matches` has rows (K, 2) into the keypoints (N, 2), which are in pixels of the original photos. `pixel` is the size
+    of a pixel of the resized photo in pixels of the original. Lens distortion is ignored.
     """
-    right = total = 0
+    correct = total = 0
     errors: list[float] = []
-    for pair, rows in found.items():
+    for pair, rows in matches.items():
         first, second = cameras[pair.a], cameras[pair.b]
         points = [keypoints[name][rows[:, side]].astype(np.float64) for side, name in enumerate(pair)]
         distance = _epipolar_distance(points[0], points[1], first, second)
-        right, total = right + int((distance <= INLIER * pixel).sum()), total + len(rows)
+        correct, total = correct + int((distance <= INLIER * pixel).sum()), total + len(rows)
         errors.append(_pose_error(points, first, second, pixel))
     return Accuracy(
-        precision=right / max(1, total),
-        right=right / max(1, len(found)),
+        precision=correct / max(1, total),
+        correct=correct / max(1, len(matches)),
         auc=pose_auc(np.array(errors), AUC_DEGREES),
     )
 
 
 def _epipolar_distance(first: Array, second: Array, a: KnownCamera, b: KnownCamera) -> Array:
-    """How far, in pixels, each point (N, 2) is from the epipolar line of its partner; of the two, the farther one."""
+    """Return the distance (N,) of each match to its epipolar lines in pixels, the larger of both images."""
     relative = b.camera_from_world[:, :3] @ a.camera_from_world[:, :3].T
     x, y, z = b.camera_from_world[:, 3] - relative @ a.camera_from_world[:, 3]
     essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ relative
     fundamental = np.linalg.inv(b.calibration).T @ essential @ np.linalg.inv(a.calibration)
     rays = [np.column_stack([points, np.ones(len(points))]) for points in (first, second)]
     lines = rays[0] @ fundamental.T, rays[1] @ fundamental
-    off = np.abs((rays[1] * lines[0]).sum(axis=1))
-    distance: Array = np.maximum(*(off / np.linalg.norm(line[:, :2], axis=1) for line in lines))
+    residual = np.abs((rays[1] * lines[0]).sum(axis=1))
+    distance: Array = np.maximum(*(residual / np.linalg.norm(line[:, :2], axis=1) for line in lines))
     return distance
 
 
 def _pose_error(points: list[Array], a: KnownCamera, b: KnownCamera, pixel: float) -> float:
-    """Degrees of the relative pose that COLMAP estimates from matched points with the true calibrations."""
+    """Return the error in degrees of the relative pose that COLMAP estimates from the matches and true calibrations."""
     import pycolmap
 
     options = pycolmap.RANSACOptions(max_error=INLIER * pixel, random_seed=0)
@@ -120,11 +136,12 @@ def _pose_error(points: list[Array], a: KnownCamera, b: KnownCamera, pixel: floa
     )
     if estimate is None:
         return np.inf
-    found = np.stack([np.eye(3, 4), np.asarray(estimate["cam2_from_cam1"].matrix())])
-    return float(relative_pose_errors(found, np.stack([a.camera_from_world, b.camera_from_world]))[0])
+    poses = np.stack([np.eye(3, 4), np.asarray(estimate["cam2_from_cam1"].matrix())])
+    return float(relative_pose_errors(poses, np.stack([a.camera_from_world, b.camera_from_world]))[0])
 
 
 def _colmap_camera(camera: KnownCamera) -> "pycolmap.Camera":
+    """Convert a camera. COLMAP has pixel centres at half integers, lgbatch at integers."""
     import pycolmap
 
     k = camera.calibration

@@ -1,4 +1,4 @@
-"""What a measurement ran on: the machine, its matrix rate, and the memory that a piece of work took."""
+"""The machine that a benchmark runs on: its description, its matrix rate, and memory use."""
 
 import importlib.util
 import platform
@@ -10,17 +10,18 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from lgbatch.runtime.devices import choose, for_matching
+from lgbatch.runtime.devices import choose_device, matching_device
 from lgbatch.runtime.environment import available_cores
 
 Result = TypeVar("Result")
 
 SIZE = 2048
-_TIMES = 5
+"""Rows and columns of the matrices."""
+_PRODUCTS = 5
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores and system, for a report."""
+    """Return the processor, the number of cores and the operating system."""
     return {"cpu": _cpu(), "cores": available_cores(), "system": platform.platform()}
 
 
@@ -34,10 +35,10 @@ def _cpu() -> str:
 
 
 class MatrixRate:
-    """How fast ONNX Runtime multiplies a matrix with a constant one here, on all cores, in float32."""
+    """Measures the rate of ONNX Runtime's float32 matrix product, on all cores: a yardstick for the engines."""
 
     def __init__(self, device: str, threads: int) -> None:
-        """Make a model of one MatMul. Raises ImportError where the package onnx is not installed."""
+        """Build a model of one MatMul of SIZE x SIZE. Raises ImportError if the package onnx is not installed."""
         from onnx import TensorProto, helper, numpy_helper
 
         values = np.random.default_rng(0).random((SIZE, SIZE), dtype=np.float32)
@@ -47,19 +48,19 @@ class MatrixRate:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        place = for_matching(choose(device))
-        cuda = ["CUDAExecutionProvider"] if place == "cuda" else []
+        device = matching_device(choose_device(device))
+        cuda = ["CUDAExecutionProvider"] if device == "cuda" else []
         self._session = ort.InferenceSession(
             model.SerializeToString(), options, providers=[*cuda, "CPUExecutionProvider"]
         )
         self._binding = self._session.io_binding()
-        self._binding.bind_ortvalue_input("a", ort.OrtValue.ortvalue_from_numpy(values, place, 0))
-        self._binding.bind_output("c", place, 0)
+        self._binding.bind_ortvalue_input("a", ort.OrtValue.ortvalue_from_numpy(values, device, 0))
+        self._binding.bind_output("c", device, 0)
 
     def measure(self) -> float:
-        """GFLOP/s, the median of a few products."""
+        """Return the median rate of a few products in GFLOP/s."""
         seconds = []
-        for _ in range(_TIMES):
+        for _ in range(_PRODUCTS):
             start = time.perf_counter()
             self._session.run_with_iobinding(self._binding)
             self._binding.synchronize_outputs()
@@ -68,20 +69,20 @@ class MatrixRate:
 
 
 def matrix_rate(device: str, threads: int) -> MatrixRate | None:
-    """The measurement; None where the package onnx, of `lgbatch[export]`, is not installed."""
+    """Prepare the measurement, or return None if the package onnx (of `lgbatch[export]`) is not installed."""
     return MatrixRate(device, threads) if importlib.util.find_spec("onnx") else None
 
 
-def with_memory(work: Callable[[], Result]) -> tuple[Result, float | None]:
-    """Do something, and tell how many MB more than before the process had at most (None where only Linux could)."""
-    before = _forget_peak()
+def measure_memory(work: Callable[[], Result]) -> tuple[Result, float | None]:
+    """Call `work`. Returns its result and the growth of the peak resident memory in MB, None if not on Linux."""
+    before = _reset_peak()
     result = work()
     peak = None if before is None else _status("VmHWM")
     return result, None if before is None or peak is None else round(max(0.0, peak - before), 1)
 
 
-def _forget_peak() -> float | None:
-    """Let the peak that the system keeps start again from what there is now, which is returned, in MB."""
+def _reset_peak() -> float | None:
+    """Reset the kernel's peak counter. Returns the present resident memory in MB, None if not on Linux."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -90,6 +91,7 @@ def _forget_peak() -> float | None:
 
 
 def _status(key: str) -> float | None:
+    """Read a size from /proc/self/status, in MB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) / 1024

@@ -1,7 +1,7 @@
-"""How many operations LightGlue takes, and what they are spent on, told from what went through its stages.
+"""Floating-point operations, padding and early exits of LightGlue, from the trace of a run.
 
-A multiplication and an addition are two operations. Only the matrix products are counted, which leaves out less than
-a hundredth; padding is not counted.
+A multiply-add counts as two operations. Only matrix products are counted, which omits less than one percent. Padding is
+not counted.
 """
 
 from collections.abc import Sequence
@@ -9,54 +9,60 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lgbatch.matching.lightglue import Trace
+from lgbatch.matching.lightglue import StageTrace
 from lgbatch.runtime.registry import Shape
 
-DEFAULT = Shape()
+DEFAULT_SHAPE = Shape()
 Counts = NDArray[np.int64]
+"""Number of keypoints of each item of a batch (B,)."""
 
 
-def operations(trace: Trace, descriptor_dim: int, shape: Shape = DEFAULT, *, published: bool = False) -> int:
-    """Operations of what a trace tells; `published` is the network as its authors run it.
+def operations(trace: StageTrace, descriptor_dim: int, shape: Shape = DEFAULT_SHAPE, *, published: bool = False) -> int:
+    """Count the operations of a trace. `published` counts those of the reference implementation instead.
 
-    That one has a projection behind each attention, which the exported graphs fold into the next matrix, but it
-    computes the similarities of cross-attention once for both directions.
+    It has an output projection after each attention, which the exported graphs fold into the next matrix, but computes
+    the similarities of cross-attention once for both directions.
     """
     projection, similarities = (2, 6) if published else (0, 8)
     width = shape.width
 
-    def of_stage(stage: str, lengths: Sequence[Counts]) -> Counts:
+    def stage_operations(stage: str, lengths: Sequence[Counts]) -> Counts:
         if stage == "stem":
-            return 2 * descriptor_dim * width * lengths[0] + of_self(lengths[0])
+            return 2 * descriptor_dim * width * lengths[0] + self_attention(lengths[0])
         m, n = lengths
         if stage.startswith("head"):
             return 2 * width * (width * (m + n) + m * n)
         cross = (16 + projection) * width**2 * (m + n) + similarities * width * m * n
-        return cross if stage == "layer0" else cross + of_self(m) + of_self(n)
+        return cross if stage == "layer0" else cross + self_attention(m) + self_attention(n)
 
-    def of_self(n: Counts) -> Counts:
+    def self_attention(n: Counts) -> Counts:
         return (18 + projection) * width**2 * n + 4 * width * n * n
 
-    return sum(int(of_stage(stage, lengths).sum()) for stage, lengths in trace)
+    return sum(int(stage_operations(stage, lengths).sum()) for stage, lengths in trace)
 
 
-def at_full_depth(pairs: Sequence[tuple[int, int]], stems: Sequence[int], layers: int = DEFAULT.layers) -> Trace:
-    """The trace of pairs, given the keypoints of their sides, that go through all layers with all their points."""
+def full_depth_trace(
+    pairs: Sequence[tuple[int, int]], stems: Sequence[int], layers: int = DEFAULT_SHAPE.layers
+) -> StageTrace:
+    """Return the trace of pairs that go through all layers with all their points.
+
+    `pairs` has the number of keypoints of both sides, `stems` those of each image that the stem encodes.
+    """
     sides = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     stages = [f"layer{i}" for i in range(layers)] + [f"head{layers - 1}"]
     return [("stem", (np.array(stems, dtype=np.int64),)), *((stage, (sides[0], sides[1])) for stage in stages)]
 
 
-def padding(trace: Trace) -> float:
-    """Share of the points in the layers' batches that were padding."""
+def padding_fraction(trace: StageTrace) -> float:
+    """Return the fraction of padding among the tokens in the batches of the layers."""
     layers = [lengths for stage, lengths in trace if stage.startswith("layer")]
     real = sum(int(side.sum()) for lengths in layers for side in lengths)
     padded = sum(len(side) * int(side.max()) for lengths in layers for side in lengths)
     return 1 - real / padded if padded else 0.0
 
 
-def stops(trace: Trace, layers: int = DEFAULT.layers) -> list[int]:
-    """How many pairs were done after 1, 2, ... layers."""
+def exits_per_layer(trace: StageTrace, layers: int = DEFAULT_SHAPE.layers) -> list[int]:
+    """Return how many pairs exited after 1, 2, ... layers."""
     entering = [0] * (layers + 1)
     for stage, lengths in trace:
         if stage.startswith("layer"):

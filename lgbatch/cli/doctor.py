@@ -1,4 +1,4 @@
-"""What lgbatch would run with on this machine, and what stands in its way."""
+"""The command `lgbatch doctor`: devices, precision, models and problems of this machine."""
 
 import json
 import os
@@ -12,99 +12,107 @@ from typing import Any
 from lgbatch.cli.options import Json, Models, command, new_app
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
-from lgbatch.export.models import EXTRACTORS
+from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.kernels import library as kernels
-from lgbatch.runtime.cuda import driver, gpus
-from lgbatch.runtime.devices import PROVIDERS, find, for_matching, unavailable_reason
-from lgbatch.runtime.environment import available_cores, installed, versions
+from lgbatch.runtime.cuda import driver_version, gpus
+from lgbatch.runtime.devices import PROVIDERS, matching_device, resolve_device, unavailable_reason
+from lgbatch.runtime.environment import available_cores, installed_versions, versions
 from lgbatch.runtime.models import Model, Stages, open_extractor, open_stages
 from lgbatch.runtime.precision import matching_precision, stages_kind
 from lgbatch.runtime.registry import FP32_ONLY, Kind, default_folder, family, model_path
 
 app = new_app()
 
-BESIDE = ("torch", "onnx", "onnxscript", "scikit-image")
-"""Packages that are looked for besides those that a summary tells."""
+OPTIONAL_PACKAGES = ("torch", "onnx", "onnxscript", "scikit-image")
+"""Packages to report besides those in a summary."""
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
+"""Packages of ONNX Runtime, at most one of which may be installed."""
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-GOOD, NOT_MADE = "good", "not made yet"
-FREE_GB = 2.0
-"""Less free disk space than this is told as a problem."""
+"""CPU features to report, as in /proc/cpuinfo."""
+GOOD, NOT_EXPORTED = "good", "not made yet"
+"""States of a model; any other state is the message of a ModelError."""
+MIN_FREE_GB = 2.0
+"""Less free disk space is a problem."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Plain values."""
+    """The findings of `lgbatch doctor` as plain values."""
 
     values: dict[str, Any]
 
     @property
     def problems(self) -> list[str]:
-        """One line each: what is wrong, and what to do."""
+        """One line per problem, with the way out."""
         return list(self.values["problems"])
 
     def format(self) -> str:
-        """A few lines."""
+        """Format the findings as lines for the terminal."""
         v = self.values
+        matching = f"{v['precision']} on {v['matching_device']}: {v['reason']}" if v["reason"] else "unavailable"
         lines = [
             "versions    " + ", ".join(f"{name} {version}" for name, version in v["versions"].items()),
-            f"machine     {v['cores']} cores, {v['memory_gb']} GB of memory"
-            + (f", {' '.join(v['instructions'])}" if v["instructions"] else "")
-            + f"; NVIDIA GPUs: {', '.join(v['gpus']) or 'none'}"
-            + (f" (driver {v['driver']})" if v["driver"] else ""),
+            f"machine     {self._format_machine()}",
             f"COLMAP      pycolmap {'with' if v['pycolmap_cuda'] else 'without'} CUDA",
-            *(f"--device    {name}: {lacking or 'can be used'}" for name, lacking in v["devices"].items()),
+            *(f"--device    {name}: {reason or 'available'}" for name, reason in v["devices"].items()),
             f"extraction  fp32 on {v['device']}",
-            f"matching    {v['precision']} on {v['matching_device']}: {v['reason']}"
-            if v["reason"]
-            else "matching    on nothing",
-            f"models      {v['models_folder']}, {v['free_gb']:.1f} GB free there",
-            *(
-                f"            {name}: {state}"
-                + (f", made from weights of sha256 {v['weights'][name]}" if name in v["weights"] else "")
-                for name, state in v["models"].items()
-            ),
+            f"matching    {matching}",
+            f"models      {v['models_folder']}, {v['free_gb']:.1f} GB of disk space free",
+            *(f"            {self._format_model(name)}" for name in v["models"]),
+            *(f"problem     {problem}" for problem in v["problems"] or ["none"]),
         ]
-        return "\n".join([*lines, *(f"problem     {problem}" for problem in v["problems"] or ["none"])])
+        return "\n".join(lines)
+
+    def _format_machine(self) -> str:
+        v = self.values
+        instructions = f", {' '.join(v['instructions'])}" if v["instructions"] else ""
+        driver = f" (driver {v['driver']})" if v["driver"] else ""
+        return (
+            f"{v['cores']} cores, {v['memory_gb']} GB of memory{instructions}; "
+            f"NVIDIA GPUs: {', '.join(v['gpus']) or 'none'}{driver}"
+        )
+
+    def _format_model(self, name: str) -> str:
+        weights = self.values["weights"].get(name)
+        text = f"{name}: {self.values['models'][name]}"
+        return f"{text}, exported from weights with SHA-256 {weights}" if weights else text
 
 
 def diagnose(models: Path, settings: Settings) -> Diagnosis:
-    """Look at packages, processor, GPU, and the models in a folder."""
+    """Inspect packages, processor, GPU, and the models in a folder."""
     import pycolmap
 
     problems = []
-    found = versions() | installed(BESIDE)
-    clash = side_by_side(installed(RUNTIMES))
-    if clash:
-        problems.append(clash)
-    device, lacking = find(settings.device)
-    if lacking:
-        problems.append(f"--device {settings.device}: {lacking}")
+    if conflict := conflicting_runtimes(installed_versions(RUNTIMES)):
+        problems.append(conflict)
+    device, unavailable = resolve_device(settings.device)
+    if unavailable:
+        problems.append(f"--device {settings.device}: {unavailable}")
     precision = reason = None
     try:
-        precision, reason = matching_precision(settings), _reason(settings)
+        precision, reason = matching_precision(settings), _precision_reason(settings)
     except ModelError as error:
         problems.append(str(error))
     if gpus() and device == "cpu" and settings.device == "auto":
-        problems.append(f"there is a GPU that is not used: {unavailable_reason('cuda')}")
+        problems.append(f"the GPU is not used: {unavailable_reason('cuda')}")
     free = shutil.disk_usage(_existing(models)).free / 1e9
-    if free < FREE_GB:
-        problems.append(f"{free:.1f} GB of disk space are left at {models}: make room, or choose another with --models")
-    states, opened = _models(models, settings) if reason else ({}, {})
+    if free < MIN_FREE_GB:
+        problems.append(f"only {free:.1f} GB of disk space are free at {models}: free some, or use another --models")
+    states, opened = _open_models(models, settings) if reason else ({}, {})
+    problems += [f"{name}: {state}" for name, state in states.items() if state not in (GOOD, NOT_EXPORTED)]
     extractor = opened.get(f"{settings.extractor} extractor")
-    problems += [f"{name}: {state}" for name, state in states.items() if state not in (GOOD, NOT_MADE)]
     return Diagnosis(
         {
-            "versions": found,
+            "versions": versions() | installed_versions(OPTIONAL_PACKAGES),
             "cores": available_cores(),
             "memory_gb": _memory_gb(),
             "instructions": _instructions(),
             "gpus": list(gpus()),
-            "driver": driver(),
+            "driver": driver_version(),
             "pycolmap_cuda": pycolmap.has_cuda,
             "devices": {name: unavailable_reason(name) for name in PROVIDERS},
             "device": extractor.device if extractor else device,
-            "matching_device": for_matching(device),
+            "matching_device": matching_device(device),
             "precision": precision,
             "reason": reason,
             "models_folder": str(models),
@@ -116,8 +124,8 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
     )
 
 
-def side_by_side(runtimes: Mapping[str, str]) -> str | None:
-    """What to do where more than one package of ONNX Runtime is installed: they overwrite each other's files."""
+def conflicting_runtimes(runtimes: Mapping[str, str]) -> str | None:
+    """The problem if several packages of ONNX Runtime are installed: they overwrite each other's files."""
     if len(runtimes) < 2:
         return None
     names = " and ".join(f"{name} {version}" for name, version in sorted(runtimes.items()))
@@ -127,51 +135,52 @@ def side_by_side(runtimes: Mapping[str, str]) -> str | None:
     )
 
 
-def _reason(settings: Settings) -> str:
-    """Why matching computes in what it does."""
-    if for_matching(find(settings.device)[0]) == "cuda":
+def _precision_reason(settings: Settings) -> str:
+    """Why matching uses its precision."""
+    if matching_device(resolve_device(settings.device)[0]) == "cuda":
         return "there is a GPU"
     if family(settings.extractor) in FP32_ONLY:
         return f"LightGlue for {settings.extractor} is too narrow for 8 bits"
     if settings.precision != "auto":
-        return "as --precision says"
+        return "as requested by --precision"
     return kernels.unavailable_reason() or "the processor has AVX-512 VNNI and BF16"
 
 
-def _models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict[str, Model | Stages]]:
-    """Of the extractor that the settings name: how it stands with the models that it needs, and those that open."""
-    ways: dict[str, tuple[str, Kind, Callable[[Path, Settings], Model | Stages]]] = {
+def _open_models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict[str, Model | Stages]]:
+    """Open the models of settings.extractor. Returns the state of each, and those that could be opened."""
+    openers: dict[str, tuple[str, Kind, Callable[[Path, Settings], Model | Stages]]] = {
         "extractor": ("extractor", "extractor", open_extractor),
         "LightGlue": ("matcher", stages_kind(settings), open_stages),
     }
     states, opened = {}, {}
-    for name, (role, kind, open_model) in ways.items():
+    for title, (role, kind, open_model) in openers.items():
         if role not in EXTRACTORS[settings.extractor]:
             continue
-        state, named = GOOD, f"{settings.extractor} {name}"
-        if not model_path(folder, settings.extractor, kind).exists():
-            state = NOT_MADE
-        else:
+        name = f"{settings.extractor} {title}"
+        states[name] = NOT_EXPORTED
+        if model_path(folder, settings.extractor, kind).exists():
             try:
-                opened[named] = open_model(folder, settings)
+                opened[name] = open_model(folder, settings)
+                states[name] = GOOD
             except ModelError as error:
-                state = str(error)
-        states[named] = state
+                states[name] = str(error)
     return states, opened
 
 
 def _existing(folder: Path) -> Path:
+    """The folder, or its nearest parent that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def _memory_gb() -> float | None:
+    """Memory of the machine, or None if the system does not report it (Windows)."""
     if not hasattr(os, "sysconf"):
         return None
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
 
 
 def _instructions() -> list[str]:
-    """Of INSTRUCTIONS, those that the system says the processor has; nothing where it does not say."""
+    """Those of INSTRUCTIONS that the processor has. Without /proc/cpuinfo, the name of its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -183,6 +192,6 @@ def _instructions() -> list[str]:
 @command(app, "doctor", example="lgbatch doctor")
 def doctor(models: Models = None, as_json: Json = False, *, settings: Settings) -> int:
     """Report devices, precision, models and problems of this machine. The exit status is 1 if there is a problem."""
-    found = diagnose(models or default_folder(), settings)
-    print(json.dumps(found.values) if as_json else found.format())
-    return 1 if found.problems else 0
+    diagnosis = diagnose(models or default_folder(), settings)
+    print(json.dumps(diagnosis.values) if as_json else diagnosis.format())
+    return 1 if diagnosis.problems else 0

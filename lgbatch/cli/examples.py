@@ -1,4 +1,4 @@
-"""Commands to look at results: infer, demo."""
+"""The commands `lgbatch infer` and `lgbatch demo`."""
 
 import json
 from pathlib import Path
@@ -34,10 +34,14 @@ def infer(
 ) -> int:
     """Match two photos, and draw the matches by score and the other keypoints by the layer that pruned them."""
     files = output or [Path("matches.png")]
-    found = infer_pipeline.run(first, second, files, models=models, settings=settings)
-    told = {"keypoints": [len(image.keypoints) for image in found.features], "stop": found.trace.stop}
-    told |= {"matches": len(found.trace.matches.indices), "files": [str(file) for file in files]}
-    print(json.dumps(told) if as_json else f"{found.format()}: {', '.join(map(str, files))}")
+    result = infer_pipeline.run(first, second, files, models=models, settings=settings)
+    values = {
+        "keypoints": [len(image.keypoints) for image in result.features],
+        "stop": result.trace.stop,
+        "matches": len(result.trace.matches.indices),
+        "files": [str(file) for file in files],
+    }
+    print(json.dumps(values) if as_json else f"{result.format()}: {', '.join(map(str, files))}")
     return 0
 
 

@@ -10,14 +10,15 @@ import typer
 from lgbatch.cli.options import Json, Models, command, new_app
 from lgbatch.config import Settings
 from lgbatch.errors import InputError
-from lgbatch.export.models import EXTRACTORS, export_portable
+from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.export.models import export as export_models
+from lgbatch.export.models import export_portable
 from lgbatch.runtime.registry import default_folder
 
 app = new_app()
-OTHERS = "Models for other programs"
+OTHER_PROGRAMS = "Models for other programs"
 TENSORRT_LIMIT = 3840
-"""Most keypoints that TensorRT's TopK selects."""
+"""Maximum k of TensorRT's TopK."""
 
 
 @command(app, example="lgbatch export disk")
@@ -28,29 +29,37 @@ def export(
     ] = None,
     models: Models = None,
     end2end: Annotated[
-        bool, typer.Option("--end2end", help="One graph from two photos to their matches.", rich_help_panel=OTHERS)
+        bool,
+        typer.Option("--end2end", help="One graph from two photos to their matches.", rich_help_panel=OTHER_PROGRAMS),
     ] = False,
     fp16: Annotated[
-        bool, typer.Option("--fp16", help="Convolutions and matrix products in half precision.", rich_help_panel=OTHERS)
+        bool,
+        typer.Option(
+            "--fp16", help="Convolutions and matrix products in half precision.", rich_help_panel=OTHER_PROGRAMS
+        ),
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Linear weights of LightGlue in 8 bits.", rich_help_panel=OTHERS)
+        bool, typer.Option("--int8", help="Linear weights of LightGlue in 8 bits.", rich_help_panel=OTHER_PROGRAMS)
     ] = False,
-    static: Annotated[str | None, typer.Option(metavar="HxW", help="Fixed photo size.", rich_help_panel=OTHERS)] = None,
+    static: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Fixed photo size.", rich_help_panel=OTHER_PROGRAMS)
+    ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Fixed batch size: photos, or pairs.", rich_help_panel=OTHERS)
+        int | None, typer.Option(min=1, help="Fixed batch size: photos, or pairs.", rich_help_panel=OTHER_PROGRAMS)
     ] = None,
     max_keypoints: Annotated[
         int | None,
-        typer.Option(min=1, help="Most keypoints per photo, as a constant.", rich_help_panel=OTHERS),
+        typer.Option(min=1, help="Most keypoints per photo, as a constant.", rich_help_panel=OTHER_PROGRAMS),
     ] = None,
     opset: Annotated[
         int | None,
-        typer.Option(min=18, max=24, help="ONNX opset version.", rich_help_panel=OTHERS),
+        typer.Option(min=18, max=24, help="ONNX opset version.", rich_help_panel=OTHER_PROGRAMS),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Output folder. By default current folder.", rich_help_panel=OTHERS),
+        typer.Option(
+            "-o", "--output", help="Output folder. By default current folder.", rich_help_panel=OTHER_PROGRAMS
+        ),
     ] = None,
     as_json: Json = False,
     *,
@@ -63,9 +72,9 @@ def export(
     chosen = Settings.load(**settings.as_dict() | {"extractor": extractor}).extractor
     folder = models or default_folder()
     if not (end2end or fp16 or int8 or static or batch or max_keypoints or opset or output):
-        made = export_models(folder, chosen, weights=weights)
+        exported = export_models(folder, chosen, weights=weights)
         if as_json:
-            print(json.dumps({str(model.path): model.parity for model in made}))
+            print(json.dumps({str(model.path): model.parity for model in exported}))
         return 0
     if fp16 and int8:
         raise InputError("--fp16 and --int8 exclude each other: choose one")
@@ -89,7 +98,8 @@ def export(
 
 
 def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found or min(map(int, found.groups())) < 32:
-        raise InputError(f"--static {text}: give height and width in pixels, as in 768x1024, 32 and more")
-    return int(found[1]), int(found[2])
+    """Parse the value of --static: height and width."""
+    size = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not size or min(map(int, size.groups())) < 32:
+        raise InputError(f"--static {text}: give height and width in pixels, at least 32 each, as in 768x1024")
+    return int(size[1]), int(size[2])

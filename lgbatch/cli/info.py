@@ -1,4 +1,4 @@
-"""What is in a workspace's stores and database: how much, made by what, on how much disk."""
+"""Describe the stores and the database of a workspace: contents, provenance and disk space."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 
 from lgbatch.colmap.log import colmap_log_off
-from lgbatch.colmap.sqlite import open_database, settle
+from lgbatch.colmap.sqlite import checkpoint, open_database
 from lgbatch.errors import InputError
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.journal import journal_path
@@ -19,73 +19,75 @@ Info = dict[str, Any]
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-def gather(place: Path) -> list[Info]:
-    """Describe a file, or what there is of a workspace: plain values, ready for JSON.
+def describe(path: Path) -> list[Info]:
+    """Describe a store, a database, or those of a workspace, as plain values ready for JSON.
 
     kind       "features", "matches" or "database"
-    items      how many images, or for matches pairs; `keypoints` or `matches` in all of them
-    made       what made them: fingerprint, `by` (None: not lgbatch, or unknown), items, keypoints or matches
-    bytes      on disk, of which `unused_bytes` could be had back by packing; None: the file does not say
-    journal    whether a killed program had left a commit unfinished; it is finished now
+    items      number of images, or of pairs for matches
+    keypoints  or matches: their number in all items
+    made       entries by provenance: fingerprint, `by` (the provenance; None if unknown), items, keypoints or matches
+    bytes      size of the file; packing frees `unused_bytes` of it, which is None for a file of another program
+    journal    whether there was a journal of an interrupted commit, which opening the store has finished
 
-    Raises InputError when there is nothing, StoreError or DatabaseError when it cannot be read.
+    Raises InputError if there is no such file, StoreError or DatabaseError if one cannot be read.
     """
-    workspace = Workspace(place)
-    files = [workspace.features, workspace.matches, workspace.database] if place.is_dir() else [place]
-    there = [path for path in files if path.is_file()]
-    if not there:
-        raise InputError(f"no features.h5, matches.h5 or database.db in {place}: give a workspace, or one of its files")
-    return [_database(path) if _is_database(path) else _store(path) for path in there]
+    workspace = Workspace(path)
+    candidates = [workspace.features, workspace.matches, workspace.database] if path.is_dir() else [path]
+    files = [file for file in candidates if file.is_file()]
+    if not files:
+        raise InputError(f"no features.h5, matches.h5 or database.db in {path}: give a workspace, or one of its files")
+    return [_describe_database(file) if _is_database(file) else _describe_store(file) for file in files]
 
 
-def in_lines(infos: Sequence[Info]) -> str:
-    """The same for a terminal."""
+def format_infos(infos: Sequence[Info]) -> str:
+    """Format the result of `describe` as lines for the terminal."""
     return "\n".join(line for info in infos for line in _lines(info))
 
 
-def _store(path: Path) -> Info:
-    pending = journal_path(path).exists()
-    if _holds_matches(path):
-        with MatchStore(path) as matches:
-            made = _made(matches.made, "matches") or _unknown_pairs(matches)
-            info = {"kind": "matches", "unused_bytes": matches.unused, "made": made}
-            points = "matches"
-    else:
-        with FeatureStore(path) as features:
-            made = _made(features.made, "keypoints") or _unknown_images(features)
-            folder = features.image_folder
-            info = {"kind": "features", "unused_bytes": features.unused, "made": made}
-            info["image_folder"] = str(folder) if folder else None
-            points = "keypoints"
-    totals = {key: sum(entry[key] for entry in made) for key in ("items", points)}
-    return {"path": str(path), "bytes": path.stat().st_size, "journal": pending} | info | totals
+def _describe_store(path: Path) -> Info:
+    interrupted = journal_path(path).exists()
+    points = "matches" if _holds_matches(path) else "keypoints"
+    info = _describe_matches(path) if points == "matches" else _describe_features(path)
+    totals = {key: sum(entry[key] for entry in info["made"]) for key in ("items", points)}
+    return {"path": str(path), "bytes": path.stat().st_size, "journal": interrupted} | info | totals
 
 
-def _made(table: Mapping[int, Info], points: str) -> list[Info]:
+def _describe_matches(path: Path) -> Info:
+    with MatchStore(path) as store:
+        made = _entries(store.provenances, "matches")
+        made = made or _unknown_entry([store.count(*names) for names in store.groups()], "matches")
+        return {"kind": "matches", "unused_bytes": store.unused_bytes, "made": made}
+
+
+def _describe_features(path: Path) -> Info:
+    with FeatureStore(path) as store:
+        made = _entries(store.provenances, "keypoints")
+        made = made or _unknown_entry([store.count(name) for name in store.names()], "keypoints")
+        folder = str(store.image_folder) if store.image_folder else None
+        return {"kind": "features", "unused_bytes": store.unused_bytes, "made": made, "image_folder": folder}
+
+
+def _entries(provenances: Mapping[int, Info], points: str) -> list[Info]:
+    """The entries `made` of a store, those with most items first."""
     return [
-        {"fingerprint": f"{made:016x}", "by": entry["by"], "items": entry["items"], points: entry["points"]}
-        for made, entry in sorted(table.items(), key=lambda item: -int(item[1]["items"]))
+        {"fingerprint": f"{fingerprint:016x}", "by": entry["by"], "items": entry["items"], points: entry["points"]}
+        for fingerprint, entry in sorted(provenances.items(), key=lambda item: -int(item[1]["items"]))
     ]
 
 
-def _unknown_images(store: FeatureStore) -> list[Info]:
-    counts = [store.count(name) for name in store.names()]
-    return [{"fingerprint": None, "by": None, "items": len(counts), "keypoints": sum(counts)}] if counts else []
-
-
-def _unknown_pairs(store: MatchStore) -> list[Info]:
-    counts = [store.count(*names) for names in store.groups()]
-    return [{"fingerprint": None, "by": None, "items": len(counts), "matches": sum(counts)}] if counts else []
+def _unknown_entry(counts: Sequence[int], points: str) -> list[Info]:
+    """The entry `made` of a file without provenance, given the number of keypoints or matches of each item."""
+    return [{"fingerprint": None, "by": None, "items": len(counts), points: sum(counts)}] if counts else []
 
 
 def _holds_matches(path: Path) -> bool:
-    """Whether this is a matches store; others' files do not say, and are asked for their first array."""
+    """Whether the file is a matches store. A file of another program is one if it has a dataset matches0."""
     with FeatureStore(path) as store:
-        if store.holds:
-            return store.holds == "matches"
+        if store.stored_kind:
+            return store.stored_kind == "matches"
     with h5py.File(path, "r") as file:
-        found: bool | None = file.visit(lambda name: True if name.endswith("/matches0") else None)
-    return bool(found)
+        has_matches: bool | None = file.visit(lambda name: True if name.endswith("/matches0") else None)
+    return bool(has_matches)
 
 
 def _is_database(path: Path) -> bool:
@@ -93,9 +95,9 @@ def _is_database(path: Path) -> bool:
         return file.read(6) == b"SQLite"
 
 
-def _database(path: Path) -> Info:
+def _describe_database(path: Path) -> Info:
     with colmap_log_off():
-        settle(path)
+        checkpoint(path)
         with open_database(path) as db:
             return {
                 "path": str(path),
@@ -112,20 +114,20 @@ def _database(path: Path) -> Info:
 
 def _lines(info: Info) -> list[str]:
     if info["kind"] == "database":
-        held = (
-            f"{info['items']} images, {info['cameras']} cameras, {info['keypoints']} keypoints; {info['pairs']} pairs"
+        contents = (
+            f"{info['items']} images, {info['cameras']} cameras, {info['keypoints']} keypoints; {info['pairs']} pairs "
+            f"with {info['matches']} matches, {info['verified_pairs']} of them verified"
         )
-        held += f" with {info['matches']} matches, {info['verified_pairs']} of them verified"
-        return [f"{info['path']}: COLMAP database", f"  holds     {held}", f"  size      {_size(info['bytes'])}"]
+        return [f"{info['path']}: COLMAP database", f"  contents  {contents}", f"  size      {_size(info['bytes'])}"]
     noun, points = ("images", "keypoints") if info["kind"] == "features" else ("pairs", "matches")
-    lines = [f"{info['path']}: {info['kind']}", f"  holds     {info['items']} {noun}, {info[points]} {points}"]
+    lines = [f"{info['path']}: {info['kind']}", f"  contents  {info['items']} {noun}, {info[points]} {points}"]
     for entry in info["made"]:
-        by = format_provenance(entry["by"]) if entry["by"] else "it does not say"
-        lines.append(f"  made by   {by}: {entry['items']} {noun}, {entry[points]} {points}")
+        provenance = format_provenance(entry["by"]) if entry["by"] else "unknown provenance"
+        lines.append(f"  made by   {provenance}: {entry['items']} {noun}, {entry[points]} {points}")
     unused = info["unused_bytes"]
-    lines.append(f"  size      {_size(info['bytes'])}" + (f", of which {_size(unused)} are unused" if unused else ""))
+    lines.append(f"  size      {_size(info['bytes'])}" + (f", of which {_size(unused)} unused" if unused else ""))
     if info["journal"]:
-        lines.append("  journal   a killed program had left a commit unfinished; it is finished now")
+        lines.append("  journal   finished a commit that a killed program had left unfinished")
     if info.get("image_folder"):
         lines.append(f"  photos    {info['image_folder']}")
     return lines

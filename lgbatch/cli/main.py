@@ -1,4 +1,4 @@
-"""The command line. Each module of this package holds a group of commands: one function per command, no logic."""
+"""The entry point of the command `lgbatch`, which joins the groups of commands."""
 
 import io
 import sys
@@ -17,8 +17,8 @@ app = new_app(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(__version__)
         raise typer.Exit
 
@@ -26,7 +26,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _lgbatch(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
@@ -38,8 +38,8 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
-    """Entry point of the command `lgbatch`."""
+    """Run a command with the arguments of the process."""
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names with characters that the encoding lacks
+            stream.reconfigure(errors="backslashreplace")  # file names may not be encodable
     app()

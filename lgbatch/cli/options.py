@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from lgbatch.config import COMMON, MACHINE, RERUNS, Settings, meta, preset, settings_used_by
 from lgbatch.errors import LgbatchError
-from lgbatch.workspace.signals import Interrupted, handled
+from lgbatch.workspace.signals import Interrupted, handle_signals
 
 FAILED = 2
 INTERRUPTED = 130
@@ -57,7 +57,7 @@ _DEBUG = Annotated[
 
 
 class GroupedCommand(TyperCommand):
-    """A command whose help lists its options in groups, those that most people need first."""
+    """A command whose help lists the options in groups, the common ones first."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and each group of options."""
@@ -101,9 +101,9 @@ def command(app: typer.Typer, *users: str, example: str) -> Callable[[Callable[.
         context = _parameter("context", typer.Context)
 
         @functools.wraps(function)
-        def wrapper(context: typer.Context, **given: Any) -> None:
-            debug, config = given.pop("debug"), given.pop("config")
-            values = {f.name: given.pop(f.name) for f in options}
+        def wrapper(context: typer.Context, **arguments: Any) -> None:
+            debug, config = arguments.pop("debug"), arguments.pop("config")
+            values = {f.name: arguments.pop(f.name) for f in options}
             changes = {name: value for name, value in values.items() if _on_command_line(context, name)}
             if debug:
                 logging.basicConfig()
@@ -111,7 +111,7 @@ def command(app: typer.Typer, *users: str, example: str) -> Callable[[Callable[.
 
             def call() -> int:
                 loaded = Settings.load(preset(config) if config else None, **changes)
-                return function(**given, settings=loaded)
+                return function(**arguments, settings=loaded)
 
             raise typer.Exit(_run_reporting_errors(call, debug))
 
@@ -132,7 +132,7 @@ def _on_command_line(context: typer.Context, name: str) -> bool:
 def _run_reporting_errors(call: Callable[[], int], debug: bool) -> int:
     """Run a command; report an exception in one line. Returns the exit status."""
     try:
-        with handled():
+        with handle_signals():
             return call()
     except BrokenPipeError:
         return FAILED

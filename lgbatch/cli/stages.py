@@ -77,12 +77,12 @@ def extract(
     Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once. Run the same command again to continue.
     """
     summary, store, models = Summary(settings), Workspace(workspace).features, models or default_folder()
-    found = crawl(images)  # reports a wrong folder before the models are exported
-    with locked(workspace, make=True):
+    crawled = crawl(images)  # reports a wrong folder before the models are exported
+    with locked(workspace, create=True):
         ensure_models(models, settings.extractor, ["extractor"])
         with summary.timed("extract"):
             done = extract_features(
-                images, store, models=models, settings=settings, found=found, retry_failed=retry_failed
+                images, store, models=models, settings=settings, crawled=crawled, retry_failed=retry_failed
             )
     summary.add_extracted(done)
     return print_summary(summary, as_json)

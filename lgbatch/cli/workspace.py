@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lgbatch.cli.info import gather, in_lines
+from lgbatch.cli.info import describe, format_infos
 from lgbatch.cli.options import Json, WorkspaceFolder, command, new_app
 from lgbatch.cli.stages import HERE
 from lgbatch.config import Settings
@@ -29,7 +29,7 @@ def errors(
 ) -> int:
     """List the photos and pairs that failed. `--retry-failed` tries them again."""
     if not workspace.is_dir():
-        raise InputError(f"there is no folder {workspace}: choose the --workspace of a run")
+        raise InputError(f"no folder {workspace}: give the --workspace of a run")
     entries = Ledger(workspace).entries()
     if as_json:
         print(json.dumps({"errors": [asdict(entry) for entry in entries]}))
@@ -45,14 +45,14 @@ def errors(
 
 @command(app, example="lgbatch info out")
 def info(
-    place: Annotated[Path, typer.Argument(metavar="PATH", help="Workspace, store or database.")] = Path(),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Workspace, store or database.")] = Path(),
     as_json: Json = False,
     *,
     settings: Settings,
 ) -> int:
     """Describe the stores and the database: contents, provenance, disk space."""
-    found = gather(place)
-    print(json.dumps({"files": found}) if as_json else in_lines(found))
+    infos = describe(path)
+    print(json.dumps({"files": infos}) if as_json else format_infos(infos))
     return 0
 
 
@@ -69,7 +69,7 @@ def pack(
     """Copy a store into a compact HDF5 file without its unused space."""
     done = pack_store(store, output)
     if as_json:
-        print(json.dumps({"path": str(done.path), "bytes_before": done.before, "bytes": done.after}))
+        print(json.dumps({"path": str(done.path), "bytes_before": done.bytes_before, "bytes": done.bytes_after}))
     else:
-        print(f"{done.path}: {done.after} bytes; {store} had {done.before}")
+        print(f"{done.path}: {done.bytes_after} bytes; {store} had {done.bytes_before}")
     return 0

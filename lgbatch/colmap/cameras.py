@@ -1,6 +1,6 @@
-"""Images and cameras into a COLMAP database: who shares a camera, and where its first focal length comes from.
+"""Add images and their cameras to a COLMAP database: which images share a camera, and its initial focal length.
 
-Every image belongs to a frame, and every camera to a rig: the mapper wants that for all images or for none.
+Every image gets a frame and every camera a rig: the mapper requires them for all images or for none.
 """
 
 from collections.abc import Callable, Hashable
@@ -11,19 +11,19 @@ from tqdm import tqdm
 
 from lgbatch.colmap.exif import Exif, read_exif
 from lgbatch.colmap.rows import add_camera, add_image
-from lgbatch.colmap.sqlite import WAY_OUT
+from lgbatch.colmap.sqlite import REBUILD_HINT
 from lgbatch.errors import DatabaseError
 
 if TYPE_CHECKING:
     import pycolmap
 
 CameraMode = Literal["auto", "image", "folder", "single"]
-"""Who shares a camera: nobody ('image'), the photos of one folder, or all ('single'); or what the photos tell.
+"""Which images share a camera: none ('image'), those in one folder ('folder'), all ('single'), or by EXIF ('auto').
 
-'auto': photos of one make, model, focal length and size share a camera, whatever folder they are in, as in COLMAP's
-own AUTO. The others, which mostly went through a program that drops EXIF, share one in each folder where all of them
-have one size (and one EXIF focal length, if any); where sizes are mixed, as in collections from the internet, each
-gets its own. Two cameras of one make and model are one to it.
+'auto': photos with equal EXIF make, model, focal length and size share a camera across folders, as in COLMAP's AUTO
+mode; two cameras of the same make and model count as one. Photos without make and model, mostly re-encoded by a program
+that drops EXIF, share one camera per folder if all such photos in it have the same size and the same EXIF focal length
+(or none). Otherwise, as in internet photo collections, each gets its own camera.
 """
 Sizes = dict[str, tuple[int, int]]
 """(width, height) by image name."""
@@ -32,6 +32,7 @@ _KEYS: dict[str, Callable[[str], Hashable]] = {
     "folder": lambda name: PurePosixPath(name).parent,
     "single": lambda name: None,
 }
+"""Images with equal keys share a camera."""
 
 
 def add_images(
@@ -42,97 +43,102 @@ def add_images(
     camera_model: str,
     progress: bool = False,
 ) -> dict[str, int]:
-    """Write the images of `sizes` that the database lacks, with their cameras; the ids of all by name.
+    """Write the images of `sizes` that the database lacks, and their cameras. Returns the ids of all of them by name.
 
-    COLMAP's import_images is not asked: it skips what it cannot read, shares nothing without EXIF, makes a
-    second camera in a later import, and in nested folders mixes up the cameras of PER_FOLDER.
+    pycolmap.import_images is not used: it skips photos that it cannot read, shares no camera without EXIF, creates a
+    second camera in a later import, and mixes up the cameras of nested folders in mode PER_FOLDER.
 
-    Raises DatabaseError where the images and cameras of the database are not what the photos and the mode ask for.
+    Raises DatabaseError if images or cameras in the database disagree with the photos or with `mode`.
     """
     cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
-    camera_of, everything = {}, dict(sizes)
+    stored: dict[str, int] = {}  # camera id by name of the images in the database
+    all_sizes = dict(sizes)
     for image in db.read_all_images():
         if not image.has_frame_id():
-            raise DatabaseError(f"image {image.name} of the database has no frame, as in old COLMAP: {WAY_OUT}")
-        camera_of[image.name] = image.camera_id
+            raise DatabaseError(
+                f"image {image.name} in the database has no frame, as written by old versions of COLMAP: {REBUILD_HINT}"
+            )
+        stored[image.name] = image.camera_id
         camera = cameras[image.camera_id]
-        everything.setdefault(image.name, (camera.width, camera.height))
-    exif = _read_photos(image_folder, everything, camera_of, mode, progress)
-    groups = _camera_groups(everything, exif, mode)
-    camera_for: dict[str, int] = {}
+        all_sizes.setdefault(image.name, (camera.width, camera.height))
+    exif = _read_exif(image_folder, all_sizes, stored, mode, progress)
+    groups = _camera_groups(all_sizes, exif, mode)
+    camera_ids: dict[str, int] = {}
     for names in groups:
-        camera_id = next((camera_of[name] for name in names if name in camera_of), None)
+        camera_id = next((stored[name] for name in names if name in stored), None)
         if camera_id is None:
-            camera_id = add_camera(db, camera_model, everything[names[0]], exif[names[0]].focal)
-        camera_for |= dict.fromkeys(names, camera_id)
+            camera_id = add_camera(db, camera_model, all_sizes[names[0]], exif[names[0]].focal)
+        camera_ids |= dict.fromkeys(names, camera_id)
     for name in sizes:
-        if name not in camera_of:
-            add_image(db, name, camera_for[name], exif[name].position)
-    ids = _check_images(db, everything, groups, mode, camera_model)
-    return {name: ids[name] for name in sizes}
+        if name not in stored:
+            add_image(db, name, camera_ids[name], exif[name].position)
+    image_ids = _check_images(db, all_sizes, groups, mode, camera_model)
+    return {name: image_ids[name] for name in sizes}
 
 
-def _read_photos(
-    image_folder: Path, sizes: Sizes, camera_of: dict[str, int], mode: CameraMode, progress: bool
+def _read_exif(
+    image_folder: Path, sizes: Sizes, stored: dict[str, int], mode: CameraMode, progress: bool
 ) -> dict[str, Exif]:
-    """EXIF of the images that the database lacks and, to share by it, of one image of each camera that it has.
+    """EXIF by name of the images that the database lacks and, in mode 'auto', also of those that it has.
 
-    An image of the database is taken for one without EXIF when no photo of its camera is there any more.
+    `stored` maps the images in the database to their camera ids. Of each stored camera one photo is read, whose EXIF
+    stands for all images of the camera. If none of its photos exists any more, they count as images without EXIF.
     """
-    first_of: dict[int, str] = {}
+    representatives: dict[int, str] = {}
     for name in sizes:
-        if name in camera_of and (image_folder / name).is_file():
-            first_of.setdefault(camera_of[name], name)
-    wanted = [name for name in sizes if name not in camera_of]
+        if name in stored and (image_folder / name).is_file():
+            representatives.setdefault(stored[name], name)
+    names = [name for name in sizes if name not in stored]
     if mode == "auto":
-        wanted += first_of.values()
+        names += representatives.values()
     exif = {}
-    for name in tqdm(wanted, desc="cameras", unit="img", disable=None if progress else True):
+    for name in tqdm(names, desc="cameras", unit="img", disable=None if progress else True):
         exif[name] = read_exif(image_folder / name)
         _check_size(name, exif[name].size or sizes[name], sizes[name])
     if mode == "auto":
-        read = {camera: exif[name] for camera, name in first_of.items()}
-        exif |= {name: read.get(camera, Exif()) for name, camera in camera_of.items()}
+        by_camera = {camera_id: exif[name] for camera_id, name in representatives.items()}
+        exif |= {name: by_camera.get(camera_id, Exif()) for name, camera_id in stored.items()}
     return exif
 
 
 def _camera_groups(sizes: Sizes, exif: dict[str, Exif], mode: CameraMode) -> list[list[str]]:
-    """Image names by what shares a camera. Raises DatabaseError where a group has several sizes."""
+    """Group the image names by shared camera. Raises DatabaseError if the images of a group differ in size."""
     key = _auto_key(sizes, exif) if mode == "auto" else _KEYS[mode]
     groups: dict[Hashable, list[str]] = {}
     for name, size in sizes.items():
         group = groups.setdefault(key(name), [])
         group.append(name)
-        first = sizes[group[0]]
-        if size != first:
+        expected = sizes[group[0]]
+        if size != expected:
             raise DatabaseError(
                 f"image {name} ({size[0]}x{size[1]}) cannot share the camera of {group[0]} "
-                f"({first[0]}x{first[1]}): use --camera-mode auto"
+                f"({expected[0]}x{expected[1]}): use --camera-mode auto"
             )
     return list(groups.values())
 
 
 def _auto_key(sizes: Sizes, exif: dict[str, Exif]) -> Callable[[str], Hashable]:
-    """What two images have in common when they share a camera in mode 'auto' (see CameraMode)."""
-    kinds: dict[Hashable, set[object]] = {}
+    """Return the grouping key of mode 'auto' (see CameraMode)."""
+    variants: dict[Hashable, set[object]] = {}  # by folder: sizes and focal lengths of the photos without a camera name
     for name, size in sizes.items():
         if exif[name].camera is None:
-            kinds.setdefault(_KEYS["folder"](name), set()).add((size, exif[name].focal))
+            variants.setdefault(_KEYS["folder"](name), set()).add((size, exif[name].focal))
 
     def key(name: str) -> Hashable:
         folder = _KEYS["folder"](name)
         if exif[name].camera is not None:
             return "camera", exif[name].camera
-        return ("folder", folder) if len(kinds[folder]) == 1 else ("image", name)
+        return ("folder", folder) if len(variants[folder]) == 1 else ("image", name)
 
     return key
 
 
-def _check_size(name: str, size: tuple[int, int], wanted: tuple[int, int]) -> None:
-    if size != wanted:
+def _check_size(name: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """Raise DatabaseError if COLMAP's (width, height) of an image is not the `expected` one of its features."""
+    if size != expected:
         raise DatabaseError(
-            f"image {name} is {size[0]}x{size[1]} to COLMAP but its features are of "
-            f"{wanted[0]}x{wanted[1]}: extract it again; if it was replaced, {WAY_OUT}"
+            f"image {name} is {size[0]}x{size[1]} in COLMAP, but its features are from a {expected[0]}x{expected[1]} "
+            f"image: extract it again; if the photo was replaced, {REBUILD_HINT}"
         )
 
 
@@ -143,7 +149,7 @@ def _check_images(
     mode: CameraMode,
     camera_model: str,
 ) -> dict[str, int]:
-    """Image ids by name. Raises DatabaseError where images and cameras are not what this input asks for."""
+    """Return the image ids by name. Raises DatabaseError if size, model or sharing of a camera is not as expected."""
     cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
     images = {image.name: image for image in db.read_all_images()}
     group_of_camera: dict[int, list[str]] = {}
@@ -154,12 +160,12 @@ def _check_images(
             if camera.model_name != camera_model:
                 raise DatabaseError(
                     f"image {name} has camera model {camera.model_name} in the database: "
-                    f"use --camera-model {camera.model_name}, or {WAY_OUT}"
+                    f"use --camera-model {camera.model_name}, or {REBUILD_HINT}"
                 )
             one_camera = images[names[0]].camera_id == camera.camera_id
             if not one_camera or group_of_camera.setdefault(camera.camera_id, names) is not names:
                 raise DatabaseError(
-                    f"image {name} shares its camera in the database with other images than --camera-mode {mode} "
-                    f"asks for, because of another mode then or of other photos since: {WAY_OUT}"
+                    f"image {name} does not share its camera in the database as --camera-mode {mode} requires; "
+                    f"the mode or the photos have changed since: {REBUILD_HINT}"
                 )
     return {name: images[name].image_id for name in sizes}

@@ -1,24 +1,17 @@
-"""COLMAP's library and its files: its log, its databases on disk, photos as it reads them, images as it stores them.
-
-pycolmap is imported inside the functions: where it comes before zlib or numpy, its own symbols shadow theirs.
-"""
+"""Photo metadata as COLMAP reads it: pixel size, camera, focal length, GPS position."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Exif:
-    """What COLMAP reads in a photo besides its pixels; None for what the photo does not tell."""
+    """Metadata of one photo. A field is None if the photo lacks it."""
 
     size: tuple[int, int] | None = None
-    """(width, height) of the file's pixels."""
+    """(width, height) of the stored pixels."""
     camera: str | None = None
-    """Make, model, focal length and size in one string: photos that agree in it share a camera."""
+    """Make, model, focal length and size in one string. Photos with equal strings share a camera."""
     focal: float | None = None
     """Focal length in pixels."""
     position: tuple[float, float, float] | None = None
@@ -26,10 +19,10 @@ class Exif:
 
 
 def read_exif(photo: Path) -> Exif:
-    """What COLMAP reads in `photo`; all None where it cannot, as with pycolmap 4.2.1 and WebP or JPEG 2000.
+    """Read the metadata of `photo`. All fields are None if COLMAP cannot read it (pycolmap 4.2.1: WebP, JPEG 2000).
 
-    Decodes the photo, about 80 ms for 6 megapixels: pycolmap gives no other way to its EXIF. It holds the
-    interpreter's lock all the while, so that threads do not help.
+    Decodes the photo, about 80 ms for 6 megapixels: pycolmap offers no other access to EXIF. pycolmap holds the GIL
+    throughout, so threads do not help.
     """
     import pycolmap
 

@@ -1,4 +1,4 @@
-"""The import stage: features.h5 and matches.h5 -> database.db."""
+"""The import stage: brings the COLMAP database of a workspace up to date with its features and matches."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,10 @@ from lgbatch.workspace.staleness import usable_pairs
 
 @dataclass(frozen=True)
 class _StoredMatches:
-    """The matches of some images, given with the versions of their features, as import_database takes them."""
+    """MatchSource over matches.h5, limited to matches of the current features.
+
+    `versions` maps each image name to the version of its features.
+    """
 
     store: MatchStore
     versions: Mapping[str, int]
@@ -32,13 +35,13 @@ class _StoredMatches:
 
 @dataclass(frozen=True)
 class _StoredFeatures:
-    """The keypoints of some images, as import_database takes them."""
+    """FeatureSource over features.h5, limited to the images `image_names`."""
 
     store: FeatureStore
-    chosen: Sequence[str]
+    image_names: Sequence[str]
 
     def names(self) -> Sequence[str]:
-        return self.chosen
+        return self.image_names
 
     def keypoints(self, name: str) -> FloatArray:
         return self.store.keypoints(name)
@@ -48,9 +51,10 @@ class _StoredFeatures:
 
 
 def import_stores(workspace: Workspace, image_folder: Path, names: Sequence[str], settings: Settings) -> DatabaseCounts:
-    """Update the database of a workspace from its stores, for the images `names`. Raises as import_database.
+    """Update the database of a workspace with the images `names` and their matches from the stores.
 
-    Matches of features that have changed since are left out.
+    Skips matches computed from earlier versions of the features. Raises DatabaseError and InputError as
+    import_database does, and StoreError if a store cannot be read.
     """
     stage = StageRun(
         name="import",

@@ -1,29 +1,22 @@
-"""COLMAP's library and its files: its log, its databases on disk, photos as it reads them, images as it stores them.
-
-pycolmap is imported inside the functions: where it comes before zlib or numpy, its own symbols shadow theirs.
-"""
+"""COLMAP's log on standard error, switched off while lgbatch calls pycolmap."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from lgbatch.workspace.signals import renew
-
-if TYPE_CHECKING:
-    pass
+from lgbatch.workspace.signals import reinstall_handlers
 
 
 @contextmanager
 def colmap_log_off() -> Iterator[None]:
-    """Keep COLMAP's own lines off standard error, unless the logger `lgbatch` is set to DEBUG."""
+    """Silence COLMAP's log inside the block, unless the logger `lgbatch` is at DEBUG. Restores the level afterwards."""
     import pycolmap
 
-    renew()
-    before = pycolmap.logging.minloglevel
+    reinstall_handlers()
+    level = pycolmap.logging.minloglevel
     if not logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG):
         pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
     try:
         yield
     finally:
-        pycolmap.logging.minloglevel = before
+        pycolmap.logging.minloglevel = level

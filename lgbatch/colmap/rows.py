@@ -1,25 +1,23 @@
-"""COLMAP's library and its files: its log, its databases on disk, photos as it reads them, images as it stores them.
-
-pycolmap is imported inside the functions: where it comes before zlib or numpy, its own symbols shadow theirs.
-"""
+"""Write cameras, rigs, images, frames and pose priors to a COLMAP database, as pycolmap.import_images does."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lgbatch.colmap.sqlite import WAY_OUT
+from lgbatch.colmap.sqlite import REBUILD_HINT
 from lgbatch.errors import DatabaseError
 
 if TYPE_CHECKING:
     import pycolmap
 
-_FOCAL_FACTOR = 1.2  # COLMAP's guess of a focal length in image widths (the longer side), where EXIF gives none
+_FOCAL_FACTOR = 1.2  # COLMAP's default focal length without EXIF, in units of the longer image side
 
 
 def add_camera(db: "pycolmap.Database", model: str, size: tuple[int, int], focal: float | None) -> int:
-    """Write a camera of `size` (width, height) and its rig, as COLMAP's import_images does; the camera's id.
+    """Write a camera and its rig. Returns the camera id.
 
-    `focal` is in pixels; without it COLMAP's guess is taken, 1.2 times the longer side.
+    `size` is (width, height). `focal` is the EXIF focal length in pixels; None selects COLMAP's default, 1.2 times the
+    longer side.
     """
     import pycolmap
 
@@ -33,14 +31,20 @@ def add_camera(db: "pycolmap.Database", model: str, size: tuple[int, int], focal
 
 
 def add_image(db: "pycolmap.Database", name: str, camera_id: int, position: tuple[float, float, float] | None) -> None:
-    """Write an image, its frame and, where the photo has a GPS `position`, its pose prior, as import_images does."""
+    """Write an image, its frame and, if the photo has a GPS `position`, its pose prior.
+
+    `position` is latitude and longitude in degrees and altitude in metres (WGS84). Raises DatabaseError if the camera
+    has no rig.
+    """
     import pycolmap
 
     image = pycolmap.Image(name=name, camera_id=camera_id)
     image.image_id = db.write_image(image)
     rig = db.read_rig_with_sensor(db.read_camera(camera_id).sensor_id)
     if rig is None:
-        raise DatabaseError(f"camera {camera_id} of the database has no rig, as in old COLMAP: {WAY_OUT}")
+        raise DatabaseError(
+            f"camera {camera_id} in the database has no rig, as written by old versions of COLMAP: {REBUILD_HINT}"
+        )
     frame = pycolmap.Frame(rig_id=rig.rig_id)
     frame.add_data_id(image.data_id)
     db.write_frame(frame)

@@ -1,7 +1,4 @@
-"""COLMAP's library and its files: its log, its databases on disk, photos as it reads them, images as it stores them.
-
-pycolmap is imported inside the functions: where it comes before zlib or numpy, its own symbols shadow theirs.
-"""
+"""COLMAP's SQLite database file: open it, wait for other programs, and replace it atomically by an edited copy."""
 
 import contextlib
 import os
@@ -19,66 +16,70 @@ from lgbatch.errors import DatabaseError
 if TYPE_CHECKING:
     import pycolmap
 
-WAY_OUT = "delete the database to have it built anew, or use another workspace"
+REBUILD_HINT = "delete the database to rebuild it, or use another workspace"
+"""End of the error messages about a database that cannot be updated."""
 WAIT_SECONDS = 20.0
-"""How long a database that another program uses is waited for."""
-_LOOK_SECONDS = 0.2
-_SQLITE = b"SQLite format 3\0"
-_TABLES = {"cameras", "images", "keypoints"}
+"""Longest wait for a database that another program has open."""
+_POLL_SECONDS = 0.2
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_COLMAP_TABLES = {"cameras", "images", "keypoints"}
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
 def open_database(path: Path, *, shared: bool = True) -> "pycolmap.Database":
-    """Open or make a database, to be used as a context manager.
+    """Open or create a COLMAP database. Use the result as a context manager.
 
-    One that another program is writing to is waited for, as by `settle`, if it is `shared` with others at all. Raises
-    DatabaseError where that fails.
+    If the database is `shared` and another program is writing to it, waits up to WAIT_SECONDS. Raises DatabaseError if
+    the database cannot be opened.
     """
     db = _open(path)
-    if db is None and shared and _wait_for_others(path):
+    if db is None and shared and _wait_until_free(path):
         db = _open(path)
     if db is None:
         raise DatabaseError(
-            f"{path} is no COLMAP database, in use, or cannot be written: check free space, close other programs that "
-            f"use it, or {WAY_OUT}"
+            f"cannot open {path}: it is not a COLMAP database, is in use, or cannot be written; check free space, "
+            f"close other programs that use it, or {REBUILD_HINT}"
         )
     return db
 
 
-def settle(path: Path) -> None:
-    """Fold into the database the log that a killed program left.
+def checkpoint(path: Path) -> None:
+    """Write the log that a killed program left (SQLite's -wal or -journal file) back into the database.
 
-    While another program has the database open, it is waited for, which one line on standard error says. Raises
-    DatabaseError when it still has after WAIT_SECONDS, and when the database cannot be written.
+    If another program has the database open, prints one line on standard error and waits up to WAIT_SECONDS. Raises
+    DatabaseError if the database is still open then, or cannot be written.
     """
     if not _side_files(path):
         return
-    if not path.exists():  # a log without its database would be replayed into the next one
+    if not path.exists():  # SQLite would replay a log without its database into the next database of that name
         _remove(path)
-    elif not _wait_for_others(path):
+    elif not _wait_until_free(path):
         if not _is_in_use(path):
             raise DatabaseError(f"cannot write {path}: check free space and permissions")
         raise DatabaseError(f"{path} is open in another program (COLMAP?): close it there and run again")
 
 
-def _wait_for_others(path: Path) -> bool:
-    """Whether the database is free, now or within WAIT_SECONDS."""
-    end, told = time.monotonic() + WAIT_SECONDS, False
+def _wait_until_free(path: Path) -> bool:
+    """Wait up to WAIT_SECONDS while another program has the database open. Returns whether it is free."""
+    deadline, announced = time.monotonic() + WAIT_SECONDS, False
     while not _is_free(path):
-        if time.monotonic() > end or not _is_in_use(path):
+        if time.monotonic() > deadline or not _is_in_use(path):
             return False
-        if not told:
-            told = True
+        if not announced:
+            announced = True
             print(
                 f"lgbatch: {path} is open in another program (COLMAP?): waiting up to {WAIT_SECONDS:.0f} s for it",
                 file=sys.stderr,
             )
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return True
 
 
 def _is_free(path: Path) -> bool:
-    """Whether no other program has the database open. The last one to close it folds in its log and removes it."""
+    """Whether no other program has the database open.
+
+    Opens and closes it: the last connection to close merges the log into the database and deletes it.
+    """
     db = _open(path)
     if db is not None:
         db.close()
@@ -86,40 +87,41 @@ def _is_free(path: Path) -> bool:
 
 
 def _is_in_use(path: Path) -> bool:
-    """Whether another program has a database open, be it idle: what else keeps us out may be a full disk."""
+    """Whether another program has the database open, even if idle. A full disk also blocks access, but is not use."""
     if not _is_sqlite(path):
         return False
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as file:
-            file.execute("PRAGMA locking_mode = EXCLUSIVE")
-            file.execute("BEGIN IMMEDIATE")
-            file.execute("ROLLBACK")
+        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
     except sqlite3.Error as error:
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     return False
 
 
 def _open(path: Path) -> "pycolmap.Database | None":
+    """Open or create the database. Returns None if COLMAP cannot."""
     import pycolmap
 
-    _refuse_others(path)
+    _check_not_foreign(path)
     try:
         return pycolmap.Database.open(path)
     except (RuntimeError, ValueError):
         return None
 
 
-def _refuse_others(path: Path) -> None:
-    """Raise DatabaseError on the database of another program: COLMAP would put its tables into it."""
+def _check_not_foreign(path: Path) -> None:
+    """Raise DatabaseError if `path` is another program's SQLite database: COLMAP would add its tables to it."""
     if not _is_sqlite(path):
         return
-    # Immutable: no lock is taken, and none that pycolmap might have on the file goes with it.
-    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as file:
+    # immutable=1: no locks. POSIX locks belong to the process: sqlite3 would release those of pycolmap's own SQLite.
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as connection:
         try:
-            tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        except sqlite3.Error:  # damaged, as COLMAP will find
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        except sqlite3.Error:  # damaged: opening it in COLMAP reports that
             return
-    if tables and not tables >= _TABLES:
+    if tables and not tables >= _COLMAP_TABLES:
         raise DatabaseError(
             f"{path} is another program's database, with tables such as {min(tables)}: move it away, or use another "
             "workspace"
@@ -130,51 +132,55 @@ def _is_sqlite(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(len(_SQLITE)) == _SQLITE
+        return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
 
 
 @contextmanager
-def open_draft(path: Path, *, anew: bool = False) -> Iterator[Path]:
-    """A copy of the database, or an empty one, beside it; gone afterwards unless `replace` moved it away.
+def open_draft(path: Path, *, empty: bool = False) -> Iterator[Path]:
+    """Create a draft beside the database, a copy of it to edit. Yields the draft's path.
 
-    It is empty where there is no database yet, or one is to be made `anew`.
+    The draft is an empty database if `path` does not exist, or with `empty`. It is deleted at the end of the block,
+    unless `commit_draft` moved it into place. Raises DatabaseError if the database is in use or unusable, or the draft
+    cannot be written.
     """
     draft = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(draft)
-    _refuse_others(path)
-    settle(path)
+    _check_not_foreign(path)
+    checkpoint(path)
     try:
-        if path.exists() and not anew:
+        if path.exists() and not empty:
             shutil.copyfile(path, draft)
         try:
             open_database(draft, shared=False).close()
         except DatabaseError:
             if not path.exists():
                 raise DatabaseError(f"cannot write {path}: check free space and permissions") from None
-            raise DatabaseError(f"{path} is no COLMAP database, or there is no free space: {WAY_OUT}") from None
+            raise DatabaseError(f"{path} is not a COLMAP database, or the disk is full: {REBUILD_HINT}") from None
         yield draft
     finally:
         _remove(draft)
 
 
-def replace(draft: Path, path: Path) -> None:
-    """Put a closed draft in the database's place, durably.
+def commit_draft(draft: Path, path: Path) -> None:
+    """Replace the database by a closed draft, atomically and durably.
 
-    Raises DatabaseError while another program has the database open, and when the draft is not whole.
+    Raises DatabaseError if another program has the database open, or if SQLite could not finish writing the draft.
     """
-    if _side_files(draft):  # SQLite could not fold its log in, which it keeps to itself
+    if _side_files(draft):  # SQLite failed to merge its log into the draft, and does not report that
         raise DatabaseError(f"cannot write {path}: check free space and permissions")
     with draft.open("rb+") as file:  # COLMAP writes with SQLite's synchronous=off
         os.fsync(file.fileno())
-    settle(path)
+    checkpoint(path)
     draft.replace(path)
 
 
 def _side_files(path: Path) -> list[Path]:
-    return [side for end in _SIDE_FILES if (side := path.with_name(path.name + end)).exists()]
+    """The log files that SQLite keeps beside an open database; after a crash they remain."""
+    return [file for suffix in _SIDE_FILES if (file := path.with_name(path.name + suffix)).exists()]
 
 
 def _remove(path: Path) -> None:
+    """Delete a database, if it exists, and its log files."""
     for file in (path, *_side_files(path)):
         file.unlink(missing_ok=True)

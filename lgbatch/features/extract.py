@@ -1,4 +1,13 @@
-"""Photos -> features store: decoded in threads ahead of the model, extracted in batches of equal shape."""
+"""The extract stage: photos -> features.h5.
+
+Threads hash and decode photos ahead of the model. Photos of equal shape form a batch, since the model takes one image
+tensor without padding. Features are written in the order in which the batches fill; write_items (workspace/stage.py)
+commits the store every few seconds.
+
+Failures: a photo that cannot be decoded, or whose extraction fails, becomes a Failure and the run goes on. If a batch
+fails, its photos are extracted one by one, so that only those to blame fail. The ledger records each Failure with the
+signature of the file and the settings, so that later runs skip the photo until one of them changes.
+"""
 
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -25,20 +34,23 @@ from lgbatch.workspace.stage import Failures, StageResult, StageRun, run_stage, 
 from lgbatch.workspace.stage_cache import photos_digest, signature
 from lgbatch.workspace.staleness import plan_extraction
 
+Outcome = tuple[str, Features | Failure]
+"""The name of a photo, with its features or the reason why it has none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Extracted(StageResult):
-    """What the features store holds of a folder of photos."""
+    """Result of the extract stage, for the photos of a folder."""
 
     images: int
-    """Photos found, including those that failed."""
+    """Photos in the folder, including those that failed."""
     new: int
     """Photos extracted in this run. The store held the others."""
     keypoints: int
     """Keypoints of all images in the store."""
 
     def as_repeated(self) -> Self:
-        """No photo is new in a run that skips the stage."""
+        """The result for a run that skips the stage: no photo is new."""
         return replace(super().as_repeated(), new=0)
 
 
@@ -48,24 +60,26 @@ def extract(
     *,
     models: Path,
     settings: Settings,
-    found: Crawl | None = None,
+    crawled: Crawl | None = None,
     retry_failed: bool = False,
 ) -> Extracted:
-    """Extract every photo below `images` that the store lacks. A photo that cannot be used becomes a Failure.
+    """Extract the photos below `images` that the store lacks, and the stale ones with --on-change recompute.
 
-    A photo that failed before stays a Failure until its file or the settings change, or with `retry_failed`.
+    `crawled` is the result of crawl(images), if the caller has it. A photo that cannot be decoded or extracted is a
+    Failure. It is retried if its file or the settings have changed, or with `retry_failed`. A killed run loses the
+    photos since the last commit (write_items).
 
-    Raises InputError (no photos), ModelError, StoreError (disk full, or refused by staleness.plan_extraction), and
+    Raises InputError (no photos), ModelError, StoreError (disk full, or staleness.plan_extraction refuses), and
     LgbatchError if more photos fail than settings.max_errors allows.
     """
-    found = found or crawl(images)
+    crawled = crawled or crawl(images)
     stage = StageRun(
         name="extract",
         folder=store_path.parent,
         settings=settings,
         inputs={
             "images": str(images.resolve()),
-            "photos": photos_digest(found),
+            "photos": photos_digest(crawled),
             "model": signature(model_path(models, settings.extractor, "extractor")),
         },
         outputs=lambda: [store_path],
@@ -74,64 +88,71 @@ def extract(
     )
     return run_stage(
         stage,
-        lambda failures: _extract_missing(images, store_path, models, settings, found, failures),
+        lambda failures: _extract_missing(images, store_path, models, settings, crawled, failures),
         retry_failed=retry_failed,
     )
 
 
 def _extract_missing(
-    images: Path, store_path: Path, models: Path, settings: Settings, found: Crawl, failures: Failures
+    images: Path, store_path: Path, models: Path, settings: Settings, crawled: Crawl, failures: Failures
 ) -> Extracted:
     extractor = open_feature_extractor(models, settings)
-    try:
-        store_path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the folder {store_path.parent}: {error.strerror}") from None
-    for failure in found.failures:
+    _create_folder(store_path.parent)
+    for failure in crawled.failures:
         failures.add(failure)
     failures.check()
     with FeatureStore(store_path, append=extractor.provenance) as store:
         store.set_image_folder(images.resolve())
-        missing = plan_extraction(store, found.images, settings.on_change)
+        missing = plan_extraction(store, crawled.images, settings.on_change)
         affecting = settings.affecting("extract")
         inputs = {ref.name: {"file": signature(ref.path), "settings": affecting} for ref in missing}
-        todo = [ref for ref in missing if not failures.known("extract", ref.name, inputs[ref.name])]
-        files: dict[str, PhotoFile] = {}
+        to_extract = [ref for ref in missing if not failures.known("extract", ref.name, inputs[ref.name])]
+        photo_files: dict[str, PhotoFile] = {}
         new = 0
 
-        def write(item: tuple[str, Features | Failure]) -> None:
+        def write(item: Outcome) -> None:
             nonlocal new
             name, outcome = item
-            if name in store:  # recomputed
+            if name in store:  # stale features, to be replaced
                 store.remove(name)
             if isinstance(outcome, Failure):
                 failures.add(outcome, inputs[name])
             else:
-                store.write(name, outcome, files.pop(name, None))
+                store.write(name, outcome, photo_files.pop(name, None))
                 new += 1
 
-        features = _features(todo, extractor, settings, files)
-        write_items(features, write, store, failures, settings, total=len(todo), stage="extract", unit="photo")
+        outcomes = _extract_photos(to_extract, extractor, settings, photo_files)
+        write_items(outcomes, write, store, failures, settings, total=len(to_extract), stage="extract", unit="photo")
         keypoints = store.points
-    photos = len(found.images) + len(found.failures)
+    photos = len(crawled.images) + len(crawled.failures)
     return Extracted(images=photos, new=new, keypoints=keypoints, failures=failures.as_tuple())
 
 
-def _features(
-    refs: Sequence[ImageRef], extractor: Extractor | SiftExtractor, settings: Settings, files: dict[str, PhotoFile]
-) -> Generator[tuple[str, Features | Failure], None, None]:
-    """What becomes of each photo; what its file was, which is looked at first, is added to `files`."""
+def _create_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot create the folder {folder}: {error.strerror}") from None
 
-    def attempt(ref: ImageRef) -> Photo | Failure:
+
+def _extract_photos(
+    refs: Sequence[ImageRef],
+    extractor: Extractor | SiftExtractor,
+    settings: Settings,
+    photo_files: dict[str, PhotoFile],
+) -> Generator[Outcome, None, None]:
+    """Yield the features or the Failure of each photo, once. Adds the hash of its file to `photo_files`."""
+
+    def hash_and_decode(ref: ImageRef) -> Photo | Failure:
         try:
-            with suppress(OSError):  # decode tells
-                files[ref.name] = hash_photo(ref)
+            with suppress(OSError):  # decode reports it
+                photo_files[ref.name] = hash_photo(ref)  # first, so that a later change of the file is noticed
             return decode(ref, settings.resize, settings.max_megapixels)
-        except Exception as error:  # ItemError; or out of memory, say
+        except Exception as error:  # ItemError, or for instance MemoryError
             return _failure(ref.name, error)
 
     threads = min(4, settings.threads or available_cores())
-    photos = prefetch(attempt, refs, threads=threads, depth=threads + 2 * extractor.batch)
+    photos = prefetch(hash_and_decode, refs, threads=threads, depth=threads + 2 * extractor.batch)
     for batch in until_stopped(group_by_shape(photos, extractor.batch)):
         if isinstance(batch, Failure):
             yield batch.name, batch
@@ -139,29 +160,31 @@ def _features(
             yield from _extract_or_fail(extractor, batch)
 
 
-def _extract_or_fail(
-    extractor: Extractor | SiftExtractor, photos: Sequence[Photo]
-) -> Iterator[tuple[str, Features | Failure]]:
+def _extract_or_fail(extractor: Extractor | SiftExtractor, photos: Sequence[Photo]) -> Iterator[Outcome]:
+    """Extract a batch. If it fails, extract its photos one by one, and yield a Failure for each that fails again."""
     try:
-        outcome = extractor.extract(photos)
-    except Exception as error:  # out of memory, say; ONNX Runtime has a class for each status code
-        if len(photos) > 1:  # one photo may be to blame
+        features = extractor.extract(photos)
+    except Exception as error:  # for instance out of memory; ONNX Runtime has one class per status code
+        if len(photos) > 1:
             for photo in photos:
                 yield from _extract_or_fail(extractor, [photo])
         else:
             yield photos[0].name, _failure(photos[0].name, error)
     else:
-        yield from zip((photo.name for photo in photos), outcome, strict=True)
+        yield from zip((photo.name for photo in photos), features, strict=True)
 
 
 def _failure(name: str, error: Exception) -> Failure:
-    """Made where the error is caught, with its traceback."""
+    """A Failure with the current traceback. Call it in the `except` block of the error."""
     reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
     return Failure("extract", name, reason, traceback.format_exc())
 
 
 def group_by_shape(photos: Iterable[Photo | Failure], size: int) -> Iterator[list[Photo] | Failure]:
-    """Batches of up to `size` photos of equal shape; failures pass at once. No more than 4 * size photos wait."""
+    """Yield batches of up to `size` photos of equal shape (H, W, 3), and each Failure at once.
+
+    Holds at most 4 * size photos: beyond that, the batch that has waited longest is yielded although it is not full.
+    """
     waiting: dict[tuple[int, ...], list[Photo]] = {}
     for photo in photos:
         if isinstance(photo, Failure):
@@ -171,6 +194,6 @@ def group_by_shape(photos: Iterable[Photo | Failure], size: int) -> Iterator[lis
         batch.append(photo)
         if len(batch) == size:
             yield waiting.pop(photo.pixels.shape)
-        elif sum(len(others) for others in waiting.values()) > 4 * size:
+        elif sum(map(len, waiting.values())) > 4 * size:
             yield waiting.pop(next(iter(waiting)))
     yield from waiting.values()

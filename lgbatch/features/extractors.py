@@ -1,4 +1,4 @@
-"""Photos -> features store: decoded in threads ahead of the model, extracted in batches of equal shape."""
+"""Opens the feature extractor that the settings name."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ from lgbatch.features.sift import SiftExtractor
 
 
 def open_feature_extractor(models: Path, settings: Settings) -> Extractor | SiftExtractor:
-    """What extracts the features that the settings name. Raises ModelError as models.open_extractor."""
+    """Open the extractor settings.extractor. Raises ModelError as models.open_extractor."""
     return SiftExtractor(settings) if settings.extractor == "sift" else Extractor(models, settings)

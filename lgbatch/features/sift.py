@@ -1,8 +1,8 @@
-"""SIFT (Lowe, IJCV 2004) by OpenCV, as LightGlue was trained to match it: no network, and so no model to open.
+"""SIFT features (Lowe, IJCV 2004) by OpenCV, as LightGlue was trained to match them. There is no model to open.
 
-The settings are those of LightGlue's own SIFT, and so are RootSIFT's descriptors (Arandjelovic and Zisserman, CVPR
-2012) and the rule that of keypoints in one pixel, which mostly differ in their orientation alone, one stays. OpenCV's
-keypoints are a quarter of a pixel off unless its scale pyramid is asked to be precise (measured), which it is here.
+Settings are those of LightGlue's SIFT, as are RootSIFT descriptors (Arandjelovic and Zisserman, CVPR 2012) and the rule
+that of several keypoints in one pixel, which mostly differ in orientation only, one is kept. OpenCV's keypoints are a
+quarter of a pixel off (measured), unless enable_precise_upscale is set, as it is here.
 """
 
 from collections.abc import Sequence
@@ -17,27 +17,34 @@ from lgbatch.runtime.environment import available_cores
 from lgbatch.storage.provenance import Provenance
 from lgbatch.types import ByteArray, Features, FloatArray, Photo
 
-LAYERS = 4
-"""Of an octave."""
-CONTRAST = 0.0066667
-"""Least contrast of a keypoint, COLMAP's; OpenCV divides it by LAYERS."""
-EDGE, SIGMA = 10, 1.6
-SPARE = 2
-"""Times as many keypoints as wanted are described, for about a fifth of them share their pixel with a better one."""
-DIM = 128
-TINY = 1e-6
+OCTAVE_LAYERS = 4
+"""Layers per octave of the scale pyramid."""
+CONTRAST_THRESHOLD = 0.0066667
+"""Least contrast of a keypoint, as in COLMAP. OpenCV divides it by OCTAVE_LAYERS."""
+EDGE_THRESHOLD, SIGMA = 10, 1.6
+OVERSAMPLING = 2
+"""Detect this many times max_keypoints: about a fifth share their pixel with a better keypoint and are dropped."""
+DESCRIPTOR_DIM = 128
+EPSILON = 1e-6
 
 
 class SiftExtractor:
-    """Photos in, features out."""
+    """Extracts SIFT features, one photo after the other."""
 
     batch = 1
 
     def __init__(self, settings: Settings) -> None:
-        """Take `max_keypoints`, `resize` and `threads` of the settings."""
+        """Use `max_keypoints`, `resize` and `threads` of the settings. Sets the number of OpenCV's threads."""
         cv2.setNumThreads(settings.threads or available_cores())
-        self._most = settings.max_keypoints
-        self._sift = cv2.SIFT.create(SPARE * self._most, LAYERS, CONTRAST, EDGE, SIGMA, enable_precise_upscale=True)
+        self._max_keypoints = settings.max_keypoints
+        self._sift = cv2.SIFT.create(
+            OVERSAMPLING * self._max_keypoints,
+            OCTAVE_LAYERS,
+            CONTRAST_THRESHOLD,
+            EDGE_THRESHOLD,
+            SIGMA,
+            enable_precise_upscale=True,
+        )
         self.provenance: Provenance = {
             "extractor": settings.extractor,
             "max_keypoints": settings.max_keypoints,
@@ -45,37 +52,42 @@ class SiftExtractor:
         }
 
     def extract(self, photos: Sequence[Photo]) -> list[Features]:
-        """Features with scales and orientations, keypoints in pixels of the original images."""
-        return [self._features(photo) for photo in photos]
+        """Extract up to settings.max_keypoints keypoints of each photo, with scales and orientations.
 
-    def _features(self, photo: Photo) -> Features:
-        found, described = self._sift.detectAndCompute(_grey(photo.pixels), None)
-        values = [(*keypoint.pt, keypoint.response, keypoint.size, keypoint.angle) for keypoint in found]
+        Keypoints are in pixels of the original images, top-left pixel centre (0, 0).
+        """
+        return [self._extract(photo) for photo in photos]
+
+    def _extract(self, photo: Photo) -> Features:
+        detected, described = self._sift.detectAndCompute(_gray(photo.pixels), None)
+        values = [(*keypoint.pt, keypoint.response, keypoint.size, keypoint.angle) for keypoint in detected]
         table = np.array(values, np.float32).reshape(-1, 5)
         points, scores, scales, oris = table[:, :2], table[:, 2], table[:, 3], np.deg2rad(table[:, 4])
-        rows = best_of_each_pixel(points, scores, oris)[: self._most]
-        descriptors = np.zeros((0, DIM), np.float32) if described is None else np.asarray(described, np.float32)
+        rows = best_per_pixel(points, scores, oris)[: self._max_keypoints]
+        descriptors = np.zeros((0, DESCRIPTOR_DIM), np.float32)
+        if described is not None:
+            descriptors = np.asarray(described, np.float32)
         keypoints = to_original(points[rows], photo.pixels.shape, photo.size)
         return Features(keypoints, scores[rows], rootsift(descriptors[rows]), photo.size, scales[rows], oris[rows])
 
 
-def best_of_each_pixel(points: FloatArray, scores: FloatArray, oris: FloatArray) -> NDArray[np.intp]:
-    """Rows of the keypoints (N, 2) that stay, best first: in each pixel the best score, or then the least angle."""
-    cells = np.rint(points - np.float32(0.5))
-    order = np.lexsort((oris, -scores, cells[:, 0], cells[:, 1]))
-    changes = (np.diff(cells[order], axis=0) != 0).any(1)
+def best_per_pixel(points: FloatArray, scores: FloatArray, oris: FloatArray) -> NDArray[np.intp]:
+    """Rows of the keypoints (N, 2) to keep, best first: the best score of each pixel, then the smallest orientation."""
+    pixels = np.rint(points - np.float32(0.5))
+    order = np.lexsort((oris, -scores, pixels[:, 0], pixels[:, 1]))
+    changes = (np.diff(pixels[order], axis=0) != 0).any(1)
     rows = order[np.concatenate([np.ones(min(len(order), 1), bool), changes])]
     best: NDArray[np.intp] = rows[np.argsort(-scores[rows], kind="stable")]
     return best
 
 
 def rootsift(descriptors: FloatArray) -> FloatArray:
-    """Square roots of the shares that the 128 numbers of a descriptor (N, 128) have in their sum, of unit length."""
-    shares = descriptors / np.maximum(descriptors.sum(1, keepdims=True), TINY)
-    roots = np.sqrt(np.maximum(shares, TINY))
+    """RootSIFT: L1-normalize SIFT descriptors (N, 128), take square roots, and L2-normalize."""
+    l1 = descriptors / np.maximum(descriptors.sum(1, keepdims=True), EPSILON)
+    roots = np.sqrt(np.maximum(l1, EPSILON))
     unit: FloatArray = (roots / np.linalg.norm(roots, axis=1, keepdims=True)).astype(np.float32)
     return unit
 
 
-def _grey(pixels: ByteArray) -> ByteArray:
+def _gray(pixels: ByteArray) -> ByteArray:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY), np.uint8)

@@ -1,8 +1,9 @@
-/* Attention: similarities in 8 bits, their exponentials in bfloat16 times values in bfloat16, sums in single precision.
+/* Attention with one pass over the keys (online softmax): similarities in int8, exponentials and values in bfloat16,
+   accumulators in float.
 
-   Queries and keys have a scale for each point and head. A query's exponentials are taken relative to the greatest of
-   its first PANEL similarities, instead of the greatest of all, which need then not be known beforehand: bfloat16 has the
-   range for it. Where it has not, the query is done again relative to its greatest. */
+   Queries and keys have one scale per keypoint and head. The exponents of a query are relative to its row maximum over
+   the first PANEL keys, so that no pass over all keys is needed first; bfloat16 has the range for larger exponentials.
+   If a sum of exponentials still exceeds SUM_LIMIT, the tile is computed again relative to the true row maximum. */
 
 #include "kernels.h"
 
@@ -14,179 +15,187 @@
 #include "simd.h"
 
 enum {
-    BLOCKS = 4, /* tiles of queries that one tile of keys serves */
-    TILE = 128, /* keys whose numbers and values stay in the L1 cache meanwhile */
+    QUERY_TILES = 4, /* query tiles that reuse one block of keys */
+    KEY_BLOCK = 128, /* keys per block: their keys and values stay in the L1 cache */
 };
 
-#define TOO_LARGE 1e30f /* for a sum of exponentials */
+#define SUM_LIMIT 1e30f /* largest accepted sum of exponentials */
 
-/* Memory that attended_place wants, for an image of so many points. */
-size_t attended_bytes(int64_t count) {
-    const size_t n = padded(count);
-    return whole(count * WIDTH) + whole(count * HEADS * 4) + n * WIDTH + 2 * whole(HEADS * n * 4) + n * WIDTH * 2;
+/* Size of the memory that qkv_init lays out for `count` keypoints. */
+size_t qkv_bytes(int64_t count) {
+    const size_t n = round_up_to_panel(count);
+    return align_bytes(count * EMBED_DIM) + align_bytes(count * HEADS * 4) + n * EMBED_DIM +
+           2 * align_bytes(HEADS * n * 4) + n * EMBED_DIM * 2;
 }
 
-/* Lay out what attention looks at in memory that begins at a multiple of 64; padding is set to what changes nothing. */
-void attended_place(Attended *of, uint8_t *memory, int64_t count) {
-    const size_t n = padded(count);
-    of->count = count, of->padded = n;
-    of->query = memory, memory += whole(count * WIDTH);
-    of->query_scale = (float *)memory, memory += whole(count * HEADS * 4);
-    of->key = (int8_t *)memory, memory += n * WIDTH;
-    of->key_begin = (int32_t *)memory, memory += whole(HEADS * n * 4);
-    of->key_scale = (float *)memory, memory += whole(HEADS * n * 4);
-    of->value = (uint16_t *)memory;
+/* Lay out the arrays in memory aligned to 64 bytes, and zero the padded keys and values. */
+void qkv_init(PackedQKV *qkv, uint8_t *memory, int64_t count) {
+    const size_t n = round_up_to_panel(count);
+    qkv->count = count, qkv->padded = n;
+    qkv->query = memory, memory += align_bytes(count * EMBED_DIM);
+    qkv->query_scale = (float *)memory, memory += align_bytes(count * HEADS * 4);
+    qkv->key = (int8_t *)memory, memory += n * EMBED_DIM;
+    qkv->key_zero_point_sum = (int32_t *)memory, memory += align_bytes(HEADS * n * 4);
+    qkv->key_scale = (float *)memory, memory += align_bytes(HEADS * n * 4);
+    qkv->value = (uint16_t *)memory;
     for (size_t head = 0; head < HEADS; head++) {
-        memset(of->key + (head * n + count / PANEL * PANEL) * HEAD, 0, (n - count / PANEL * PANEL) * HEAD);
-        memset(of->key_begin + head * n + count, 0, (n - count) * 4);
-        memset(of->key_scale + head * n + count, 0, (n - count) * 4);
-        memset(of->value + (head * n + count / 2 * 2) * HEAD, 0, (n - count / 2 * 2) * HEAD * 2);
+        memset(qkv->key + (head * n + count / PANEL * PANEL) * HEAD_DIM, 0, (n - count / PANEL * PANEL) * HEAD_DIM);
+        memset(qkv->key_zero_point_sum + head * n + count, 0, (n - count) * 4);
+        memset(qkv->key_scale + head * n + count, 0, (n - count) * 4);
+        memset(qkv->value + (head * n + count / 2 * 2) * HEAD_DIM, 0, (n - count / 2 * 2) * HEAD_DIM * 2);
     }
 }
 
-/* Round the numbers of a head to 8 bits; returns their scale. */
-INLINE float rounded(const float *numbers, int8_t *q) {
-    __m512 most = _mm512_setzero_ps();
-    for (int i = 0; i < HEAD; i += 16) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(numbers + i)));
-    float largest = _mm512_reduce_max_ps(most);
-    __m512 by = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
-    for (int i = 0; i < HEAD; i += 16) {
-        __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(numbers + i), by));
-        _mm_storeu_si128((__m128i *)(q + i), _mm512_cvtepi32_epi8(whole));
+/* Quantize x (HEAD_DIM,) to int8 and return its scale. */
+INLINE float quantize_head(const float *x, int8_t *q) {
+    __m512 maxima = _mm512_setzero_ps();
+    for (int i = 0; i < HEAD_DIM; i += 16) maxima = _mm512_max_ps(maxima, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
+    float max_abs = _mm512_reduce_max_ps(maxima);
+    __m512 inverse_scale = _mm512_set1_ps(max_abs > 0 ? 127.0f / max_abs : 0.0f);
+    for (int i = 0; i < HEAD_DIM; i += 16) {
+        __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), inverse_scale));
+        _mm_storeu_si128((__m128i *)(q + i), _mm512_cvtepi32_epi8(rounded));
     }
-    return largest / 127.0f;
+    return max_abs / 127.0f;
 }
 
-/* Keep the HEAD numbers of a point as a query, as a key, or as both where they are the same. */
-void attended_numbers(Attended *of, int64_t row, int64_t head, const float *query, const float *key) {
-    int8_t q[HEAD];
-    float scale = rounded(query, q);
-    of->query_scale[row * HEADS + head] = scale * (LOG2_E / sqrtf(HEAD));
-    __m512i numbers = _mm512_loadu_si512(q);
-    _mm512_storeu_si512(of->query + row * WIDTH + head * HEAD, _mm512_xor_si512(numbers, _mm512_set1_epi8(-128)));
-    if (key != query) scale = rounded(key, q), numbers = _mm512_loadu_si512(q);
-    int8_t *to = of->key + (head * of->padded + row / PANEL * PANEL) * HEAD + row % PANEL * 4;
-    for (int i = 0; i < HEAD; i += 4) memcpy(to + i * PANEL, q + i, 4);
-    __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), numbers);
-    of->key_begin[head * of->padded + row] = -128 * _mm512_reduce_add_epi32(sum);
-    of->key_scale[head * of->padded + row] = scale;
+/* Quantize and store query (HEAD_DIM,) and key (HEAD_DIM,) of one keypoint and head. Cross-attention shares one vector:
+   if both pointers are equal, it is quantized once. */
+void qkv_set_query_key(PackedQKV *qkv, int64_t row, int64_t head, const float *query, const float *key) {
+    int8_t q[HEAD_DIM];
+    float scale = quantize_head(query, q);
+    qkv->query_scale[row * HEADS + head] = scale * (LOG2_E / sqrtf(HEAD_DIM));
+    __m512i packed = _mm512_loadu_si512(q);
+    uint8_t *stored = qkv->query + row * EMBED_DIM + head * HEAD_DIM;
+    _mm512_storeu_si512(stored, _mm512_xor_si512(packed, _mm512_set1_epi8(-128))); /* adds the zero point 128 */
+    if (key != query) scale = quantize_head(key, q), packed = _mm512_loadu_si512(q);
+    int8_t *panel = qkv->key + (head * qkv->padded + row / PANEL * PANEL) * HEAD_DIM + row % PANEL * 4;
+    for (int i = 0; i < HEAD_DIM; i += 4) memcpy(panel + i * PANEL, q + i, 4);
+    __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), packed);
+    qkv->key_zero_point_sum[head * qkv->padded + row] = -128 * _mm512_reduce_add_epi32(sums);
+    qkv->key_scale[head * qkv->padded + row] = scale;
 }
 
-/* Keep the values of two points, an even row and the next; `odd` is NULL where there is no next. */
-void attended_values(Attended *of, int64_t row, int64_t head, const float *even, const float *odd) {
-    uint16_t *to = of->value + (head * of->padded + row) * HEAD;
-    for (int i = 0; i < HEAD; i += 16) {
+/* Store the values (HEAD_DIM,) of keypoints `row` (even) and `row` + 1. `odd` is NULL if `row` is the last keypoint. */
+void qkv_set_values(PackedQKV *qkv, int64_t row, int64_t head, const float *even, const float *odd) {
+    uint16_t *value = qkv->value + (head * qkv->padded + row) * HEAD_DIM;
+    for (int i = 0; i < HEAD_DIM; i += 16) {
         __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(even + i)));
         __m512i high = _mm512_setzero_si512();
         if (odd) high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(odd + i)));
-        _mm512_storeu_si512(to + 2 * i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        _mm512_storeu_si512(value + 2 * i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
     }
 }
 
-/* Up to ROWS queries of a head, and what has come of them so far. */
+/* Running softmax of up to TILE_ROWS queries of one head. */
 typedef struct {
-    const uint8_t *query;         /* of the first */
-    float context[ROWS * HEAD];
-    float sum[ROWS * 16];         /* of exponentials */
-    float scale[ROWS], base[ROWS]; /* of exponents; what they are relative to */
+    const uint8_t *query;                /* first row */
+    float context[TILE_ROWS * HEAD_DIM]; /* sum of exponential * value */
+    float sum[TILE_ROWS * 16];           /* sum of exponentials, as 16 partial sums per row */
+    float scale[TILE_ROWS];              /* query scale */
+    float row_max[TILE_ROWS];            /* exponents are relative to it */
     int64_t rows;
-} Tile;
+} QueryTile;
 
-/* Make exponents relative to the greatest among `count` keys. */
-static void set_base(Tile *of, const Attended *keys, int64_t head, int64_t count) {
-    int32_t sum[ROWS * PANEL];
-    for (int64_t r = 0; r < of->rows; r++) of->base[r] = -INFINITY;
-    for (int64_t from = 0; from < count; from += PANEL) {
-        const int64_t first = head * keys->padded + from;
-        multiply_bytes(of->query, WIDTH, keys->key + first * HEAD, HEAD / 4, keys->key_begin + first, of->rows, sum);
-        for (int64_t r = 0; r < of->rows; r++) {
-            __m512 most = _mm512_set1_ps(of->base[r]), scale = _mm512_set1_ps(of->scale[r]);
-            for (int i = 0; i < PANEL && from + i < count; i += 16) {
-                __m512 by = _mm512_mul_ps(scale, _mm512_loadu_ps(keys->key_scale + first + i));
-                __m512 exponent = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sum + r * PANEL + i)), by);
-                __mmask16 real = (__mmask16)((1u << least(16, count - from - i)) - 1);
-                most = _mm512_mask_max_ps(most, real, most, exponent);
+/* Set row_max to the maximum exponent over the first `count` keys. */
+static void compute_row_max(QueryTile *tile, const PackedQKV *keys, int64_t head, int64_t count) {
+    int32_t acc[TILE_ROWS * PANEL];
+    for (int64_t r = 0; r < tile->rows; r++) tile->row_max[r] = -INFINITY;
+    for (int64_t start = 0; start < count; start += PANEL) {
+        const int64_t first = head * keys->padded + start;
+        gemm_int8(tile->query, EMBED_DIM, keys->key + first * HEAD_DIM, HEAD_DIM / 4, keys->key_zero_point_sum + first,
+                  tile->rows, acc);
+        for (int64_t r = 0; r < tile->rows; r++) {
+            __m512 maxima = _mm512_set1_ps(tile->row_max[r]), query_scale = _mm512_set1_ps(tile->scale[r]);
+            for (int i = 0; i < PANEL && start + i < count; i += 16) {
+                __m512 scale = _mm512_mul_ps(query_scale, _mm512_loadu_ps(keys->key_scale + first + i));
+                __m512 exponent = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(acc + r * PANEL + i)), scale);
+                __mmask16 valid = (__mmask16)((1u << min_i64(16, count - start - i)) - 1);
+                maxima = _mm512_mask_max_ps(maxima, valid, maxima, exponent);
             }
-            of->base[r] = _mm512_reduce_max_ps(most);
+            tile->row_max[r] = _mm512_reduce_max_ps(maxima);
         }
     }
 }
 
-/* Exponentials of the similarities to a panel of keys, of which `count` are real; they are summed too. */
-static void exponentials(Tile *of, const int32_t *similarity, const float *key_scale, int64_t count, uint16_t *weight) {
-    const uint64_t real = count >= PANEL ? ~0ull : (1ull << count) - 1;
-    for (int64_t r = 0; r < of->rows; r++, similarity += PANEL, weight += TILE) {
-        __m512 scale = _mm512_set1_ps(of->scale[r]), base = _mm512_set1_ps(of->base[r]);
-        __m512 total = _mm512_loadu_ps(of->sum + 16 * r), e[2];
+/* Write the exponentials of the similarities to one panel of keys, and add them to the sums. The first `count` keys are
+   valid; padding gets 0. */
+static void exponentiate(QueryTile *tile, const int32_t *similarity, const float *key_scale, int64_t count,
+                         uint16_t *weight) {
+    const uint64_t valid = count >= PANEL ? ~0ull : (1ull << count) - 1;
+    for (int64_t r = 0; r < tile->rows; r++, similarity += PANEL, weight += KEY_BLOCK) {
+        __m512 query_scale = _mm512_set1_ps(tile->scale[r]), row_max = _mm512_set1_ps(tile->row_max[r]);
+        __m512 sum = _mm512_loadu_ps(tile->sum + 16 * r), e[2];
         for (int i = 0; i < PANEL; i += 32) {
-            for (int v = 0; v < 2; v++) {
-                __m512 by = _mm512_mul_ps(scale, _mm512_loadu_ps(key_scale + i + 16 * v));
-                __m512 exact = _mm512_cvtepi32_ps(_mm512_loadu_si512(similarity + i + 16 * v));
-                e[v] = exp2_rough(_mm512_fmsub_ps(exact, by, base));
-                e[v] = _mm512_maskz_mov_ps((__mmask16)(real >> (i + 16 * v)), e[v]);
-                total = _mm512_add_ps(total, e[v]);
+            for (int half = 0; half < 2; half++) {
+                __m512 scale = _mm512_mul_ps(query_scale, _mm512_loadu_ps(key_scale + i + 16 * half));
+                __m512 product = _mm512_cvtepi32_ps(_mm512_loadu_si512(similarity + i + 16 * half));
+                e[half] = exp2_bf16(_mm512_fmsub_ps(product, scale, row_max));
+                e[half] = _mm512_maskz_mov_ps((__mmask16)(valid >> (i + 16 * half)), e[half]);
+                sum = _mm512_add_ps(sum, e[half]);
             }
             _mm512_storeu_si512(weight + i, (__m512i)_mm512_cvtne2ps_pbh(e[1], e[0]));
         }
-        _mm512_storeu_ps(of->sum + 16 * r, total);
+        _mm512_storeu_ps(tile->sum + 16 * r, sum);
     }
 }
 
-/* Add what a tile of queries takes from keys: TILE from `from`, or as many as there are. */
-static void take(Tile *of, const Attended *keys, int64_t head, int64_t from) {
-    uint16_t weight[ROWS * TILE];
-    int32_t similarity[ROWS * PANEL];
-    const int64_t base = head * keys->padded + from, end = least(TILE, keys->padded - from);
-    for (int64_t panel = 0; panel < end; panel += PANEL) {
-        const int64_t first = base + panel;
-        multiply_bytes(of->query, WIDTH, keys->key + first * HEAD, HEAD / 4, keys->key_begin + first, of->rows,
-                       similarity);
-        exponentials(of, similarity, keys->key_scale + first, keys->count - from - panel, weight + panel);
+/* Add the contribution of the key block that begins at key `start` (KEY_BLOCK keys, or the rest) to a tile. */
+static void accumulate_keys(QueryTile *tile, const PackedQKV *keys, int64_t head, int64_t start) {
+    uint16_t weight[TILE_ROWS * KEY_BLOCK];
+    int32_t similarity[TILE_ROWS * PANEL];
+    const int64_t block = head * keys->padded + start, size = min_i64(KEY_BLOCK, keys->padded - start);
+    for (int64_t panel = 0; panel < size; panel += PANEL) {
+        const int64_t first = block + panel;
+        gemm_int8(tile->query, EMBED_DIM, keys->key + first * HEAD_DIM, HEAD_DIM / 4, keys->key_zero_point_sum + first,
+                  tile->rows, similarity);
+        exponentiate(tile, similarity, keys->key_scale + first, keys->count - start - panel, weight + panel);
     }
-    multiply_shorts(weight, TILE, keys->value + base * HEAD, end / 2, of->rows, of->context);
+    gemm_bf16(weight, KEY_BLOCK, keys->value + block * HEAD_DIM, size / 2, tile->rows, tile->context);
 }
 
-/* The rows of `context` from those of a tile, divided by their sums. */
-static void finish(Tile *of, const Attended *keys, int64_t head, float *context) {
-    float sum[ROWS], largest = 0.0f;
-    for (int64_t r = 0; r < of->rows; r++) {
-        sum[r] = _mm512_reduce_add_ps(_mm512_loadu_ps(of->sum + 16 * r));
-        if (!(sum[r] <= largest)) largest = sum[r];
+/* Divide the accumulated rows by their sums of exponentials and write them to `context`, rows EMBED_DIM apart. */
+static void normalize(QueryTile *tile, const PackedQKV *keys, int64_t head, float *context) {
+    float sum[TILE_ROWS], largest = 0.0f;
+    for (int64_t r = 0; r < tile->rows; r++) {
+        sum[r] = _mm512_reduce_add_ps(_mm512_loadu_ps(tile->sum + 16 * r));
+        if (!(sum[r] <= largest)) largest = sum[r]; /* NaN too */
     }
-    if (!(largest < TOO_LARGE)) {
-        memset(of->context, 0, sizeof of->context), memset(of->sum, 0, sizeof of->sum);
-        set_base(of, keys, head, keys->count);
-        for (int64_t from = 0; from < keys->count; from += TILE) take(of, keys, head, from);
-        for (int64_t r = 0; r < of->rows; r++) sum[r] = _mm512_reduce_add_ps(_mm512_loadu_ps(of->sum + 16 * r));
+    if (!(largest < SUM_LIMIT)) {
+        memset(tile->context, 0, sizeof tile->context), memset(tile->sum, 0, sizeof tile->sum);
+        compute_row_max(tile, keys, head, keys->count);
+        for (int64_t start = 0; start < keys->count; start += KEY_BLOCK) accumulate_keys(tile, keys, head, start);
+        for (int64_t r = 0; r < tile->rows; r++) sum[r] = _mm512_reduce_add_ps(_mm512_loadu_ps(tile->sum + 16 * r));
     }
-    for (int64_t r = 0; r < of->rows; r++, context += WIDTH) {
-        __m512 by = _mm512_set1_ps(1.0f / sum[r]);
-        for (int i = 0; i < HEAD; i += 16)
-            _mm512_storeu_ps(context + i, _mm512_mul_ps(_mm512_loadu_ps(of->context + r * HEAD + i), by));
+    for (int64_t r = 0; r < tile->rows; r++, context += EMBED_DIM) {
+        __m512 inverse = _mm512_set1_ps(1.0f / sum[r]);
+        for (int i = 0; i < HEAD_DIM; i += 16)
+            _mm512_storeu_ps(context + i, _mm512_mul_ps(_mm512_loadu_ps(tile->context + r * HEAD_DIM + i), inverse));
     }
 }
 
-/* Softmax attention of the queries of one image over the keys and values of an image: context (count, WIDTH). */
-void attend(const Attended *queries, const Attended *keys, float *context) {
+/* Softmax attention of the queries of one image to the keys and values of an image: context (count, EMBED_DIM). */
+void attend(const PackedQKV *queries, const PackedQKV *keys, float *context) {
     for (int64_t head = 0; head < HEADS; head++) {
-        for (int64_t start = 0; start < queries->count; start += ROWS * BLOCKS) {
-            Tile tile[BLOCKS];
-            int64_t blocks = 0;
-            for (int64_t row = start; row < queries->count && blocks < BLOCKS; row += ROWS, blocks++) {
-                Tile *of = tile + blocks;
-                memset(of, 0, sizeof *of);
-                of->query = queries->query + row * WIDTH + head * HEAD;
-                of->rows = least(ROWS, queries->count - row);
-                for (int64_t r = 0; r < of->rows; r++) of->scale[r] = queries->query_scale[(row + r) * HEADS + head];
-                set_base(of, keys, head, least(PANEL, keys->count));
+        for (int64_t first = 0; first < queries->count; first += TILE_ROWS * QUERY_TILES) {
+            QueryTile tiles[QUERY_TILES];
+            int64_t count = 0;
+            for (int64_t row = first; row < queries->count && count < QUERY_TILES; row += TILE_ROWS, count++) {
+                QueryTile *tile = tiles + count;
+                memset(tile, 0, sizeof *tile);
+                tile->query = queries->query + row * EMBED_DIM + head * HEAD_DIM;
+                tile->rows = min_i64(TILE_ROWS, queries->count - row);
+                for (int64_t r = 0; r < tile->rows; r++)
+                    tile->scale[r] = queries->query_scale[(row + r) * HEADS + head];
+                compute_row_max(tile, keys, head, min_i64(PANEL, keys->count));
             }
-            for (int64_t from = 0; from < keys->count; from += TILE)
-                for (int64_t block = 0; block < blocks; block++) take(tile + block, keys, head, from);
-            for (int64_t block = 0; block < blocks; block++)
-                finish(tile + block, keys, head, context + (start + block * ROWS) * WIDTH + head * HEAD);
+            for (int64_t start = 0; start < keys->count; start += KEY_BLOCK)
+                for (int64_t i = 0; i < count; i++) accumulate_keys(tiles + i, keys, head, start);
+            for (int64_t i = 0; i < count; i++)
+                normalize(tiles + i, keys, head, context + (first + i * TILE_ROWS) * EMBED_DIM + head * HEAD_DIM);
         }
     }
 }
 
-END_OF_KERNELS
+END_TARGET
 #endif

@@ -1,9 +1,9 @@
-/* Layers of LightGlue in 8 bits, for processors with AVX-512 VNNI and BF16. See layer.c for what is computed how.
+/* LightGlue layers in 8 bits for processors with AVX-512 VNNI and BF16. layer.c describes the numerics.
 
-   Arrays are row-major and belong to the caller. A number in 8 bits stands for itself times a scale: activations have
-   one scale for each row and group of GROUP columns, found as they come, weights one for each output. Activations are
-   stored with 128 added, as the instruction that multiplies them (vpdpbusd) takes one factor without a sign; what that
-   adds to a product is known beforehand, and is where the sum begins. */
+   Arrays are row-major and owned by the caller. Quantization is symmetric: value = scale * int8. Activations have one
+   scale per row and group of GROUP columns, computed at run time; weights have one scale per output. The instruction
+   vpdpbusd multiplies uint8 by int8, so activations are stored with zero point 128. Accumulators start at
+   -128 * (sum of the int8 factors), which removes the zero point from the product. */
 
 #ifndef LGBATCH_KERNELS_H
 #define LGBATCH_KERNELS_H
@@ -12,105 +12,109 @@
 #include <stdint.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define HAS_KERNELS /* elsewhere nothing but lgbatch_supported is compiled */
+#define HAS_KERNELS /* on other targets only lgbatch_supported is compiled */
 #endif
 
 #ifdef _WIN32
 #define EXPORT __declspec(dllexport)
+#define INTERNAL
 #else
 #define EXPORT __attribute__((visibility("default")))
+#define INTERNAL __attribute__((visibility("hidden"))) /* no symbol of another library can replace it */
 #endif
 
 enum {
-    WIDTH = 256,  /* numbers of a point between the layers */
-    HEADS = 4,    /* of attention */
-    HEAD = 64,    /* numbers of a point that one of them sees */
-    GROUP = 256,  /* columns of activations that share a scale */
-    PANEL = 64,   /* columns of a product, outputs or keys, that lie together */
-    ROWS = 6,     /* rows that are multiplied with a panel at once */
-    CHUNK = 48,   /* rows that go through a block of layers together: their hidden numbers stay in the L2 cache */
+    EMBED_DIM = 256, /* embedding dimension */
+    HEADS = 4,       /* attention heads */
+    HEAD_DIM = 64,   /* head dimension */
+    GROUP = 256,     /* activation columns that share a scale */
+    PANEL = 64,      /* GEMM columns (outputs or keys) stored together */
+    TILE_ROWS = 6,   /* GEMM rows computed at once against a panel */
+    CHUNK_ROWS = 48, /* rows per pass through a block: their hidden activations stay in the L2 cache */
 };
 
-/* x W + b. */
+/* x W + b, W in int8. */
 typedef struct {
-    const int8_t *weight;   /* (outs / PANEL, ins / 4, PANEL, 4) */
-    const int32_t *begin;   /* (ins / GROUP, outs): -128 times the sum of a group's weights */
-    const float *scale;     /* (outs,) */
-    const float *bias;      /* (outs,) */
-    int64_t ins, outs;
+    const int8_t *weight;          /* (out_dim / PANEL, in_dim / 4, PANEL, 4) */
+    const int32_t *zero_point_sum; /* (in_dim / GROUP, out_dim): -128 * sum of the weights of a group */
+    const float *scale;            /* (out_dim,) */
+    const float *bias;             /* (out_dim,) */
+    int64_t in_dim, out_dim;
 } Dense;
 
-/* x + W2 gelu(norm(W1 [x; context])). */
+/* x + linear2(gelu(layer_norm(linear1([x; context])))). */
 typedef struct {
-    Dense inside, outside;
-    const float *gain, *shift;  /* (2 WIDTH,) of the normalisation */
+    Dense linear1, linear2;
+    const float *norm_weight, *norm_bias; /* (2 EMBED_DIM,) */
 } FeedForward;
 
-/* A layer; the first has no self-attention (it is in the stem), the last does not decide. */
+/* One LightGlue layer. The first has no self-attention (the stem computes it); the last predicts no confidence. */
 typedef struct {
-    Dense self_project;   /* to queries, keys and values */
+    Dense self_projection; /* to (query, key, value) */
     FeedForward self_ffn;
-    Dense cross_project;  /* to what is query and key, and to values */
+    Dense cross_projection; /* to (shared query and key, value) */
     FeedForward cross_ffn;
-    const float *decide;  /* (2, WIDTH): confidence, matchability; NULL in the last layer */
-    float decide_bias[2];
-    int64_t has_self;
+    const float *decision_weight; /* (2, EMBED_DIM): confidence, matchability; NULL in the last layer */
+    float decision_bias[2];
+    int64_t has_self_attention;
 } Layer;
 
-/* What tells matches after a layer. */
+/* The matching head after a layer. */
 typedef struct {
-    const uint16_t *weight; /* (WIDTH / PANEL, WIDTH / 2, PANEL, 2) bfloat16, times WIDTH^-1/4 as is the bias */
-    const float *bias;      /* (WIDTH,) */
-    const float *certain;   /* (WIDTH,) */
-    float certain_bias;
+    const uint16_t *projection_weight; /* (EMBED_DIM / PANEL, EMBED_DIM / 2, PANEL, 2) bfloat16; like the bias, it
+                                          includes the factor EMBED_DIM^-1/4 */
+    const float *projection_bias;      /* (EMBED_DIM,) */
+    const float *matchability_weight;  /* (EMBED_DIM,) */
+    float matchability_bias;
 } Head;
 
-/* One image of a pair. */
+/* Inputs and outputs of a layer for one image of a pair. */
 typedef struct {
-    const float *x;               /* (count, WIDTH) */
-    const float *cosines, *sines; /* (count, HEAD / 2); not read by the first layer */
-    float *y;                     /* (count, WIDTH), what x becomes */
-    float *confidence, *matchability; /* (count,) */
-    int64_t count;
+    const float *x;                   /* (count, EMBED_DIM) input */
+    const float *cosines, *sines;     /* (count, HEAD_DIM / 2) rotary embedding; the first layer does not read them */
+    float *y;                         /* (count, EMBED_DIM) output */
+    float *confidence, *matchability; /* (count,) output */
+    int64_t count;                    /* keypoints */
 } Side;
 
-/* What attention looks at, of one image. `padded` is count rounded up to PANEL. */
+/* Queries, keys and values of one image, packed for attention. `padded` is count rounded up to a multiple of PANEL. */
 typedef struct {
-    uint8_t *query;       /* (count, WIDTH), 128 added */
-    float *query_scale;   /* (count, HEADS), times what makes exp(q k / sqrt(HEAD)) of exp2 */
-    int8_t *key;          /* (HEADS, padded / PANEL, HEAD / 4, PANEL, 4) */
-    int32_t *key_begin;   /* (HEADS, padded): -128 times the sum of a key's numbers */
-    float *key_scale;     /* (HEADS, padded) */
-    uint16_t *value;      /* (HEADS, padded / 2, HEAD, 2) bfloat16 */
+    uint8_t *query;              /* (count, EMBED_DIM), zero point 128 */
+    float *query_scale;          /* (count, HEADS), includes log2(e) / sqrt(HEAD_DIM): softmax uses exp2 */
+    int8_t *key;                 /* (HEADS, padded / PANEL, HEAD_DIM / 4, PANEL, 4) */
+    int32_t *key_zero_point_sum; /* (HEADS, padded): -128 * sum of a key's int8 values */
+    float *key_scale;            /* (HEADS, padded) */
+    uint16_t *value;             /* (HEADS, padded / 2, HEAD_DIM, 2) bfloat16 */
     int64_t count, padded;
-} Attended;
+} PackedQKV;
 
 /* module.c */
 EXPORT int64_t lgbatch_supported(void);
 
 /* layer.c */
-EXPORT size_t lgbatch_scratch(int64_t count0, int64_t count1);
-EXPORT void lgbatch_layer(const Layer *by, const Side *side0, const Side *side1, uint8_t *scratch);
+EXPORT size_t lgbatch_layer_scratch_bytes(int64_t count0, int64_t count1);
+EXPORT void lgbatch_layer(const Layer *layer, const Side *side0, const Side *side1, uint8_t *scratch);
 
 /* head.c */
-EXPORT size_t lgbatch_head_scratch(int64_t count0, int64_t count1);
-EXPORT void lgbatch_head(const Head *by, const float *x0, const float *x1, int64_t count0, int64_t count1,
+EXPORT size_t lgbatch_head_scratch_bytes(int64_t count0, int64_t count1);
+EXPORT void lgbatch_head(const Head *head, const float *x0, const float *x1, int64_t count0, int64_t count1,
                          float threshold, uint8_t *scratch, int64_t *matches0, float *scores);
 
 /* tile.c */
-void multiply_bytes(const uint8_t *x, int64_t stride, const int8_t *panel, int64_t steps, const int32_t *begin,
-                    int64_t rows, int32_t *sum);
-void multiply_shorts(const uint16_t *x, int64_t stride, const uint16_t *panel, int64_t steps, int64_t rows, float *sum);
+INTERNAL void gemm_int8(const uint8_t *x, int64_t stride, const int8_t *panel, int64_t steps,
+                        const int32_t *zero_point_sum, int64_t rows, int32_t *acc);
+INTERNAL void gemm_bf16(const uint16_t *x, int64_t stride, const uint16_t *panel, int64_t steps, int64_t rows,
+                        float *acc);
 
 /* dense.c */
-void quantize(const float *x, int64_t count, uint8_t *q, float *scale);
-void dense(const Dense *by, const uint8_t *x, const float *x_scale, int64_t rows, float *y);
+INTERNAL void quantize(const float *x, int64_t count, uint8_t *q, float *scale);
+INTERNAL void dense(const Dense *layer, const uint8_t *x, const float *x_scale, int64_t rows, float *y);
 
 /* attention.c */
-size_t attended_bytes(int64_t count);
-void attended_place(Attended *of, uint8_t *memory, int64_t count);
-void attended_numbers(Attended *of, int64_t row, int64_t head, const float *query, const float *key);
-void attended_values(Attended *of, int64_t row, int64_t head, const float *even, const float *odd);
-void attend(const Attended *queries, const Attended *keys, float *context);
+INTERNAL size_t qkv_bytes(int64_t count);
+INTERNAL void qkv_init(PackedQKV *qkv, uint8_t *memory, int64_t count);
+INTERNAL void qkv_set_query_key(PackedQKV *qkv, int64_t row, int64_t head, const float *query, const float *key);
+INTERNAL void qkv_set_values(PackedQKV *qkv, int64_t row, int64_t head, const float *even, const float *odd);
+INTERNAL void attend(const PackedQKV *queries, const PackedQKV *keys, float *context);
 
 #endif

@@ -1,7 +1,7 @@
 /* A layer of LightGlue (Lindenberger, Sarlin and Pollefeys, ICCV 2023) for one pair, on one core.
 
-   Products with weights are in 8 bits with sums in 32, attention as attention.c says; what goes from block to block, the
-   normalisation and the decisions are in single precision. Nothing is padded that takes time. */
+   GEMMs with weights are int8 with int32 accumulators; attention.c describes attention. Layer normalization, the
+   residual stream and the confidences are float. Queries are not padded; keys are padded to a multiple of PANEL. */
 
 #include "kernels.h"
 
@@ -12,134 +12,139 @@
 
 #include "simd.h"
 
-/* Numbers of CHUNK rows on their way through a block of layers. */
+/* Buffers for CHUNK_ROWS rows. */
 typedef struct {
-    float wide[CHUNK * 3 * WIDTH], narrow[CHUNK * WIDTH], scale[CHUNK * 2];
-    uint8_t rounded[CHUNK * 2 * WIDTH];
-} Work;
+    float wide[CHUNK_ROWS * 3 * EMBED_DIM];        /* output of a projection or of linear1 */
+    float narrow[CHUNK_ROWS * EMBED_DIM];          /* output of linear2 */
+    float scale[CHUNK_ROWS * 2];                   /* of the quantized rows */
+    uint8_t quantized[CHUNK_ROWS * 2 * EMBED_DIM]; /* input of the next dense layer */
+} Buffers;
 
-/* How many bytes of scratch memory, beginning at a multiple of 64, a layer wants for a pair of such images. */
-size_t lgbatch_scratch(int64_t count0, int64_t count1) {
-    const int64_t most = count0 > count1 ? count0 : count1;
-    return whole(sizeof(Work)) + attended_bytes(count0) + attended_bytes(count1) + most * WIDTH * 4;
+/* Size of the scratch buffer of lgbatch_layer, which must be aligned to 64 bytes. */
+size_t lgbatch_layer_scratch_bytes(int64_t count0, int64_t count1) {
+    const int64_t longest = count0 > count1 ? count0 : count1;
+    return align_bytes(sizeof(Buffers)) + qkv_bytes(count0) + qkv_bytes(count1) + longest * EMBED_DIM * 4;
 }
 
-/* The first 32 numbers of a head are turned with the second 32 by the angles of a row. */
-INLINE void turn(float *numbers, const float *cosines, const float *sines) {
-    for (int i = 0; i < HEAD / 2; i += 16) {
-        __m512 first = _mm512_loadu_ps(numbers + i), second = _mm512_loadu_ps(numbers + HEAD / 2 + i);
+/* Rotary embedding of x (HEAD_DIM,): rotate the pairs (x[i], x[i + HEAD_DIM / 2]). */
+INLINE void rotate(float *x, const float *cosines, const float *sines) {
+    for (int i = 0; i < HEAD_DIM / 2; i += 16) {
+        __m512 first = _mm512_loadu_ps(x + i), second = _mm512_loadu_ps(x + HEAD_DIM / 2 + i);
         __m512 c = _mm512_loadu_ps(cosines + i), s = _mm512_loadu_ps(sines + i);
-        _mm512_storeu_ps(numbers + i, _mm512_fmsub_ps(first, c, _mm512_mul_ps(second, s)));
-        _mm512_storeu_ps(numbers + HEAD / 2 + i, _mm512_fmadd_ps(first, s, _mm512_mul_ps(second, c)));
+        _mm512_storeu_ps(x + i, _mm512_fmsub_ps(first, c, _mm512_mul_ps(second, s)));
+        _mm512_storeu_ps(x + HEAD_DIM / 2 + i, _mm512_fmadd_ps(first, s, _mm512_mul_ps(second, c)));
     }
 }
 
-/* Queries, keys and values of an image: (query, key, value) of self-attention, (both, value) of cross-attention. */
-static void project(const Dense *by, const float *x, const Side *side, Work *work, Attended *to) {
-    const int64_t own = by->outs == 3 * WIDTH;
-    for (int64_t start = 0; start < side->count; start += CHUNK) {
-        const int64_t rows = least(CHUNK, side->count - start);
+/* Project x (count, EMBED_DIM) and pack it for attention. Self-attention projects to (query, key, value) and rotates
+   queries and keys; cross-attention projects to (shared query and key, value). */
+static void project(const Dense *layer, const float *x, const Side *side, Buffers *buffers, PackedQKV *qkv) {
+    const int64_t is_self = layer->out_dim == 3 * EMBED_DIM;
+    for (int64_t start = 0; start < side->count; start += CHUNK_ROWS) {
+        const int64_t rows = min_i64(CHUNK_ROWS, side->count - start);
         for (int64_t r = 0; r < rows; r++)
-            quantize(x + (start + r) * WIDTH, WIDTH, work->rounded + r * WIDTH, work->scale + r);
-        dense(by, work->rounded, work->scale, rows, work->wide);
+            quantize(x + (start + r) * EMBED_DIM, EMBED_DIM, buffers->quantized + r * EMBED_DIM, buffers->scale + r);
+        dense(layer, buffers->quantized, buffers->scale, rows, buffers->wide);
         for (int64_t r = 0; r < rows; r++) {
-            float *made = work->wide + r * by->outs;
+            float *projected = buffers->wide + r * layer->out_dim;
             for (int64_t head = 0; head < HEADS; head++) {
-                float *query = made + head * HEAD, *key = own ? query + WIDTH : query;
-                if (own) {
-                    turn(query, side->cosines + (start + r) * HEAD / 2, side->sines + (start + r) * HEAD / 2);
-                    turn(key, side->cosines + (start + r) * HEAD / 2, side->sines + (start + r) * HEAD / 2);
+                float *query = projected + head * HEAD_DIM, *key = is_self ? query + EMBED_DIM : query;
+                if (is_self) {
+                    rotate(query, side->cosines + (start + r) * HEAD_DIM / 2, side->sines + (start + r) * HEAD_DIM / 2);
+                    rotate(key, side->cosines + (start + r) * HEAD_DIM / 2, side->sines + (start + r) * HEAD_DIM / 2);
                 }
-                attended_numbers(to, start + r, head, query, key);
+                qkv_set_query_key(qkv, start + r, head, query, key);
             }
         }
         for (int64_t r = 0; r < rows; r += 2) {
-            const float *value = work->wide + r * by->outs + by->outs - WIDTH;
-            for (int64_t head = 0; head < HEADS; head++, value += HEAD)
-                attended_values(to, start + r, head, value, r + 1 < rows ? value + by->outs : NULL);
+            const float *value = buffers->wide + r * layer->out_dim + layer->out_dim - EMBED_DIM;
+            for (int64_t head = 0; head < HEADS; head++, value += HEAD_DIM)
+                qkv_set_values(qkv, start + r, head, value, r + 1 < rows ? value + layer->out_dim : NULL);
         }
     }
 }
 
-/* Normalise a row, and let it through the activation. */
-INLINE void activate(float *row, int64_t count, const float *gain, const float *shift) {
-    __m512 sum = _mm512_setzero_ps(), square = _mm512_setzero_ps();
+/* Layer normalization, then GELU, of one row in place. */
+INLINE void norm_gelu(float *row, int64_t count, const float *weight, const float *bias) {
+    __m512 sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
     for (int64_t i = 0; i < count; i += 16) sum = _mm512_add_ps(sum, _mm512_loadu_ps(row + i));
     __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / count);
     for (int64_t i = 0; i < count; i += 16) {
-        __m512 apart = _mm512_sub_ps(_mm512_loadu_ps(row + i), mean);
-        square = _mm512_fmadd_ps(apart, apart, square);
+        __m512 centred = _mm512_sub_ps(_mm512_loadu_ps(row + i), mean);
+        squares = _mm512_fmadd_ps(centred, centred, squares);
     }
-    __m512 by = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(square) / count + 1e-5f));
+    __m512 inverse_std = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / count + 1e-5f));
     for (int64_t i = 0; i < count; i += 16) {
-        __m512 apart = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(row + i), mean), by);
-        apart = _mm512_fmadd_ps(apart, _mm512_loadu_ps(gain + i), _mm512_loadu_ps(shift + i));
-        _mm512_storeu_ps(row + i, gelu(apart));
+        __m512 normed = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(row + i), mean), inverse_std);
+        normed = _mm512_fmadd_ps(normed, _mm512_loadu_ps(weight + i), _mm512_loadu_ps(bias + i));
+        _mm512_storeu_ps(row + i, gelu(normed));
     }
 }
 
-/* y = x + W2 gelu(norm(W1 [x; context])); y may be x. */
-static void feed_forward(const FeedForward *by, const float *x, const float *context, int64_t count, Work *work,
+/* y = x + linear2(gelu(layer_norm(linear1([x; context])))), each (count, EMBED_DIM). y may be x. */
+static void feed_forward(const FeedForward *ffn, const float *x, const float *context, int64_t count, Buffers *buffers,
                          float *y) {
-    const int64_t groups = 2 * WIDTH / GROUP, step = CHUNK * WIDTH;
-    for (int64_t start = 0; start < count; start += CHUNK, x += step, context += step, y += step) {
-        const int64_t rows = least(CHUNK, count - start);
+    const int64_t groups = 2 * EMBED_DIM / GROUP, step = CHUNK_ROWS * EMBED_DIM;
+    for (int64_t start = 0; start < count; start += CHUNK_ROWS, x += step, context += step, y += step) {
+        const int64_t rows = min_i64(CHUNK_ROWS, count - start);
         for (int64_t r = 0; r < rows; r++) {
-            quantize(x + r * WIDTH, WIDTH, work->rounded + r * 2 * WIDTH, work->scale + r * groups);
-            quantize(context + r * WIDTH, WIDTH, work->rounded + (2 * r + 1) * WIDTH, work->scale + r * groups + 1);
+            uint8_t *quantized = buffers->quantized + r * 2 * EMBED_DIM;
+            float *scale = buffers->scale + r * groups;
+            quantize(x + r * EMBED_DIM, EMBED_DIM, quantized, scale);
+            quantize(context + r * EMBED_DIM, EMBED_DIM, quantized + EMBED_DIM, scale + 1);
         }
-        dense(&by->inside, work->rounded, work->scale, rows, work->wide);
+        dense(&ffn->linear1, buffers->quantized, buffers->scale, rows, buffers->wide);
         for (int64_t r = 0; r < rows; r++) {
-            float *row = work->wide + r * 2 * WIDTH;
-            activate(row, 2 * WIDTH, by->gain, by->shift);
-            quantize(row, 2 * WIDTH, work->rounded + r * 2 * WIDTH, work->scale + r * groups);
+            float *row = buffers->wide + r * 2 * EMBED_DIM;
+            norm_gelu(row, 2 * EMBED_DIM, ffn->norm_weight, ffn->norm_bias);
+            quantize(row, 2 * EMBED_DIM, buffers->quantized + r * 2 * EMBED_DIM, buffers->scale + r * groups);
         }
-        dense(&by->outside, work->rounded, work->scale, rows, work->narrow);
-        for (int64_t i = 0; i < rows * WIDTH; i += 16)
-            _mm512_storeu_ps(y + i, _mm512_add_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(work->narrow + i)));
+        dense(&ffn->linear2, buffers->quantized, buffers->scale, rows, buffers->narrow);
+        for (int64_t i = 0; i < rows * EMBED_DIM; i += 16)
+            _mm512_storeu_ps(y + i, _mm512_add_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(buffers->narrow + i)));
     }
 }
 
-/* How sure each point is of its match, and how likely it has one. */
-static void decide(const Layer *by, const Side *side) {
+/* Predict the confidence and the matchability of each keypoint from y. */
+static void predict_decisions(const Layer *layer, const Side *side) {
     float *outputs[2] = {side->confidence, side->matchability};
     for (int64_t row = 0; row < side->count; row++) {
-        for (int which = 0; which < 2; which++) {
+        for (int output = 0; output < 2; output++) {
             __m512 sum = _mm512_setzero_ps();
-            for (int64_t i = 0; i < WIDTH; i += 16) {
-                __m512 weight = _mm512_loadu_ps(by->decide + which * WIDTH + i);
-                sum = _mm512_fmadd_ps(_mm512_loadu_ps(side->y + row * WIDTH + i), weight, sum);
+            for (int64_t i = 0; i < EMBED_DIM; i += 16) {
+                __m512 weight = _mm512_loadu_ps(layer->decision_weight + output * EMBED_DIM + i);
+                sum = _mm512_fmadd_ps(_mm512_loadu_ps(side->y + row * EMBED_DIM + i), weight, sum);
             }
-            outputs[which][row] = 1.0f / (1.0f + expf(-(_mm512_reduce_add_ps(sum) + by->decide_bias[which])));
+            outputs[output][row] = 1.0f / (1.0f + expf(-(_mm512_reduce_add_ps(sum) + layer->decision_bias[output])));
         }
     }
 }
 
-/* Send a pair of images, each of one point or more, through a layer. */
-void lgbatch_layer(const Layer *by, const Side *side0, const Side *side1, uint8_t *scratch) {
+/* Run a layer on a pair of images with at least one keypoint each. */
+void lgbatch_layer(const Layer *layer, const Side *side0, const Side *side1, uint8_t *scratch) {
     const Side *sides[2] = {side0, side1};
-    Work *work = (Work *)scratch;
-    scratch += whole(sizeof(Work));
-    Attended attended[2];
+    Buffers *buffers = (Buffers *)scratch;
+    scratch += align_bytes(sizeof(Buffers));
+    PackedQKV qkv[2];
     for (int i = 0; i < 2; i++) {
-        attended_place(attended + i, scratch, sides[i]->count);
-        scratch += attended_bytes(sides[i]->count);
+        qkv_init(qkv + i, scratch, sides[i]->count);
+        scratch += qkv_bytes(sides[i]->count);
     }
     float *context = (float *)scratch;
     const float *x[2] = {side0->x, side1->x};
-    for (int i = 0; by->has_self && i < 2; i++) {
-        project(&by->self_project, x[i], sides[i], work, attended + i);
-        attend(attended + i, attended + i, context);
-        feed_forward(&by->self_ffn, x[i], context, sides[i]->count, work, sides[i]->y);
+    for (int i = 0; layer->has_self_attention && i < 2; i++) {
+        project(&layer->self_projection, x[i], sides[i], buffers, qkv + i);
+        attend(qkv + i, qkv + i, context);
+        feed_forward(&layer->self_ffn, x[i], context, sides[i]->count, buffers, sides[i]->y);
         x[i] = sides[i]->y;
     }
-    for (int i = 0; i < 2; i++) project(&by->cross_project, x[i], sides[i], work, attended + i);
+    for (int i = 0; i < 2; i++) project(&layer->cross_projection, x[i], sides[i], buffers, qkv + i);
     for (int i = 0; i < 2; i++) {
-        attend(attended + i, attended + 1 - i, context);
-        feed_forward(&by->cross_ffn, x[i], context, sides[i]->count, work, sides[i]->y);
-        if (by->decide) decide(by, sides[i]);
+        attend(qkv + i, qkv + 1 - i, context);
+        feed_forward(&layer->cross_ffn, x[i], context, sides[i]->count, buffers, sides[i]->y);
+        if (layer->decision_weight) predict_decisions(layer, sides[i]);
     }
 }
 
-END_OF_KERNELS
+END_TARGET
 #endif

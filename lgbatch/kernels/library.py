@@ -1,8 +1,7 @@
-"""LightGlue's layers and heads in 8 and 16 bits, by what is compiled from the folder kernels/. The only user of that.
+"""Loads the compiled kernels with ctypes and mirrors the structs of kernels.h.
 
-It is for processors with AVX-512 VNNI and BF16 (AMD since Zen 4, Intel Xeon since Sapphire Rapids). Pair goes after
-pair, each on the core of the thread that calls, so that batches bring nothing and nothing is padded. Where lgbatch was
-installed without a compiler, or for another processor, `missing` tells what is lacking.
+The kernels need AVX-512 VNNI and BF16 (AMD since Zen 4, Intel Xeon since Sapphire Rapids). `unavailable_reason` says
+why they cannot run.
 """
 
 import ctypes
@@ -10,42 +9,62 @@ import functools
 import importlib.util
 from ctypes import POINTER, c_float, c_int64, c_size_t, c_void_p
 
-WIDTH, GROUP, PANEL = 256, 256, 64
-"""Numbers of kernels/kernels.h, as are the structures."""
+EMBED_DIM, GROUP, PANEL = 256, 256, 64
+"""Constants of kernels.h. The structs below must match it too, field by field."""
 
 
 class DenseStruct(ctypes.Structure):
+    """x W + b with an int8 weight."""
+
     _fields_ = (
         ("weight", c_void_p),
-        ("begin", c_void_p),
+        ("zero_point_sum", c_void_p),
         ("scale", c_void_p),
         ("bias", c_void_p),
-        ("ins", c_int64),
-        ("outs", c_int64),
+        ("in_dim", c_int64),
+        ("out_dim", c_int64),
     )
 
 
 class FeedForwardStruct(ctypes.Structure):
-    _fields_ = (("inside", DenseStruct), ("outside", DenseStruct), ("gain", c_void_p), ("shift", c_void_p))
+    """Two dense layers with layer normalization and GELU in between."""
+
+    _fields_ = (
+        ("linear1", DenseStruct),
+        ("linear2", DenseStruct),
+        ("norm_weight", c_void_p),
+        ("norm_bias", c_void_p),
+    )
 
 
 class LayerStruct(ctypes.Structure):
+    """Weights of a layer."""
+
     _fields_ = (
-        ("self_project", DenseStruct),
+        ("self_projection", DenseStruct),
         ("self_ffn", FeedForwardStruct),
-        ("cross_project", DenseStruct),
+        ("cross_projection", DenseStruct),
         ("cross_ffn", FeedForwardStruct),
-        ("decide", c_void_p),
-        ("decide_bias", c_float * 2),
-        ("has_self", c_int64),
+        ("decision_weight", c_void_p),
+        ("decision_bias", c_float * 2),
+        ("has_self_attention", c_int64),
     )
 
 
 class HeadStruct(ctypes.Structure):
-    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("certain", c_void_p), ("certain_bias", c_float))
+    """Weights of a matching head."""
+
+    _fields_ = (
+        ("projection_weight", c_void_p),
+        ("projection_bias", c_void_p),
+        ("matchability_weight", c_void_p),
+        ("matchability_bias", c_float),
+    )
 
 
 class SideStruct(ctypes.Structure):
+    """Inputs and outputs of a layer for one image of a pair."""
+
     _fields_ = (
         ("x", c_void_p),
         ("cosines", c_void_p),
@@ -58,10 +77,10 @@ class SideStruct(ctypes.Structure):
 
 
 def unavailable_reason() -> str | None:
-    """What keeps the kernels from running here; None where nothing does."""
+    """Why the kernels cannot run on this machine, or None."""
     library = load_library()
     if library is None:
-        return "lgbatch was installed without its kernels: reinstall it where there is a C compiler"
+        return "lgbatch was installed without its kernels: install a C compiler and reinstall lgbatch"
     if not library.lgbatch_supported():
         return "the processor lacks AVX-512 VNNI or BF16"
     return None
@@ -69,18 +88,23 @@ def unavailable_reason() -> str | None:
 
 @functools.cache
 def load_library() -> ctypes.CDLL | None:
-    """What was compiled from kernels/; None where nothing was."""
+    """The compiled kernels, or None if lgbatch was installed without them."""
     spec = importlib.util.find_spec("lgbatch.kernels._kernels")
     if spec is None or spec.origin is None:
         return None
     library = ctypes.CDLL(spec.origin)
     library.lgbatch_supported.restype = c_int64
     if library.lgbatch_supported():
-        pointer, count = c_void_p, c_int64
-        library.lgbatch_scratch.argtypes, library.lgbatch_scratch.restype = [count, count], c_size_t
-        library.lgbatch_layer.argtypes = [POINTER(LayerStruct), POINTER(SideStruct), POINTER(SideStruct), pointer]
-        library.lgbatch_layer.restype = None
-        library.lgbatch_head_scratch.argtypes, library.lgbatch_head_scratch.restype = [count, count], c_size_t
-        library.lgbatch_head.argtypes = [POINTER(HeadStruct), *[pointer] * 2, *[count] * 2, c_float, *[pointer] * 3]
-        library.lgbatch_head.restype = None
+        _declare(library)
     return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Declare the signatures of kernels.h."""
+    pointer, count = c_void_p, c_int64
+    layer, head = library.lgbatch_layer, library.lgbatch_head
+    layer.argtypes = [POINTER(LayerStruct), POINTER(SideStruct), POINTER(SideStruct), pointer]
+    head.argtypes = [POINTER(HeadStruct), *[pointer] * 2, *[count] * 2, c_float, *[pointer] * 3]
+    layer.restype = head.restype = None
+    for scratch_bytes in (library.lgbatch_layer_scratch_bytes, library.lgbatch_head_scratch_bytes):
+        scratch_bytes.argtypes, scratch_bytes.restype = [count, count], c_size_t

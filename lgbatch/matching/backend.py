@@ -1,7 +1,10 @@
-"""Points of images on their way through the stages of LightGlue, and where they are meanwhile.
+"""The backends that run the stages of LightGlue and hold the tensors of its points between the stages.
 
-The matcher decides; a Place holds the numbers that it never looks at, and runs the stages on them. Here they are
-arrays of the host; on_device.py leaves them on a GPU.
+Matcher (lightglue.py) decides which points and pairs go on; it never reads the tensors. A Backend batches them, splits
+the batches, and runs the stages. HostBackend holds NumPy arrays; device_backend.py keeps the tensors on a GPU.
+
+B is the number of images in a batch, L its padded length, N the number of points of an image, W the embedding
+dimension, D the head dimension.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,83 +17,93 @@ from numpy.typing import NDArray
 from lgbatch.runtime.models import Stages
 from lgbatch.types import FloatArray
 
-Bools = NDArray[np.bool_]
-PARTS = ("x", "cosines", "sines")
-"""What there is of a point, as the stages call it: W numbers, and the two of its rotary position (D / 2 each, D the
-width of a head)."""
+BoolArray = NDArray[np.bool_]
+POINT_TENSORS = ("x", "cosines", "sines")
+"""The tensors of a point, by the names of the stages' inputs: its embedding (W), and the cosines and sines of its
+rotary position encoding (D / 2 each)."""
 
 
 class Points(Protocol):
-    """Some points of an image, ready for a layer."""
+    """The points of one image between two stages."""
 
     def __len__(self) -> int:
-        """How many."""
+        """Return the number of points, N."""
 
-    def keep(self, mask: Bools) -> Self:
-        """Those where the mask (N,) is true."""
-
-
-P = TypeVar("P")
+    def keep(self, mask: BoolArray) -> Self:
+        """Return the points whose entry in the mask (N,) is true."""
 
 
-class Backend(Protocol[P]):
-    """Where points of the kind P are, and the stages run. Values of PARTS in a feed are its own; all else is arrays."""
+PointsT = TypeVar("PointsT")
+
+
+class Backend(Protocol[PointsT]):
+    """Runs stages, and holds the points of an image as a PointsT.
+
+    The tensors of POINT_TENSORS and the embeddings that a layer returns are arrays or tensors of the backend. All other
+    inputs and outputs of a stage are NumPy arrays.
+    """
 
     def run(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
-        """Outputs in the order of models.INTERFACE; raises RuntimeError when the run fails."""
+        """Run a stage and return its outputs in the order of registry.INTERFACE.
 
-    def padded(self, items: Sequence[P], parts: Sequence[str]) -> dict[str, Any]:
-        """Those of PARTS, by name, of a batch of items as stages take them: (B, L, C)."""
+        Ignores entries of `feed` that the stage does not take. Raises RuntimeError if the run fails.
+        """
 
-    def items(self, lengths: Sequence[int], x: Any, cosines: Any, sines: Any) -> list[P]:
-        """The first points, as many as `lengths` says, of each item of a batch (B, L, C)."""
+    def pad(self, images: Sequence[PointsT], tensors: Sequence[str]) -> dict[str, Any]:
+        """Batch images: return each of the named tensors as (B, L, C), padded to the longest image.
+
+        C is W for the embedding and D / 2 for cosines and sines.
+        """
+
+    def split(self, lengths: Sequence[int], x: Any, cosines: Any, sines: Any) -> list[PointsT]:
+        """Split a batch, tensors of shape (B, L, C), into its images: image b has the first lengths[b] points."""
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """Points of an image, in arrays."""
+    """The points of one image in NumPy arrays, as the stage `stem` or a layer returned them."""
 
     x: FloatArray
-    """(N, W) float32."""
+    """(N, W) float32, embeddings."""
     cosines: FloatArray
     sines: FloatArray
-    """(N, D / 2) float32."""
+    """(N, D / 2) float32, rotary position encoding."""
 
     def __len__(self) -> int:
-        """As Points."""
+        """Return the number of points, N."""
         return len(self.x)
 
-    def keep(self, mask: Bools) -> "EncodedImage":
-        """As Points."""
+    def keep(self, mask: BoolArray) -> "EncodedImage":
+        """Return a copy of the points whose entry in the mask (N,) is true."""
         return EncodedImage(self.x[mask], self.cosines[mask], self.sines[mask])
 
 
 class HostBackend:
-    """Arrays in, arrays out: a Place[Stem]."""
+    """Backend[EncodedImage]: all tensors are NumPy arrays."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
 
     def run(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
-        """As Place."""
+        """Run a stage on arrays; see Backend.run."""
         return self._stages.run(stage, feed)
 
-    def padded(self, items: Sequence[EncodedImage], parts: Sequence[str]) -> dict[str, Any]:
-        """As Place."""
-        return {part: _padded([getattr(item, part) for item in items]) for part in parts}
+    def pad(self, images: Sequence[EncodedImage], tensors: Sequence[str]) -> dict[str, Any]:
+        """Return the named tensors of the images as arrays (B, L, C), padded with zeros."""
+        return {name: pad_rows([getattr(image, name) for image in images]) for name in tensors}
 
-    def items(
+    def split(
         self, lengths: Sequence[int], x: FloatArray, cosines: FloatArray, sines: FloatArray
     ) -> list[EncodedImage]:
-        """As Place."""
+        """Split arrays (B, L, C) into images, which are views of them; see Backend.split."""
         return [EncodedImage(x[row, :n], cosines[row, :n], sines[row, :n]) for row, n in enumerate(lengths)]
 
 
-def _padded(values: Sequence[FloatArray]) -> FloatArray:
-    """Rows (N, C) of each item as one array (B, L, C). A single item needs no copy."""
-    if len(values) == 1:
-        return values[0][None]
-    padded = np.zeros((len(values), max(map(len, values)), values[0].shape[1]), dtype=np.float32)
-    for row, value in enumerate(values):
-        padded[row, : len(value)] = value
+def pad_rows(arrays: Sequence[FloatArray]) -> FloatArray:
+    """Stack B arrays (N, C) into one (B, L, C), padded with zeros to the longest. A single array is not copied."""
+    if len(arrays) == 1:
+        return arrays[0][None]
+    padded = np.zeros((len(arrays), max(map(len, arrays)), arrays[0].shape[1]), dtype=np.float32)
+    for row, values in enumerate(arrays):
+        padded[row, : len(values)] = values
     return padded

@@ -1,9 +1,11 @@
-"""Points that stay on a device between the stages: nothing but decisions and matches comes to the host.
+"""The backend that keeps the points on a device: only decisions and matches are copied to the host.
 
-A stage leaves what it makes of a batch where it is, a Block. When points or pairs leave a batch, what goes on is
-gathered there into another, by the stage `pack`, which is told the places by the host. A batch that has not changed
-is taken as it is. All of this is ONNX Runtime's I/O binding, which is the same for a GPU and for the CPU; a run ends
-when the device has done it, so what one session leaves is ready for the next.
+A stage leaves its outputs on the device, as a DeviceBatch. A DeviceView is one image of such a batch and lists the rows
+of its remaining points. When points or pairs leave, the stage `pack` gathers the rest into a new batch on the device;
+the host sends it the rows. An unchanged batch goes on without a copy.
+
+All of this is ONNX Runtime's I/O binding, which works alike on a GPU and on the CPU. A run returns once the device has
+finished, so that another session may read its outputs at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,92 +15,100 @@ from typing import Any
 
 import numpy as np
 
-from lgbatch.matching.backend import PARTS, Bools
+from lgbatch.matching.backend import POINT_TENSORS, BoolArray
 from lgbatch.runtime.models import Stages
 from lgbatch.runtime.registry import INTERFACE
 from lgbatch.runtime.session import OnnxSession, Tensor
 from lgbatch.types import LongArray
 
-STAY = frozenset([*PARTS, "y0", "y1"])
-"""Outputs that are left on the device."""
+DEVICE_OUTPUTS = frozenset([*POINT_TENSORS, "y0", "y1"])
+"""Outputs of stages that stay on the device."""
 
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """Points of one side of a batch, padded; padding holds numbers that nobody reads, but finite ones."""
+    """The points of a padded batch of images, on the device. Padding is finite, and its values are never used."""
 
     x: Tensor
-    """(B, L, W) float32."""
+    """(B, L, W) float32, embeddings."""
     cosines: Tensor
     sines: Tensor
-    """(B, L, D / 2) float32."""
+    """(B, L, D / 2) float32, rotary position encoding."""
 
 
 @dataclass(frozen=True)
 class DeviceView:
-    """Points of an image, somewhere in a block. A points.Points."""
+    """The points of one image, as rows of a batch on the device. Implements Points."""
 
-    block: DeviceBatch
+    batch: DeviceBatch
     rows: LongArray
-    """(N,): their places in the first two axes of the block, taken as one."""
+    """(N,) int64, rows of the batch's tensors flattened to (B * L, C)."""
 
     def __len__(self) -> int:
-        """As Points."""
+        """Return the number of points, N."""
         return len(self.rows)
 
-    def keep(self, mask: Bools) -> "DeviceView":
-        """As Points. Nothing moves."""
-        return DeviceView(self.block, self.rows[mask])
+    def keep(self, mask: BoolArray) -> "DeviceView":
+        """Return the points whose entry in the mask (N,) is true. The device does nothing."""
+        return DeviceView(self.batch, self.rows[mask])
 
 
 class DeviceBackend:
-    """Where the stages run: a points.Place[Held]."""
+    """Backend[DeviceView]: tensors stay on the device that runs the stages."""
 
     def __init__(self, stages: Stages) -> None:
-        """Of stages that are all run by ONNX Runtime."""
+        """Use the sessions of `stages`, which ONNX Runtime must run and which must include `pack`."""
         self._sessions = {
             name: model.session for name, model in stages.models.items() if isinstance(model.session, OnnxSession)
         }
 
     def run(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
-        """As Place."""
-        return self._sessions[stage].run_bound(feed, STAY)
+        """Run a stage and leave DEVICE_OUTPUTS on the device; see Backend.run."""
+        return self._sessions[stage].run_bound(feed, DEVICE_OUTPUTS)
 
-    def padded(self, items: Sequence[DeviceView], parts: Sequence[str]) -> dict[str, Any]:
-        """As Place. One run of `pack` for each block that neighbours come from."""
-        if _unchanged(items):
-            return {part: getattr(items[0].block, part) for part in parts}
-        session, length, done = self._sessions["pack"], max(map(len, items)), 0
-        outputs = [output for part, output in zip(PARTS, INTERFACE["pack"][1], strict=True) if part in parts]
-        widths = [getattr(items[0].block, part).shape()[2] for part in parts]
-        packed = [session.empty((len(items), length, width)) for width in widths]
-        for _, neighbours in groupby(items, key=lambda item: id(item.block)):
-            group = list(neighbours)
-            rows = np.zeros((len(group), length), dtype=np.int64)  # padding is the block's first point
-            for row, item in zip(rows, group, strict=True):
-                row[: len(item)] = item.rows
-            feed = {part: getattr(group[0].block, part) for part in PARTS}
-            session.run_into(feed | {"rows": rows}, dict(zip(outputs, packed, strict=True)), done, len(group))
-            done += len(group)
-        return dict(zip(parts, packed, strict=True))
+    def pad(self, images: Sequence[DeviceView], tensors: Sequence[str]) -> dict[str, Any]:
+        """Return the named tensors of the images as device tensors (B, L, C).
 
-    def items(self, lengths: Sequence[int], x: Tensor, cosines: Tensor, sines: Tensor) -> list[DeviceView]:
-        """As Place."""
-        block, length = DeviceBatch(x, cosines, sines), x.shape()[1]
-        return [DeviceView(block, np.arange(row * length, row * length + n)) for row, n in enumerate(lengths)]
+        Runs `pack` once for each group of consecutive images that come from one batch.
+        """
+        if _is_whole_batch(images):
+            return {name: getattr(images[0].batch, name) for name in tensors}
+        session, length, start = self._sessions["pack"], max(map(len, images)), 0
+        outputs = [output for name, output in zip(POINT_TENSORS, INTERFACE["pack"][1], strict=True) if name in tensors]
+        widths = [getattr(images[0].batch, name).shape()[2] for name in tensors]
+        packed = [session.empty((len(images), length, width)) for width in widths]
+        for _, group in groupby(images, key=lambda image: id(image.batch)):
+            views = list(group)
+            feed = {name: getattr(views[0].batch, name) for name in POINT_TENSORS} | {"rows": _pad(views, length)}
+            session.run_into(feed, dict(zip(outputs, packed, strict=True)), start, len(views))
+            start += len(views)
+        return dict(zip(tensors, packed, strict=True))
+
+    def split(self, lengths: Sequence[int], x: Tensor, cosines: Tensor, sines: Tensor) -> list[DeviceView]:
+        """Split device tensors (B, L, C) into images, which are views of them; see Backend.split."""
+        batch, length = DeviceBatch(x, cosines, sines), x.shape()[1]
+        return [DeviceView(batch, np.arange(row * length, row * length + n)) for row, n in enumerate(lengths)]
 
 
-def _unchanged(items: Sequence[DeviceView]) -> bool:
-    """Whether these are all items of one block, in order, with all the points that they had when it was made."""
-    block = items[0].block
-    count, length, _ = block.x.shape()
+def _pad(views: Sequence[DeviceView], length: int) -> LongArray:
+    """Rows of the views as (B, length) int64. Padding is row 0, the first point of their batch."""
+    rows = np.zeros((len(views), length), dtype=np.int64)
+    for padded, view in zip(rows, views, strict=True):
+        padded[: len(view)] = view.rows
+    return rows
+
+
+def _is_whole_batch(views: Sequence[DeviceView]) -> bool:
+    """Whether the views are all images of one batch, in order and from their first rows on: it needs no packing."""
+    batch = views[0].batch
+    count, length, _ = batch.x.shape()
     return (
-        len(items) == count
-        and max(map(len, items)) == length
-        and all(item.block is block and _begins(item, row * length) for row, item in enumerate(items))
+        len(views) == count
+        and max(map(len, views)) == length
+        and all(view.batch is batch and _is_contiguous(view, row * length) for row, view in enumerate(views))
     )
 
 
-def _begins(item: DeviceView, start: int) -> bool:
-    """Whether its points are neighbours from a place on."""
-    return bool(item.rows[0] == start and item.rows[-1] == start + len(item) - 1)
+def _is_contiguous(view: DeviceView, start: int) -> bool:
+    """Whether the rows, which ascend, are start, start + 1, ..."""
+    return bool(view.rows[0] == start and view.rows[-1] == start + len(view) - 1)

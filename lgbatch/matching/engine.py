@@ -1,11 +1,12 @@
-"""What comes of pairs: they are ordered, their features read ahead, and matched in threads."""
+"""The matching engine: schedules pairs, reads features ahead, and matches batches in worker threads."""
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,100 +22,113 @@ from lgbatch.types import Failure, Features, Matches, Pair
 from lgbatch.workspace.prefetch import prefetch
 from lgbatch.workspace.signals import until_stopped
 
-
-def open_matchers(models: Path, settings: Settings) -> list[Matcher]:
-    """Open a matcher for each worker. Raises ModelError as models.open_stages.
-
-    Every GPU that the driver shows gets one of its own (CUDA_VISIBLE_DEVICES hides the others); on a CPU the workers
-    share one, each on a core. --workers says how many.
-    """
-    first = Matcher(models, settings)
-    if first.stages.device == "cpu":
-        return [first] * (settings.workers or settings.threads or available_cores())
-    count = min(len(gpus()), settings.workers or len(gpus()))
-    return [first, *(Matcher(models, settings, number=number) for number in range(1, count))]
-
-
 Outcome = tuple[Pair, Matches | Failure]
 
 
 def match_pairs(
     pairs: Sequence[Pair], counts: Mapping[str, int], read: Callable[[str], Features], matchers: Sequence[Matcher]
 ) -> Generator[Outcome, None, None]:
-    """Match the pairs, in an order that keeps few images in memory, ahead of the caller.
+    """Match pairs ahead of the caller, in an order that keeps few images in memory. Yields each pair once.
 
-    There is a thread for each of the `matchers`, which may be one several times. They take the batches of one schedule
-    as they come to be free; what is kept of images is where the matcher is, and shared by the threads that have it.
-    `counts` has the keypoints of every image, and `read` gives its features; a pair of an image that cannot be read, or
-    that does not fit the model, comes with the Failure of that image.
+    Starts one thread per entry of `matchers`, which may list a matcher several times. Idle threads take the next batch
+    of one schedule. All threads of a matcher share its cache of encoded images. `counts` has the number of keypoints of
+    each image; `read` returns the features of an image.
+
+    A pair yields a Failure if an image cannot be read or encoded, or if matching it alone fails. A batch that fails is
+    halved until the pairs to blame are alone. A pair with an image without keypoints yields no matches.
     """
-    full = [pair for pair in pairs if counts[pair.a] and counts[pair.b]]
+    matchable = [pair for pair in pairs if counts[pair.a] and counts[pair.b]]
     yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
-    largest = max((counts[name] for pair in full for name in pair), default=1)
-    workers = len(matchers)
-    kept = max(2 * workers + 2, min(capacity.images(matcher.stages, largest) for matcher in matchers))
-    points = sum(counts[pair.a] + counts[pair.b] for pair in full)
-    most = min(capacity.tokens(matcher.stages, largest) for matcher in matchers)
-    tokens = min(most, points // (2 * workers) + 1)  # few pairs: some for every worker
-    uses = Counter(name for pair in full for name in pair)
-    each = {id(matcher): _Worker(matcher, read, tokens, kept, uses) for matcher in matchers}
-    free: SimpleQueue[_Worker] = SimpleQueue()
+    limits = _limits(matchable, counts, matchers)
+    uses = Counter(name for pair in matchable for name in pair)
+    workers = {id(matcher): _Worker(matcher, read, limits, uses) for matcher in matchers}
+    idle: SimpleQueue[_Worker] = SimpleQueue()
     for matcher in matchers:
-        free.put(each[id(matcher)])
+        idle.put(workers[id(matcher)])
 
-    def work(batch: Batch) -> list[Outcome]:
-        worker = free.get()  # there is one for every thread
+    def match_batch(batch: Batch) -> list[Outcome]:
+        worker = idle.get()  # never waits: the queue has one entry per thread
         try:
-            return worker.match([full[i] for i in batch])
+            return worker.match([matchable[i] for i in batch])
         finally:
-            free.put(worker)
+            idle.put(worker)
 
-    names = sorted(uses)
+    batches = until_stopped(_schedule(matchable, counts, limits))
+    for outcomes in prefetch(match_batch, batches, threads=len(matchers), depth=2 * len(matchers)):
+        yield from outcomes
+
+
+def open_matchers(models: Path, settings: Settings) -> list[Matcher]:
+    """Open a matcher for each worker thread. Raises ModelError as models.open_stages.
+
+    On a CPU, all threads share one matcher; their number is settings.workers, else settings.threads, else the number of
+    cores. Otherwise each GPU gets a matcher and a thread, up to settings.workers if that is not 0. CUDA_VISIBLE_DEVICES
+    hides GPUs.
+    """
+    first = Matcher(models, settings)
+    if first.stages.device == "cpu":
+        return [first] * (settings.workers or settings.threads or available_cores())
+    count = min(len(gpus()), settings.workers or len(gpus()))
+    return [first, *(Matcher(models, settings, device_id=i) for i in range(1, count))]
+
+
+class _Limits(NamedTuple):
+    images: int
+    """Encoded images that a cache holds."""
+    tokens: int
+    """Keypoints of a batch, of both sides and including padding."""
+
+
+def _limits(pairs: Sequence[Pair], counts: Mapping[str, int], matchers: Sequence[Matcher]) -> _Limits:
+    largest = max((counts[name] for pair in pairs for name in pair), default=1)
+    workers = len(matchers)
+    images = max(2 * workers + 2, min(capacity.cached_images(matcher.stages, largest) for matcher in matchers))
+    tokens = min(capacity.batch_tokens(matcher.stages, largest) for matcher in matchers)
+    total = sum(counts[pair.a] + counts[pair.b] for pair in pairs)
+    return _Limits(images, min(tokens, total // (2 * workers) + 1))  # with few pairs, still some for every worker
+
+
+def _schedule(pairs: Sequence[Pair], counts: Mapping[str, int], limits: _Limits) -> Iterator[Batch]:
+    names = sorted({name for pair in pairs for name in pair})
     ids = {name: i for i, name in enumerate(names)}
-    named = np.fromiter((ids[name] for pair in full for name in pair), np.int64, 2 * len(full)).reshape(-1, 2)
-    batches = plan([counts[name] for name in names], named, images=kept, tokens=tokens)
-    for done in prefetch(work, until_stopped(batches), threads=workers, depth=2 * workers):
-        yield from done
+    pair_ids = np.fromiter((ids[name] for pair in pairs for name in pair), np.int64, 2 * len(pairs)).reshape(-1, 2)
+    return plan([counts[name] for name in names], pair_ids, images=limits.images, tokens=limits.tokens)
 
 
 class _Worker:
-    """A matcher with what it keeps of images; `uses` are those of all workers, so where there are several it keeps some
+    """A matcher with its cache of encoded images.
+
+    `uses` counts the pairs of each image over all matchers. With several matchers, each therefore caches some images
     for longer than it needs them.
     """
 
     def __init__(
-        self,
-        matcher: Matcher,
-        read: Callable[[str], Features],
-        tokens: int,
-        capacity: int,
-        uses: Mapping[str, int],
+        self, matcher: Matcher, read: Callable[[str], Features], limits: _Limits, uses: Mapping[str, int]
     ) -> None:
-        self._matching = _Matching(matcher, tokens)
-        self._stems = EncodedImageCache(lambda name: matcher.encode(read(name)), capacity, uses)
+        self._matcher = _HalvingMatcher(matcher, limits.tokens)
+        self._images = EncodedImageCache(lambda name: matcher.encode(read(name)), limits.images, uses)
 
     def match(self, pairs: Sequence[Pair]) -> list[Outcome]:
-        """What comes of a batch."""
-        failed: list[Outcome] = []
-        kept, ready = [], []
+        """Match a batch of pairs."""
+        outcomes: list[Outcome] = []
+        names, encoded = [], []
         for pair in pairs:
-            a, b = self._stem(pair.a), self._stem(pair.b)
-            if isinstance(a, Failure):
-                failed.append((pair, a))
-            elif isinstance(b, Failure):
-                failed.append((pair, b))
+            first, second = self._encoded(pair.a), self._encoded(pair.b)
+            if isinstance(first, Failure):
+                outcomes.append((pair, first))
+            elif isinstance(second, Failure):
+                outcomes.append((pair, second))
             else:
-                ready.append((a, b))
-                kept.append(pair)
-        found = zip(kept, self._matching.match(ready), strict=True)
-        return failed + [
-            (pair, _failure(" ".join(pair), made) if isinstance(made, Exception) else made) for pair, made in found
-        ]
+                names.append(pair)
+                encoded.append((first, second))
+        for pair, result in zip(names, self._matcher.match(encoded), strict=True):
+            outcomes.append((pair, _failure(" ".join(pair), result) if isinstance(result, Exception) else result))
+        return outcomes
 
-    def _stem(self, name: str) -> Points | Failure:
+    def _encoded(self, name: str) -> Points | Failure:
         try:
-            return self._stems.get(name)
-        except Exception as error:  # ItemError; or ONNX Runtime's, of descriptors that are not the model's
+            return self._images.get(name)
+        except Exception as error:  # ItemError, or ONNX Runtime's if the descriptors do not fit the model
             return _failure(name, error)
 
 
@@ -123,23 +137,23 @@ def _failure(name: str, error: Exception) -> Failure:
     return Failure("match", name, reason, "".join(traceback.format_exception(error)))
 
 
-class _Matching:
-    """A matcher whose batches become smaller when one does not fit into memory, and stay so."""
+class _HalvingMatcher:
+    """Halves a batch that fails, down to single pairs. Out of memory also halves the limit for later batches."""
 
     def __init__(self, matcher: Matcher, tokens: int) -> None:
         self._matcher, self._tokens = matcher, tokens
 
     def match(self, pairs: Sequence[tuple[Points, Points]]) -> list[Matches | Exception]:
-        """The matches of each pair, or what went wrong with it when it was tried alone."""
+        """Return the matches of each pair, or the error that it raised when it was matched alone."""
         tokens = self._tokens
         try:
             return list(self._matcher.match(pairs, tokens))
-        except Exception as error:  # ONNX Runtime has a class for each status code
+        except Exception as error:  # ONNX Runtime has one class per status code
             if len(pairs) == 1:
                 return [error]
             if any(word in str(error).lower() for word in ("memory", "alloc")):
                 self._tokens = min(self._tokens, max(1, tokens // 2))
-                with suppress(Exception):  # matching again tells what is wrong
+                with suppress(Exception):  # a device in an error state fails the next run too, which reports it
                     self._matcher.stages.shrink()
             half = len(pairs) // 2
             return self.match(pairs[:half]) + self.match(pairs[half:])

@@ -1,4 +1,4 @@
-"""What comes of pairs: they are ordered, their features read ahead, and matched in threads."""
+"""A thread-safe cache of encoded images, so that an image is encoded once for all its pairs."""
 
 import threading
 from collections import OrderedDict
@@ -9,32 +9,33 @@ from lgbatch.matching.backend import Points
 
 
 class EncodedImageCache:
-    """What images need for all of their pairs, computed once while it is in memory, by whichever thread asks first."""
+    """Least recently used cache of encoded images. The first thread that asks for an image encodes it; others wait."""
 
-    def __init__(self, make: Callable[[str], Points], capacity: int, uses: Mapping[str, int]) -> None:
-        """Keep the `capacity` images that were used last, and none that was used as often as `uses` says."""
-        self._make, self._capacity, self._left = make, capacity, dict(uses)
+    def __init__(self, encode: Callable[[str], Points], capacity: int, uses: Mapping[str, int]) -> None:
+        """Cache up to `capacity` images, and drop an image after uses[name] calls of `get`.
+
+        `encode` computes the encoded image of a name.
+        """
+        self._encode, self._capacity, self._uses_left = encode, capacity, dict(uses)
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Future[Points]] = OrderedDict()
-        self.made = 0
+        self._images: OrderedDict[str, Future[Points]] = OrderedDict()
 
     def get(self, name: str) -> Points:
-        """Return an image's stem; raises what making it raised."""
+        """Return an encoded image. Raises what `encode` raised for it."""
         with self._lock:
-            future = self._kept.get(name)
-            mine = future is None
+            future = self._images.get(name)
+            is_new = future is None
             if future is None:
-                future = self._kept[name] = Future()
-                self.made += 1
-                while len(self._kept) > self._capacity:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(name)
-            self._left[name] -= 1
-            if not self._left[name]:
-                del self._kept[name]
-        if mine:
+                future = self._images[name] = Future()
+                while len(self._images) > self._capacity:
+                    self._images.popitem(last=False)
+            self._images.move_to_end(name)
+            self._uses_left[name] -= 1
+            if not self._uses_left[name]:
+                del self._images[name]
+        if is_new:
             try:
-                future.set_result(self._make(name))
+                future.set_result(self._encode(name))
             except BaseException as error:
                 future.set_exception(error)
         return future.result()

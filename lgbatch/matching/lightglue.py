@@ -1,14 +1,15 @@
-"""LightGlue in stages: padded batches of pairs, with adaptive depth and width for each pair by itself.
+"""LightGlue in stages: padded batches of pairs, with early exit and point pruning for each pair.
 
-After each layer the host looks at every pair: is it done (enough points are sure of their match), and which points
-can leave (they are sure that they have none)? Pairs that are done go to that layer's head; what is left is packed
-again and goes on. The rules and thresholds are the reference's (Lindenberger et al., ICCV 2023, section 3.3), so
-the matches are those it finds for one pair at a time.
+After each layer the host reads the confidence and the matchability of every point. Early exit: once enough points of a
+pair are confident, the head of that layer computes its matches. Point pruning: a confident point that is unlikely to
+have a match leaves. The remaining points and pairs form new batches for the next layer. Rules and thresholds are those
+of the reference (Lindenberger et al., ICCV 2023, section 3.3), which runs one pair at a time: a pair has the same
+matches in a batch.
 
-What depends on one image alone, its Stem, is computed once per image by the caller's grace, not once per pair.
+The stage `stem` depends on one image only. Callers encode each image once and reuse the result for all its pairs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError
-from lgbatch.matching.backend import PARTS, Backend, Bools, HostBackend, Points
+from lgbatch.matching.backend import POINT_TENSORS, Backend, BoolArray, HostBackend, Points
 from lgbatch.matching.device_backend import DeviceBackend
 from lgbatch.matching.schedule import pack
 from lgbatch.runtime.models import open_stages
@@ -25,226 +26,246 @@ from lgbatch.runtime.session import Array
 from lgbatch.types import Features, FloatArray, IntArray, Matches
 
 GIVE_UP_LAYER = 1
-"""After which pairs are given up on; before it, even pairs that overlap have few sure matches."""
-SURE = np.array(0.3, dtype=np.float32)
-"""Least score there of a match that counts."""
-Trace = list[tuple[str, tuple[Array, ...]]]
-"""Which stages ran, in order, and the lengths (B,) of their batches: of both sides, or for the stem of the image."""
+"""Index of the layer after which settings.give_up is checked. After layer 0, even overlapping pairs have few matches
+with a high score."""
+GIVE_UP_SCORE = np.array(0.3, dtype=np.float32)
+"""Least score of a match that counts in that check."""
+StageTrace = list[tuple[str, tuple[Array, ...]]]
+"""Stages in the order in which they ran, with the lengths (B,) of their batches: one array for `stem`, which encodes an
+image, and two for the other stages, one per side of the pairs."""
 
 
 @dataclass
-class _Side:
-    """One image of a pair on its way: the points that are still in, and which ones of the image they are."""
+class _ImageState:
+    """One image of a pair between two layers."""
 
     points: Points
-    index: IntArray
+    """The points that pruning has left."""
+    rows: IntArray
+    """(N,) int32, their rows among the keypoints of the image."""
     layers: IntArray | None = None
-    """Where it is asked for: how many layers each point of the image went through before it left, or all."""
+    """Layers that each keypoint of the image went through, set by `prune` for the points that leave. None if they are
+    not recorded."""
 
-    def keep(self, mask: Bools, layers: int) -> None:
+    def prune(self, keep: BoolArray, layers: int) -> None:
+        """Drop the points whose entry in `keep` (N,) is false, after so many layers."""
         if self.layers is not None:
-            self.layers[self.index[~mask]] = layers
-        self.points, self.index = self.points.keep(mask), self.index[mask]
+            self.layers[self.rows[~keep]] = layers
+        self.points, self.rows = self.points.keep(keep), self.rows[keep]
 
 
 @dataclass
-class _Pair:
-    """A pair on its way."""
+class _PairState:
+    """A pair between two layers."""
 
-    sides: tuple[_Side, ...]
-    """Two; none when it is done, so that its points leave the memory."""
-    points: int
-    """Of both images, before any left."""
+    images: tuple[_ImageState, ...]
+    """Both images. Empty once the matches are computed, which frees the tensors."""
+    keypoints: int
+    """Keypoints of both images before pruning."""
     matches: Matches = field(default_factory=lambda: no_matches())
     stop: int = 0
-    """Layers that it went through."""
+    """Layers that the pair went through."""
 
     @property
     def lengths(self) -> tuple[int, int]:
-        return len(self.sides[0].points), len(self.sides[1].points)
+        """Remaining points of each image."""
+        return len(self.images[0].points), len(self.images[1].points)
 
 
 @dataclass(frozen=True)
 class MatchTrace:
-    """A pair's matches, and what happened on the way."""
+    """The matches of a pair, and the layers that the pair and each of its keypoints went through."""
 
     matches: Matches
     stop: int
-    """Layers that the pair went through."""
+    """Layers that the pair went through. Smaller than `depth` after an early exit."""
     depth: int
-    """Layers that there are."""
+    """Layers of the network."""
     layers0: IntArray
     layers1: IntArray
-    """(N,) int32: layers that each point went through; fewer than `stop` where it left, as it had no match."""
+    """(N,) int32, layers that each keypoint of the first and second image went through. Smaller than `stop` if the
+    keypoint was pruned."""
 
 
 class Matcher:
-    """Stems of image pairs in, matches out: a stem is all points of an image, made ready for the layers.
+    """LightGlue for the features of one extractor, on one device.
 
-    Safe to be called from several threads at once; stems are for the matcher that made them.
+    `encode` runs the stage `stem` on an image, `match` the other stages on pairs of encoded images. Encoded images are
+    valid only for the matcher that returned them. Several threads may call a matcher at once.
     """
 
-    def __init__(self, models: Path, settings: Settings, *, number: int = 0) -> None:
-        """Open the stages of an extractor's LightGlue, on the GPU of that number if it is one.
+    def __init__(self, models: Path, settings: Settings, *, device_id: int = 0) -> None:
+        """Open the stages for settings.extractor. `device_id` is the index of the GPU, if one is used.
 
         Raises ModelError as models.open_stages.
         """
-        self.stages = open_stages(models, settings, number=number)
-        self._place: Backend[Any] = (
+        self.stages = open_stages(models, settings, device_id=device_id)
+        self.shape = self.stages.shape
+        self.stage_trace: StageTrace | None = None
+        """The stages that ran are appended to this list, unless it is None."""
+        self._backend: Backend[Any] = (
             HostBackend(self.stages) if self.stages.device == "cpu" else DeviceBackend(self.stages)
         )
         self._extractor = settings.extractor
-        self.shape = self.stages.shape
-        self._depth = np.float32(settings.depth_confidence)
-        self._width = settings.width_confidence
-        self._threshold = np.array(settings.filter_threshold, dtype=np.float32)
-        self._least = settings.give_up
-        self.trace: Trace | None = None  # where there is a list, it is added to
+        self._depth_confidence = np.float32(settings.depth_confidence)
+        self._width_confidence = settings.width_confidence
+        self._filter_threshold = np.array(settings.filter_threshold, dtype=np.float32)
+        self._give_up = settings.give_up
 
     def encode(self, features: Features) -> Points:
-        """What depends on one image alone; it has at least one keypoint. Raises ItemError as `positions`."""
+        """Run the stage `stem` on the features of an image, which must have at least one keypoint.
+
+        Raises ItemError as keypoint_input.
+        """
         count = len(features.keypoints)
-        outputs = self._run(
+        outputs = self._run_stage(
             "stem",
             {
-                "keypoints": positions(features, self._extractor)[None],
+                "keypoints": keypoint_input(features, self._extractor)[None],
                 "descriptors": features.descriptors[None],
                 "size": np.array([features.image_size], dtype=np.float32),
                 "lengths": np.array([count]),
             },
         )
-        stem: Points = self._place.items([count], *outputs)[0]
-        return stem
+        encoded: Points = self._backend.split([count], *outputs)[0]
+        return encoded
 
     def match(self, pairs: Sequence[tuple[Points, Points]], tokens: int) -> list[Matches]:
-        """Match pairs, in batches of up to `tokens` padded points."""
+        """Match pairs of encoded images, in batches of up to `tokens` points including padding."""
         return [matches for matches, _ in self.match_and_stop(pairs, tokens)]
 
     def match_and_stop(self, pairs: Sequence[tuple[Points, Points]], tokens: int) -> list[tuple[Matches, int]]:
-        """As `match`, and after how many layers each pair was done."""
-        every = [_Pair((_side(first), _side(second)), len(first) + len(second)) for first, second in pairs]
-        self._send(every, tokens)
-        return [(pair.matches, pair.stop) for pair in every]
+        """Match as `match`. Returns for each pair its matches and the number of layers that it went through."""
+        states = [_pair_state(first, second) for first, second in pairs]
+        self._run_layers(states, tokens)
+        return [(state.matches, state.stop) for state in states]
 
-    def follow(self, first: Points, second: Points) -> MatchTrace:
-        """Match one pair, and tell where on its way each point left."""
-        sides, depth = (_side(first), _side(second)), self.shape.layers
-        layers = [np.full(len(side.points), depth, dtype=np.int32) for side in sides]
-        for side, of_side in zip(sides, layers, strict=True):
-            side.layers = of_side
-        pair = _Pair(sides, len(first) + len(second))
-        self._send([pair], pair.points)
-        first_left, second_left = (np.minimum(of_side, pair.stop) for of_side in layers)
-        return MatchTrace(pair.matches, pair.stop, depth, first_left, second_left)
+    def match_with_trace(self, first: Points, second: Points) -> MatchTrace:
+        """Match one pair, and record after which layer each keypoint was pruned."""
+        pair, depth = _pair_state(first, second), self.shape.layers
+        layers = [np.full(len(image.points), depth, dtype=np.int32) for image in pair.images]
+        for image, image_layers in zip(pair.images, layers, strict=True):
+            image.layers = image_layers
+        self._run_layers([pair], pair.keypoints)
+        layers0, layers1 = (np.minimum(image_layers, pair.stop) for image_layers in layers)
+        return MatchTrace(pair.matches, pair.stop, depth, layers0, layers1)
 
-    def _send(self, active: Sequence[_Pair], tokens: int) -> None:
-        """Through the layers, each as far as it needs."""
+    def _run_layers(self, pairs: Sequence[_PairState], tokens: int) -> None:
+        """Run each pair through the layers until it exits, and set its matches."""
         for layer in range(self.shape.layers):
-            done = []
-            for batch in _batches(active, tokens):
-                done += self._advance(batch, layer)
-            for batch in _batches(done, tokens):
-                self._finish(batch, layer)
-            finished = {id(pair) for pair in done}
-            active = [pair for pair in active if id(pair) not in finished and min(pair.lengths) > 0]
-            if self._least and layer == GIVE_UP_LAYER:
-                active = [pair for batch in _batches(active, tokens) for pair in self._hopeful(batch)]
+            exiting = []
+            for batch in _batches(pairs, tokens):
+                exiting += self._run_layer(batch, layer)
+            for batch in _batches(exiting, tokens):
+                self._set_matches(batch, layer)
+            exited = {id(pair) for pair in exiting}
+            pairs = [pair for pair in pairs if id(pair) not in exited and min(pair.lengths) > 0]
+            if self._give_up and layer == GIVE_UP_LAYER:
+                pairs = [pair for batch in _batches(pairs, tokens) for pair in self._not_given_up(batch)]
 
-    def _advance(self, batch: Sequence[_Pair], layer: int) -> list[_Pair]:
-        """Send a batch through a layer, drop points, and return the pairs that are done."""
-        feed = self._feed(batch, PARTS)
-        outputs = self._run(f"layer{layer}", feed)
-        for number, x in enumerate(outputs[:2]):
-            positions = feed[f"cosines{number}"], feed[f"sines{number}"]
-            items = self._place.items([pair.lengths[number] for pair in batch], x, *positions)
-            for pair, points in zip(batch, items, strict=True):
-                pair.sides[number].points = points
-        done = []
+    def _run_layer(self, batch: Sequence[_PairState], layer: int) -> list[_PairState]:
+        """Run a batch through a layer and prune its points. Returns the pairs that exit after this layer."""
+        feed = self._pad(batch, POINT_TENSORS)
+        y0, y1, *decisions = self._run_stage(f"layer{layer}", feed)
+        self._set_points(batch, feed, (y0, y1))
+        exiting = []
         for row, pair in enumerate(batch):
             pair.stop = layer + 1
-            if layer == self.shape.layers - 1:
-                done.append(pair)
-                continue
-            decisions = [output[row] for output in outputs[2:]]
-            if self._is_done(pair, decisions, layer):
-                done.append(pair)
-            elif self._width >= 0:
-                self._prune(pair, decisions, layer)
-        return done
+            pair_decisions = [output[row] for output in decisions]
+            if layer == self.shape.layers - 1 or self._exits_early(pair, pair_decisions, layer):
+                exiting.append(pair)
+            elif self._width_confidence >= 0:
+                self._prune_points(pair, pair_decisions, layer)
+        return exiting
 
-    def _run(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
-        if self.trace is not None:
-            self.trace.append((stage, tuple(feed[name] for name in sorted(feed) if name.startswith("lengths"))))
-        return self._place.run(stage, feed)
+    def _set_points(self, batch: Sequence[_PairState], feed: Mapping[str, Any], outputs: Iterable[Any]) -> None:
+        """Replace the points of a batch by the embeddings that a layer returned."""
+        for side, x in enumerate(outputs):
+            lengths = [pair.lengths[side] for pair in batch]
+            images = self._backend.split(lengths, x, feed[f"cosines{side}"], feed[f"sines{side}"])
+            for pair, points in zip(batch, images, strict=True):
+                pair.images[side].points = points
 
-    def _is_done(self, pair: _Pair, decisions: Sequence[FloatArray], layer: int) -> bool:
-        if self._depth < 0:
+    def _run_stage(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
+        if self.stage_trace is not None:
+            lengths = tuple(feed[name] for name in sorted(feed) if name.startswith("lengths"))
+            self.stage_trace.append((stage, lengths))
+        return self._backend.run(stage, feed)
+
+    def _exits_early(self, pair: _PairState, decisions: Sequence[FloatArray], layer: int) -> bool:
+        """Whether the fraction of confident keypoints, pruned ones included, exceeds settings.depth_confidence."""
+        if self._depth_confidence < 0:
             return False
         m, n = pair.lengths
-        limit = confidence_threshold(layer, self.shape.layers)
-        unsure = np.count_nonzero(decisions[0][:m] < limit) + np.count_nonzero(decisions[2][:n] < limit)
-        return bool(np.float32(1) - np.float32(unsure) / np.float32(pair.points) > self._depth)
+        threshold = confidence_threshold(layer, self.shape.layers)
+        unconfident = np.count_nonzero(decisions[0][:m] < threshold) + np.count_nonzero(decisions[2][:n] < threshold)
+        confident = np.float32(1) - np.float32(unconfident) / np.float32(pair.keypoints)
+        return bool(confident > self._depth_confidence)
 
-    def _prune(self, pair: _Pair, decisions: Sequence[FloatArray], layer: int) -> None:
-        for side, confidence, matchability in zip(pair.sides, decisions[::2], decisions[1::2], strict=True):
-            count = len(side.points)
-            keep = matchability[:count] > np.float32(1 - self._width)
-            if self._depth >= 0:  # a point that is not sure yet is never dropped
+    def _prune_points(self, pair: _PairState, decisions: Sequence[FloatArray], layer: int) -> None:
+        """Drop points of low matchability. With early exit enabled, only confident points may be dropped."""
+        for image, confidence, matchability in zip(pair.images, decisions[::2], decisions[1::2], strict=True):
+            count = len(image.points)
+            keep = matchability[:count] > np.float32(1 - self._width_confidence)
+            if self._depth_confidence >= 0:
                 keep |= confidence[:count] <= confidence_threshold(layer, self.shape.layers)
             if not keep.all():
-                side.keep(keep, layer + 1)
+                image.prune(keep, layer + 1)
 
-    def _hopeful(self, batch: Sequence[_Pair]) -> list[_Pair]:
-        """Those that have enough matches already; the others stay without any."""
-        matches0, _ = self._assign(batch, GIVE_UP_LAYER, SURE)
-        return [pair for pair, row in zip(batch, matches0, strict=True) if np.count_nonzero(row >= 0) >= self._least]
+    def _not_given_up(self, batch: Sequence[_PairState]) -> list[_PairState]:
+        """The pairs with at least settings.give_up matches of GIVE_UP_SCORE. The other pairs stay without matches."""
+        matches0, _ = self._run_head(batch, GIVE_UP_LAYER, GIVE_UP_SCORE)
+        return [pair for pair, row in zip(batch, matches0, strict=True) if np.count_nonzero(row >= 0) >= self._give_up]
 
-    def _assign(self, batch: Sequence[_Pair], layer: int, threshold: Array) -> Sequence[Array]:
-        return self._run(f"head{layer}", self._feed(batch, ("x",)) | {"threshold": threshold})
+    def _run_head(self, batch: Sequence[_PairState], layer: int, threshold: Array) -> Sequence[Array]:
+        """Run the head of a layer. Returns matches0 (B, M), -1 for no match, and scores (B, M)."""
+        return self._run_stage(f"head{layer}", self._pad(batch, ("x",)) | {"threshold": threshold})
 
-    def _finish(self, batch: Sequence[_Pair], layer: int) -> None:
-        matches0, scores = self._assign(batch, layer, self._threshold)
-        for pair, row, score in zip(batch, matches0, scores, strict=True):
-            found = np.flatnonzero(row >= 0)
-            first, second = pair.sides
-            indices = np.stack([first.index[found], second.index[row[found]]], axis=1)
-            pair.matches, pair.sides = Matches(indices, score[found]), ()
+    def _set_matches(self, batch: Sequence[_PairState], layer: int) -> None:
+        """Compute the matches of pairs that exit after a layer, and free their tensors."""
+        matches0, scores = self._run_head(batch, layer, self._filter_threshold)
+        for pair, second_rows, row_scores in zip(batch, matches0, scores, strict=True):
+            matched = np.flatnonzero(second_rows >= 0)
+            first, second = pair.images
+            indices = np.stack([first.rows[matched], second.rows[second_rows[matched]]], axis=1)
+            pair.matches, pair.images = Matches(indices, row_scores[matched]), ()
 
-    def _feed(self, batch: Sequence[_Pair], parts: Sequence[str]) -> dict[str, Any]:
-        """Each side of a batch, padded."""
+    def _pad(self, batch: Sequence[_PairState], tensors: Sequence[str]) -> dict[str, Any]:
+        """Stage inputs for a batch: the named tensors of both sides, padded, and their lengths (B,) int64."""
         feed: dict[str, Any] = {}
-        for number in (0, 1):
-            points = [pair.sides[number].points for pair in batch]
-            feed[f"lengths{number}"] = np.array([len(of_side) for of_side in points], dtype=np.int64)
-            feed |= {f"{part}{number}": value for part, value in self._place.padded(points, parts).items()}
+        for side in (0, 1):
+            images = [pair.images[side].points for pair in batch]
+            feed[f"lengths{side}"] = np.array([len(points) for points in images], dtype=np.int64)
+            feed |= {f"{name}{side}": value for name, value in self._backend.pad(images, tensors).items()}
         return feed
 
 
-def positions(features: Features, extractor: str) -> FloatArray:
-    """What an extractor's LightGlue takes as keypoints: (N, 2), or for SIFT (N, 4) with scales and orientations.
+def keypoint_input(features: Features, extractor: str) -> FloatArray:
+    """The input `keypoints` of an extractor's LightGlue: (N, 2) positions; for SIFT (N, 4) with scale and orientation.
 
-    Raises ItemError when features that are to be SIFT's have none.
+    Raises ItemError if SIFT features have no scales or orientations.
     """
     if extractor != "sift":
         return features.keypoints
     if features.scales is None or features.oris is None:
-        raise ItemError("no scales and orientations, as SIFT has: extract it again with --extractor sift")
+        raise ItemError("SIFT features without scales and orientations: extract the photo again with --extractor sift")
     return np.column_stack([features.keypoints, features.scales, features.oris])
 
 
 def confidence_threshold(layer: int, layers: int) -> np.float32:
-    """How sure a point must be of its match after a layer (from 0) of `layers`: it falls from 0.9 towards 0.8."""
+    """Least confidence of a confident point after a layer (from 0) of `layers`: it falls from 0.9 towards 0.8."""
     return np.float32(0.8 + 0.1 * np.exp(-4.0 * layer / layers))
 
 
 def no_matches() -> Matches:
-    """The matches of a pair that has none."""
+    """Matches (0, 2) of a pair that has none."""
     return Matches(np.zeros((0, 2), dtype=np.int32), np.zeros(0, dtype=np.float32))
 
 
-def _side(stem: Points) -> _Side:
-    return _Side(stem, np.arange(len(stem), dtype=np.int32))
+def _pair_state(first: Points, second: Points) -> _PairState:
+    images = tuple(_ImageState(points, np.arange(len(points), dtype=np.int32)) for points in (first, second))
+    return _PairState(images, len(first) + len(second))
 
 
-def _batches(pairs: Sequence[_Pair], tokens: int) -> list[list[_Pair]]:
+def _batches(pairs: Sequence[_PairState], tokens: int) -> list[list[_PairState]]:
     return [[pairs[i] for i in group] for group in pack([pair.lengths for pair in pairs], tokens)]

@@ -1,4 +1,8 @@
-"""Pairs file + features store -> matches store."""
+"""The match stage: pairs.txt and features.h5 -> matches.h5.
+
+A run matches the pairs that the store lacks and writes each as the engine yields it. run_stage (workspace/stage.py)
+skips an unchanged stage; write_items commits the store every few seconds.
+"""
 
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -25,10 +29,10 @@ from lgbatch.workspace.staleness import plan_matching
 
 @dataclass(frozen=True, kw_only=True)
 class Matched(StageResult):
-    """What the matches store holds of a pairs file."""
+    """Result of the match stage, for the pairs of the pairs file."""
 
     pairs: int
-    """Different pairs in the file."""
+    """Distinct pairs in the file."""
     new: int
     """Pairs matched in this run. The store held the others."""
     matched_pairs: int
@@ -37,29 +41,29 @@ class Matched(StageResult):
     duplicates: int
     reversed: int
     self_pairs: int
-    """Lines of the pairs file that were dropped: a pair named twice, named in both orders, an image with itself."""
+    """Dropped lines of the pairs file: a repeated pair, a pair in the other order, an image paired with itself."""
     skipped_pairs: int
     """Pairs that were not matched because one of their images failed."""
 
     def as_repeated(self) -> Self:
-        """No pair is new in a run that skips the stage."""
+        """The result for a run that skips the stage: no pair is new."""
         return replace(super().as_repeated(), new=0)
 
     def usable(self, images: Iterable[str]) -> list[str]:
-        """The images whose features could be used."""
+        """The images whose features the stage could read: those that are not among its failures."""
         failed = {failure.name for failure in self.failures}
         return [name for name in images if name not in failed]
 
 
 @dataclass
 class _Counts:
-    """Pairs and matches so far."""
+    """Pairs and matches of the store so far, and pairs that this run skipped."""
 
     written: int = 0
     matched_pairs: int = 0
     matches: int = 0
     skipped: int = 0
-    """Pairs of images that failed."""
+    """Pairs with an image that failed."""
 
 
 def match(
@@ -71,13 +75,14 @@ def match(
     settings: Settings,
     retry_failed: bool = False,
 ) -> Matched:
-    """Match every pair of the file that the store lacks. A pair that names an unknown image becomes a Failure.
+    """Match the pairs of the file that the store lacks, and the stale ones with --on-change recompute.
 
-    An image whose features cannot be read is one Failure, and its pairs are skipped, as are the pairs of photos that
-    failed in extraction. A failure is retried when features.h5 or the settings change, or with `retry_failed`.
+    A pair with an unknown image is a Failure. An image whose features cannot be read is one Failure, and its pairs are
+    skipped, as are the pairs of photos that failed in extraction. A failed image is retried if features.h5 or the
+    settings have changed, or with `retry_failed`. A killed run loses the pairs since the last commit (write_items).
 
-    Raises InputError (no pairs file, features of another extractor), ModelError, StoreError (no features, disk full,
-    or refused by staleness.plan_matching), and LgbatchError if more fail than settings.max_errors allows.
+    Raises InputError (no pairs file, features of another extractor), ModelError, StoreError (no features, disk full, or
+    staleness.plan_matching refuses), and LgbatchError if more failures occur than settings.max_errors allows.
     """
     inputs = {"features": signature(features_path)}
     stage = StageRun(
@@ -96,18 +101,18 @@ def match(
     item_inputs = inputs | {"settings": settings.affecting("match")}
 
     def match_missing(failures: Failures) -> Matched:
-        listed = read_pairs(pairs_path)
+        pairs_file = read_pairs(pairs_path)
         with FeatureStore(features_path) as features:
             _check_extractor(features, settings)
             matchers = open_matchers(models, settings)
             with MatchStore(store_path, append=_provenance(matchers[0], settings)) as store:
-                return _match_missing(listed, features, store, matchers, settings, failures, item_inputs)
+                return _match_missing(pairs_file, features, store, matchers, settings, failures, item_inputs)
 
     return run_stage(stage, match_missing, retry_failed=retry_failed)
 
 
 def _match_missing(
-    listed: PairsFile,
+    pairs_file: PairsFile,
     features: FeatureStore,
     store: MatchStore,
     matchers: Sequence[Matcher],
@@ -116,14 +121,14 @@ def _match_missing(
     inputs: Mapping[str, Any],
 ) -> Matched:
     images = {name: features.record(name) for name in features.names()}
-    usable, skipped, unusable = _usable(listed, images, failures.of_stages("crawl", "extract"))
+    usable, skipped, unusable = _usable_pairs(pairs_file, images, failures.of_stages("crawl", "extract"))
     plan = plan_matching(store, usable, images, settings.on_change)
     for failure in (*unusable, *plan.failures):
         failures.add(failure)
     failures.check()
     failed = {name for name in dict.fromkeys(chain(*plan.missing)) if failures.known("match", name, inputs)}
-    todo = [pair for pair in plan.missing if failed.isdisjoint(pair)]
-    counts = _Counts(0, plan.matched_pairs, plan.matches, skipped + len(plan.missing) - len(todo))
+    to_match = [pair for pair in plan.missing if failed.isdisjoint(pair)]
+    counts = _Counts(0, plan.matched_pairs, plan.matches, skipped + len(plan.missing) - len(to_match))
 
     def write(item: Outcome) -> None:
         pair, outcome = item
@@ -140,16 +145,20 @@ def _match_missing(
             counts.matches += len(outcome.indices)
 
     keypoints = {name: record.keypoints for name, record in images.items()}
-    outcomes = match_pairs(todo, keypoints, features.read, matchers)
-    write_items(outcomes, write, store, failures, settings, total=len(todo), stage="match", unit="pair")
+    outcomes = match_pairs(to_match, keypoints, features.read, matchers)
+    write_items(outcomes, write, store, failures, settings, total=len(to_match), stage="match", unit="pair")
+    return _result(pairs_file, counts, failures)
+
+
+def _result(pairs_file: PairsFile, counts: _Counts, failures: Failures) -> Matched:
     return Matched(
-        pairs=len(listed.pairs),
+        pairs=len(pairs_file.pairs),
         new=counts.written,
         matched_pairs=counts.matched_pairs,
         matches=counts.matches,
-        duplicates=listed.duplicates,
-        reversed=listed.reversed,
-        self_pairs=listed.self_pairs,
+        duplicates=pairs_file.duplicates,
+        reversed=pairs_file.reversed,
+        self_pairs=pairs_file.self_pairs,
         skipped_pairs=counts.skipped,
         failures=failures.as_tuple(),
     )
@@ -157,7 +166,7 @@ def _match_missing(
 
 def _check_extractor(features: FeatureStore, settings: Settings) -> None:
     """Raise InputError if the store holds features of another extractor."""
-    extractors = {entry["by"].get("extractor") for entry in features.made.values()}
+    extractors = {entry["by"].get("extractor") for entry in features.provenances.values()}
     for extractor in extractors - {settings.extractor, None}:
         raise InputError(f"{features.path} holds {extractor} features: match them with --extractor {extractor}")
 
@@ -172,24 +181,26 @@ def _provenance(matcher: Matcher, settings: Settings) -> Provenance:
     }
 
 
-def _usable(
-    listed: PairsFile, images: Mapping[str, ImageRecord], failed: Container[str]
+def _usable_pairs(
+    pairs_file: PairsFile, images: Mapping[str, ImageRecord], failed: Container[str]
 ) -> tuple[list[Pair], int, list[Failure]]:
-    """Pairs whose images have features, and whose names do not become another's in hloc's layout.
+    """Split the pairs of the file into those that can be matched and the others.
 
-    Then how many others have an image that `failed`, and what is wrong with the rest and with the file.
+    Returns the pairs whose images all have features and names that are unique in hloc's layout, the number of pairs
+    with an image that `failed`, and the failures: of the file and of all other pairs.
     """
-    spelled = Counter(name.replace("/", "-") for name in images)
-    failures, usable, skipped = list(listed.failures), [], 0
-    for pair in listed.pairs:
+    hloc_names = Counter(name.replace("/", "-") for name in images)
+    usable, skipped, failures = [], 0, list(pairs_file.failures)
+    for pair in pairs_file.pairs:
         unknown = [name for name in pair if name not in images]
-        twin = [name for name in pair if spelled[name.replace("/", "-")] > 1]
+        ambiguous = [name for name in pair if hloc_names[name.replace("/", "-")] > 1]
         if any(name in failed for name in unknown):
             skipped += 1
         elif unknown:
             failures.append(Failure("match", " ".join(pair), f"no features of {' and '.join(unknown)}"))
-        elif twin:
-            reason = f"{twin[0]} and another image have one name in hloc's layout ('/' becomes '-'): rename one"
+        elif ambiguous:
+            name = ambiguous[0]
+            reason = f"{name} and another image share a name in hloc's layout ('/' becomes '-'): rename one of them"
             failures.append(Failure("match", " ".join(pair), reason))
         else:
             usable.append(pair)

@@ -5,8 +5,8 @@
     runner = LightGlueRunner(extractor_path="disk-extractor-v3.onnx", lightglue_path="disk-matcher-v3.onnx")
     m_kpts0, m_kpts1 = runner.run(image0, image1, scales0, scales1)
 
-It runs at fixed depth. Whole folders, with each photo's features kept and pairs that leave early, are for
-lgbatch.pipelines.sfm.
+The runner has a fixed depth. For folders of photos, lgbatch.pipelines.sfm stores the features and matches with early
+exit and point pruning.
 """
 
 import sys
@@ -20,22 +20,25 @@ from lgbatch.matching.capacity import TOKENS
 from lgbatch.matching.schedule import pack
 from lgbatch.matching.single_graph import SingleGraph
 from lgbatch.photos.decode import decode
-from lgbatch.runtime.devices import PROVIDERS, Device, for_matching, unavailable_reason
+from lgbatch.runtime.devices import PROVIDERS, Device, matching_device, unavailable_reason
 from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.models import Model, open_file
 from lgbatch.runtime.registry import MIN_SIDE
 from lgbatch.runtime.session import Array
 from lgbatch.types import Features, FloatArray, ImageRef, Matches
 
-Pair = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
-"""image0, image1, scales0, scales1, as `LightGlueRunner.run` takes them."""
+ImagePair = tuple[FloatArray, FloatArray, FloatArray, FloatArray]
+"""image0, image1, scales0, scales1: the arguments of `LightGlueRunner.run`."""
+MatchedKeypoints = tuple[FloatArray, FloatArray]
+"""Keypoints (K, 2) of both photos; row k of one matches row k of the other."""
 
 
 def load_image(path: str | Path, grayscale: bool = False, resize: int | None = None) -> tuple[FloatArray, FloatArray]:
-    """A photo as the runner takes it: (1, 3, H, W) float32, RGB in 0..1, and its scales (2,) float32.
+    """Load a photo for the runner: (1, 3, H, W) float32, RGB in 0..1, and its scales (2,) float32.
 
-    grayscale: (1, 1, H, W). resize: the long side is shrunk to this, in pixels, and never enlarged; None keeps it.
-    Scales are the new size by the old one, along x and y. Raises InputError when the file is no photo.
+    grayscale: return (1, 1, H, W).
+    resize: shrink the long side to this many pixels; a smaller photo keeps its size, and so does every photo with None.
+    Scales are new size / original size along x and y. Raises InputError if the file cannot be read as a photo.
     """
     try:
         photo = decode(ImageRef(Path(path).name, Path(path)), resize or 0)
@@ -48,7 +51,7 @@ def load_image(path: str | Path, grayscale: bool = False, resize: int | None = N
 
 
 def rgb_to_grayscale(image: FloatArray) -> FloatArray:
-    """(..., 3, H, W) RGB to (..., 1, H, W), by the weights of ITU-R BT.601."""
+    """Convert (..., 3, H, W) RGB to (..., 1, H, W) gray with the weights of ITU-R BT.601."""
     weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
     gray: FloatArray = np.einsum("...chw,c->...hw", image, weights)[..., None, :, :]
     return gray
@@ -57,7 +60,7 @@ def rgb_to_grayscale(image: FloatArray) -> FloatArray:
 class LightGlueRunner:
     """An extractor and its single-graph LightGlue, as `lgbatch export` writes them into the model cache.
 
-    Or both in one file, of `lgbatch export --end2end`.
+    Or an end-to-end model, which holds both, as `lgbatch export --end2end` writes it.
     """
 
     def __init__(
@@ -69,72 +72,71 @@ class LightGlueRunner:
         max_keypoints: int = 2048,
         filter_threshold: float = 0.1,
     ) -> None:
-        """Open both, or without an extractor_path the end-to-end model that lightglue_path is.
+        """Open both models. Without extractor_path, lightglue_path is an end-to-end model.
 
-        The first of the providers that can be used here is; the CPU needs not be named.
-        A provider is a name, or a name with options, of which none is used. LightGlue runs with CUDA or on the CPU,
-        as `lgbatch.devices` tells.
+        providers: the first available one is used, else the CPU. Provider options, in a tuple with the name, are
+        ignored. LightGlue runs on CUDA or the CPU only; see lgbatch.runtime.devices.
+        max_keypoints: most keypoints of an image.
+        filter_threshold: least assignment probability of a match.
 
-        max_keypoints: most to keep of an image. filter_threshold: least assignment probability of a match.
-        Raises ModelError: a file is missing, damaged, not of lgbatch, or the two do not go together.
+        Raises ModelError if a file is missing, damaged or not from lgbatch, or if the two models do not fit together.
         """
         device = _device([provider if isinstance(provider, str) else provider[0] for provider in providers])
         threads = available_cores()
         self._max_keypoints = np.array(max_keypoints)
-        self._threshold = np.array(filter_threshold, dtype=np.float32)
-        self._whole: Model | None = None
+        self._filter_threshold = np.array(filter_threshold, dtype=np.float32)
+        self._end2end: Model | None = None
         if extractor_path is None:
-            self._whole = open_file(Path(lightglue_path), "end2end", for_matching(device), threads=threads)
+            self._end2end = open_file(Path(lightglue_path), "end2end", matching_device(device), threads=threads)
             return
         self._extractor = open_file(Path(extractor_path), "extractor", device, threads=threads)
-        matcher = open_file(Path(lightglue_path), "matcher", for_matching(device), threads=threads)
+        matcher = open_file(Path(lightglue_path), "matcher", matching_device(device), threads=threads)
         if self._extractor.family != matcher.family:
             raise ModelError(
-                f"{lightglue_path} is LightGlue for {matcher.family}, but {extractor_path} is an extractor of "
-                f"{self._extractor.family}: take the two that one `lgbatch export` has written"
+                f"{lightglue_path} is LightGlue for {matcher.family}, but {extractor_path} is a "
+                f"{self._extractor.family} extractor: pass two models of one `lgbatch export`"
             )
         self._matcher = SingleGraph(matcher, filter_threshold)
 
-    def run(
-        self, image0: FloatArray, image1: FloatArray, scales0: FloatArray, scales1: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """The matched keypoints of two photos, (K, 2) each: row k of one matches row k of the other.
+    def run(self, image0: FloatArray, image1: FloatArray, scales0: FloatArray, scales1: FloatArray) -> MatchedKeypoints:
+        """Match two photos. Returns the matched keypoints, (K, 2) each: row k of one matches row k of the other.
 
-        Images are (1, 3, H, W), or (1, 1, H, W) in gray, as load_image gives them; the keypoints are in pixels of the
-        photos before they were scaled, top-left pixel centre (0, 0).
+        Images are (1, 3, H, W), or (1, 1, H, W) in gray, with their scales, as load_image returns them. Keypoints are
+        in pixels of the original photos, top-left pixel centre (0, 0). Raises InputError for other shapes of images.
         """
         ((points0, points1),) = self.run_many([(image0, image1, scales0, scales1)])
         return points0, points1
 
-    def run_many(self, pairs: Sequence[Pair]) -> list[tuple[FloatArray, FloatArray]]:
-        """As `run`, for pairs of photos, in batches. An image that is in several pairs is extracted once.
+    def run_many(self, pairs: Sequence[ImagePair]) -> list[MatchedKeypoints]:
+        """Match several pairs in batches; see `run`.
 
-        It is known again by being the same array, not one with the same values.
+        An image of several pairs is extracted once if all of them hold the same array object.
         """
-        if self._whole:
-            return [self._run_whole(self._whole, pair) for pair in pairs]
+        if self._end2end:
+            return [self._run_end2end(self._end2end, pair) for pair in pairs]
         images = {id(image): image for pair in pairs for image in pair[:2]}
         features = {key: self._extract(image) for key, image in images.items()}
         sides = [(features[id(pair[0])], features[id(pair[1])]) for pair in pairs]
-        found: list[tuple[FloatArray, FloatArray]] = [(np.zeros((0, 2), np.float32),) * 2] * len(pairs)
-        full = [i for i, (first, second) in enumerate(sides) if len(first.keypoints) and len(second.keypoints)]
-        lengths = [(len(sides[i][0].keypoints), len(sides[i][1].keypoints)) for i in full]
+        keypoints: list[MatchedKeypoints] = [(np.zeros((0, 2), np.float32),) * 2] * len(pairs)
+        matchable = [i for i, (first, second) in enumerate(sides) if len(first.keypoints) and len(second.keypoints)]
+        lengths = [(len(sides[i][0].keypoints), len(sides[i][1].keypoints)) for i in matchable]
         for group in pack(lengths, TOKENS[self._matcher.model.device]):
-            batch = [full[i] for i in group]
+            batch = [matchable[i] for i in group]
             for i, matches in zip(batch, self._matcher.match([sides[i] for i in batch]), strict=True):
-                found[i] = _matched(sides[i], matches, pairs[i])
-        return found
+                keypoints[i] = _matched_keypoints(sides[i], matches, pairs[i])
+        return keypoints
 
-    def _run_whole(self, model: Model, pair: Pair) -> tuple[FloatArray, FloatArray]:
-        feed = {"max_keypoints": self._max_keypoints, "threshold": self._threshold}
+    def _run_end2end(self, model: Model, pair: ImagePair) -> MatchedKeypoints:
+        feed = {"max_keypoints": self._max_keypoints, "threshold": self._filter_threshold}
         for side in (0, 1):
             feed |= {f"image{side}": _rgb(pair[side]), f"scales{side}": pair[2 + side][None]}
-        given = {name: feed[name] for name in model.session.inputs}
-        keypoints0, keypoints1, _, _, matches0, _ = model.run(given)
+        inputs = {name: feed[name] for name in model.session.inputs}
+        keypoints0, keypoints1, _, _, matches0, _ = model.run(inputs)
         rows = np.flatnonzero(matches0[0] >= 0)
         return keypoints0[0, rows], keypoints1[0, matches0[0, rows]]
 
     def _extract(self, image: Array) -> Features:
+        """Features with keypoints in pixels of this image, not of the original photo."""
         rgb = _rgb(image)
         height, width = image.shape[2:]
         if min(height, width) < MIN_SIDE:
@@ -148,26 +150,27 @@ class LightGlueRunner:
 
 
 def _rgb(image: Array) -> FloatArray:
-    """An image that may be gray in three channels. Raises InputError when it is none."""
+    """Return a gray or RGB image as (1, 3, H, W) float32. Raises InputError for any other shape."""
     if image.ndim != 4 or image.shape[0] != 1 or image.shape[1] not in (1, 3):
-        raise InputError(f"an image is (1, 3, H, W), or (1, 1, H, W) in gray, not {image.shape}: see load_image")
+        raise InputError(f"image has shape {image.shape}, not (1, 3, H, W) or (1, 1, H, W): load it with load_image")
     return np.ascontiguousarray(np.broadcast_to(image, (1, 3, *image.shape[2:])), dtype=np.float32)
 
 
 def _device(providers: Sequence[str]) -> Device:
-    """Of the first of these providers that can be used here; the others before it are told, unless it is CUDA."""
-    by_name = {provider.name: device for device, provider in PROVIDERS.items()}
+    """The device of the first available provider, else the CPU. Prints each unavailable one before it but CUDA."""
+    devices = {provider.name: device for device, provider in PROVIDERS.items()}
     for name in providers:
-        device = by_name.get(name)
-        lacking = unavailable_reason(device) if device else "lgbatch does not know it"
-        if device and not lacking:
+        device = devices.get(name)
+        reason = unavailable_reason(device) if device else "lgbatch does not support it"
+        if device and not reason:
             return device
-        if device != "cuda":  # which is asked for by default
-            print(f"LightGlueRunner does without {name}: {lacking}", file=sys.stderr)
+        if device != "cuda":  # a default, so that its absence is no surprise
+            print(f"LightGlueRunner: {name} is unavailable ({reason}); using the next provider", file=sys.stderr)
     return "cpu"
 
 
-def _matched(sides: tuple[Features, Features], matches: Matches, pair: Pair) -> tuple[FloatArray, FloatArray]:
+def _matched_keypoints(sides: tuple[Features, Features], matches: Matches, pair: ImagePair) -> MatchedKeypoints:
+    """The matched keypoints of a pair in pixels of the original photos."""
     first, second = (
         (features.keypoints[matches.indices[:, side]] + np.float32(0.5)) / pair[2 + side] - np.float32(0.5)
         for side, features in enumerate(sides)

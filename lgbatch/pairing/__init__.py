@@ -1,1 +1,1 @@
-"""."""
+"""Image pairs: which images to match, and the pairs file."""

@@ -1,4 +1,4 @@
-"""Which images to match with each other, and the file that says so."""
+"""Select the image pairs to match: all pairs, or neighbours in a sequence."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -8,17 +8,17 @@ from lgbatch.types import Pair
 
 
 def exhaustive(names: Sequence[str]) -> list[Pair]:
-    """Every image with every later one: N (N - 1) / 2 pairs, in the order of `names`."""
+    """Pair each image with all later ones: N (N - 1) / 2 pairs, in the order of `names`."""
     return [Pair(a, b) for a, b in combinations(names, 2)]
 
 
 def sequential(names: Sequence[str], window: int) -> list[Pair]:
-    """Every image with the `window` images that follow it in `names`, or as many as there are."""
+    """Pair each image with the `window` images that follow it in `names`, or with all if fewer follow."""
     return [Pair(a, b) for i, a in enumerate(names) for b in names[i + 1 : i + 1 + window]]
 
 
 def make_pairs(names: Sequence[str], settings: Settings) -> list[Pair]:
-    """The pairs that `settings.pairing` asks for."""
+    """Return the pairs for the method `settings.pairing`."""
     if settings.pairing == "sequential":
         return sequential(names, settings.window)
     return exhaustive(names)

@@ -1,4 +1,4 @@
-"""Photos in a folder: which files there are, and what every later stage calls them."""
+"""List the photos below a folder, and give each its image name."""
 
 import heapq
 import os
@@ -12,117 +12,117 @@ from lgbatch.errors import InputError
 from lgbatch.types import Failure, ImageRef, escape
 
 SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "webp", "bmp", "jp2")
-"""What a photo's file name may end with, in any case."""
+"""File name extensions of photos, matched case-insensitively."""
 
 
 @dataclass(frozen=True)
 class Crawl:
-    """What was found below a folder."""
+    """The photos below a folder."""
 
     images: list[ImageRef]
     """Sorted by name, in the order of the characters' code points ('B' before 'a', '10' before '9')."""
     failures: list[Failure]
-    """Files whose name cannot be stored, broken links, folders that cannot be read; sorted by name."""
+    """Files with unusable names, broken links and unreadable folders, sorted by name."""
 
 
 def crawl(folder: Path) -> Crawl:
-    """All photos below `folder`, at any depth, known by their suffix; their content is not looked at.
+    """List all photos below `folder`, at any depth. They are recognised by extension; files are not opened.
 
-    Names are paths below `folder` with forward slashes. Hidden files and folders (leading dot) are skipped.
-    Symbolic links to files and folders are followed, and each real file is listed once: under the name that
-    reaches it without a link if there is one, otherwise under the name that sorts first.
+    Names are paths relative to `folder`, with forward slashes. Hidden files and folders (leading dot) are
+    skipped. Symbolic links are followed, and each real file is listed once: under its path without links if
+    there is one, otherwise under the name that sorts first.
 
-    Raises InputError when `folder` is missing, is not a folder, cannot be read, or holds no photo.
+    Raises InputError if `folder` is missing, is not a folder, cannot be read, or contains no usable photo.
     """
     _check_folder(folder)
     walk = _Walk(folder)
     walk.run()
     failures = list(walk.failures)
     images = []
-    for (_, _, name), problem in walk.found.values():
+    for (_, _, name), problem in walk.photos.values():
         if problem is None:
             images.append(ImageRef(name, folder / name))
         else:
             failures.append(_failure(name, problem))
     failures.sort(key=lambda failure: failure.name)
     if not images:
-        why = f": {failures[0].name}: {failures[0].reason}" if failures else ""
-        looked_for = ", ".join(SUFFIXES)
-        raise InputError(f"no photos in {folder} or its subfolders (looked for {looked_for}){why}")
+        first_failure = f": {failures[0].name}: {failures[0].reason}" if failures else ""
+        extensions = ", ".join(SUFFIXES)
+        raise InputError(f"no photos in {folder} or its subfolders (looked for {extensions}){first_failure}")
     return Crawl(sorted(images, key=lambda image: image.name), failures)
 
 
 def name_problem(name: str) -> str | None:
-    """Why the stores, the pairs file or COLMAP could not carry an image's name; None when they can."""
+    """Return why the stores, the pairs file or COLMAP cannot represent an image name, or None if they can."""
     if not name:
         return "the name is empty"
-    kinds = set() if name.isprintable() else {unicodedata.category(c) for c in name}
-    if "Cs" in kinds:  # Lone surrogates: how Python spells bytes that are not UTF-8.
+    categories = set() if name.isprintable() else {unicodedata.category(c) for c in name}
+    if "Cs" in categories:  # Lone surrogates: Python decodes invalid UTF-8 in file names to these.
         return "the name is not valid UTF-8: rename the file"
-    if "Cc" in kinds:
+    if "Cc" in categories:
         return "the name holds a control character: rename the file"
     return None
 
 
 @dataclass
 class _Walk:
-    """Visits each real folder once: first what lies below `top` itself, then what links lead to, by name."""
+    """Visits each real folder once: first the folders below `top`, then the targets of links in name order."""
 
     top: Path
-    found: dict[str, tuple[tuple[bool, bool, str], str | None]] = field(default_factory=dict)
-    """Real path of a photo -> the best (unusable, through a link, name) for it, and what is wrong with it."""
+    photos: dict[str, tuple[tuple[bool, bool, str], str | None]] = field(default_factory=dict)
+    """Real path of a photo -> its best (unusable, reached through a link, name), and the problem with that name."""
     failures: list[Failure] = field(default_factory=list)
     _links: list[tuple[str, str]] = field(default_factory=list)
-    """Heap of (name, path). What a link leads to sorts after the link, so links come in name order."""
+    """Heap of (name, path). Links below a linked folder sort after the link itself, so names are popped in order."""
 
     def run(self) -> None:
-        """Fills `found` and `failures`. Raises InputError when `top` itself cannot be read."""
+        """Fill `photos` and `failures`. Raises InputError if `top` cannot be read."""
         visited: set[str] = set()
-        self._folders("", os.path.realpath(self.top), visited, linked=False)
+        self._visit_folders("", os.path.realpath(self.top), visited, linked=False)
         while self._links:
             name, path = heapq.heappop(self._links)
             try:
                 is_folder = stat.S_ISDIR(Path(path).stat().st_mode)
             except OSError as error:
                 if _is_photo(name):
-                    self.failures.append(_failure(name, f"the link leads nowhere: {error.strerror}"))
+                    self.failures.append(_failure(name, f"broken link: {error.strerror}"))
                 continue
             if is_folder:
-                self._folders(f"{name}/", os.path.realpath(path), visited, linked=True)
+                self._visit_folders(f"{name}/", os.path.realpath(path), visited, linked=True)
             elif _is_photo(name):
-                self._photo(name, os.path.realpath(path), linked=True)
+                self._add_photo(name, os.path.realpath(path), linked=True)
 
-    def _folders(self, prefix: str, real: str, visited: set[str], *, linked: bool) -> None:
-        """Visits a folder and all below it. `prefix` is its name with a slash, `real` its real path."""
-        todo = [(prefix, real)]
-        while todo:
-            prefix, real = todo.pop()
-            if real in visited:
+    def _visit_folders(self, prefix: str, real_path: str, visited: set[str], *, linked: bool) -> None:
+        """Visit a folder and all folders below it. `prefix` is the folder's name with a trailing slash."""
+        pending = [(prefix, real_path)]
+        while pending:
+            prefix, real_path = pending.pop()
+            if real_path in visited:
                 continue
-            visited.add(real)
-            for entry in self._entries(prefix, real):
+            visited.add(real_path)
+            for entry in self._entries(prefix, real_path):
                 name = prefix + entry.name
                 if entry.is_symlink():
                     heapq.heappush(self._links, (name, entry.path))
                 elif entry.is_dir(follow_symlinks=False):
-                    todo.append((f"{name}/", entry.path))
+                    pending.append((f"{name}/", entry.path))
                 elif _is_photo(name):
-                    self._photo(name, entry.path, linked=linked)
+                    self._add_photo(name, entry.path, linked=linked)
 
-    def _entries(self, prefix: str, real: str) -> Iterator["os.DirEntry[str]"]:
+    def _entries(self, prefix: str, real_path: str) -> Iterator["os.DirEntry[str]"]:
         try:
-            with os.scandir(real) as entries:
+            with os.scandir(real_path) as entries:
                 yield from (entry for entry in entries if not entry.name.startswith("."))
         except OSError as error:
             if not prefix:
                 raise InputError(f"cannot read the folder {self.top}: {error.strerror}") from None
             self.failures.append(_failure(prefix, f"the folder cannot be read: {error.strerror}"))
 
-    def _photo(self, name: str, real: str, *, linked: bool) -> None:
-        problem = name_problem(name) or (None if Path(real).is_file() else "not a regular file")
+    def _add_photo(self, name: str, real_path: str, *, linked: bool) -> None:
+        problem = name_problem(name) or (None if Path(real_path).is_file() else "not a regular file")
         rank = (problem is not None, linked, name)
-        if real not in self.found or rank < self.found[real][0]:
-            self.found[real] = (rank, problem)
+        if real_path not in self.photos or rank < self.photos[real_path][0]:
+            self.photos[real_path] = (rank, problem)
 
 
 def _is_photo(name: str) -> bool:

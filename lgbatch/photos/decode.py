@@ -1,4 +1,4 @@
-"""Photos to pixels: 8-bit RGB, turned as COLMAP sees them, at the size the extractor wants."""
+"""Decode photos to 8-bit RGB, in the orientation that COLMAP uses, resized for the extractor."""
 
 import math
 from pathlib import Path
@@ -9,26 +9,26 @@ import numpy as np
 from lgbatch.errors import ItemError
 from lgbatch.photos.image_header import megapixel_limit
 from lgbatch.photos.integrity import check_container
-from lgbatch.photos.resize import resized
+from lgbatch.photos.resize import resized_size
 from lgbatch.types import ImageRef, Photo
 
-# OpenCV logs what it cannot read; a bad photo is told once, by the ItemError.
+# OpenCV prints decoding errors to the terminal; the ItemError already reports a bad photo.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-_BYTES_PER_PIXEL, _BYTES_BESIDE = 16, 64 << 20
-"""More than a file takes for each pixel, and for all else in it: EXIF, previews, a phone's moving picture."""
+_MAX_BYTES_PER_PIXEL, _MAX_METADATA_BYTES = 16, 64 << 20
+"""Upper bounds on the size of a photo's file. Metadata includes EXIF, previews, and the video of a motion photo."""
 
 
 def decode(ref: ImageRef, resize: int, max_megapixels: float = math.inf) -> Photo:
-    """Reads a photo. Its long side is shrunk to `resize` pixels by area averaging; 0 keeps it, none grows.
+    """Read a photo, and shrink its long side to `resize` pixels by area averaging (0: keep; never enlarges).
 
-    The pixels are as the file stores them: EXIF, TIFF and PNG orientation is not applied, because COLMAP
-    (checked with pycolmap 4.2.1) does not apply it either. 16-bit photos keep their upper 8 bits, alpha is
-    dropped, grey becomes three equal channels. May be called from several threads at once.
+    The EXIF, TIFF or PNG orientation is not applied, because COLMAP (checked with pycolmap 4.2.1) does not
+    apply it either. 16-bit photos keep their upper 8 bits, alpha is dropped, grey is replicated to three
+    channels. Thread-safe.
 
-    Raises ItemError, with the reason, when the file cannot be read, is truncated or damaged, or is not JPEG,
-    PNG, TIFF, WebP, BMP or JPEG 2000 with integer pixels; or when it is of more than `max_megapixels` million
-    pixels by its header, before room is made for them.
+    Raises ItemError if the file cannot be read, is truncated or damaged, or is not JPEG, PNG, TIFF, WebP, BMP
+    or JPEG 2000 with integer pixels; also, before any pixel memory is allocated, if the header gives more than
+    `max_megapixels` million pixels.
     """
     data = check_container(_read(ref.path, max_megapixels), max_megapixels)
     try:
@@ -36,9 +36,9 @@ def decode(ref: ImageRef, resize: int, max_megapixels: float = math.inf) -> Phot
     except cv2.error as error:
         raise ItemError(f"cannot be decoded: {' '.join(error.err.split())}") from None
     if pixels is None:
-        raise ItemError("cannot be decoded: truncated, damaged, or of an unusual kind")
+        raise ItemError("cannot be decoded: truncated, damaged or in an unsupported format")
     height, width = pixels.shape[:2]
-    size = resized(width, height, resize)
+    size = resized_size(width, height, resize)
     if size != (width, height):
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
@@ -48,10 +48,8 @@ def decode(ref: ImageRef, resize: int, max_megapixels: float = math.inf) -> Phot
 def _read(path: Path, max_megapixels: float) -> bytes:
     try:
         size = path.stat().st_size
-        if size > _BYTES_PER_PIXEL * 1e6 * max_megapixels + _BYTES_BESIDE:
-            raise ItemError(
-                f"the file, of {size / 1e9:.1f} GB, is too large for a photo of {megapixel_limit(max_megapixels)}"
-            )
+        if size > _MAX_BYTES_PER_PIXEL * 1e6 * max_megapixels + _MAX_METADATA_BYTES:
+            raise ItemError(f"the file ({size / 1e9:.1f} GB) is too large for {megapixel_limit(max_megapixels)}")
         data = path.read_bytes()
     except OSError as error:
         raise ItemError(f"cannot be read: {error.strerror}") from None

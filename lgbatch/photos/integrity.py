@@ -1,4 +1,4 @@
-"""Photos to pixels: 8-bit RGB, turned as COLMAP sees them, at the size the extractor wants."""
+"""Check a photo file before decoding: format, image size, truncation and checksums."""
 
 import struct
 import zlib
@@ -9,25 +9,29 @@ from lgbatch.photos.tiff import check_tiff
 
 
 def check_container(data: bytes, max_megapixels: float) -> bytes | bytearray:
-    """The file as OpenCV is to see it. Raises ItemError for what OpenCV would not tell, or would print."""
+    """Check a photo file, and return the bytes to decode.
+
+    Covers the damage that OpenCV decodes without an error or reports by printing to the terminal. The returned
+    bytes of a PNG lack its ancillary chunks, those of a TIFF its orientation. Raises ItemError.
+    """
     if size := claimed_size(data):
         check_size(size, max_megapixels)
     if data.startswith(b"\xff\xd8\xff"):
-        return _checked_jpeg(data)
+        return _check_jpeg(data)
     if data.startswith(PNG):
-        return _checked_png(data)
+        return _check_png(data)
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return check_tiff(data, max_megapixels)
     if data.startswith((b"BM", b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51")) or data[8:12] == b"WEBP":
-        return data  # OpenCV refuses these by itself when they are cut short.
+        return data  # OpenCV itself rejects these when truncated.
     raise ItemError("not a photo: the content is not JPEG, PNG, TIFF, WebP, BMP or JPEG 2000")
 
 
-def _checked_jpeg(data: bytes) -> bytes:
-    """Asks for the end-of-image marker: OpenCV versions differ in what they make of a photo without it.
+def _check_jpeg(data: bytes) -> bytes:
+    """Require the end-of-image marker: OpenCV versions differ in how they treat a JPEG without it.
 
-    The search starts behind the header, whose segments can hold a whole thumbnail. In the coded data itself
-    every 0xff is followed by 0 or a restart marker, so that the first end marker is the photo's.
+    The search starts after the header, because a header segment can contain a whole thumbnail. In the coded
+    data every 0xff is followed by 0 or a restart marker, so the first end marker is that of the photo.
     """
     segments = jpeg_segments(data)
     if data.find(b"\xff\xd9", segments[-1][1] if segments else 2) < 0:
@@ -35,20 +39,20 @@ def _checked_jpeg(data: bytes) -> bytes:
     return data
 
 
-def _checked_png(data: bytes) -> bytes:
-    """The PNG's critical chunks, checked: libpng would print to the terminal about these and the others."""
-    keep, at, kind = [data[:8]], 8, b""
-    while kind != b"IEND":
-        if at + 12 > len(data):
+def _check_png(data: bytes) -> bytes:
+    """Check the critical chunks, and drop the others: libpng prints warnings about damage in either kind."""
+    critical, offset, chunk_type = [data[:8]], 8, b""
+    while chunk_type != b"IEND":
+        if offset + 12 > len(data):
             raise ItemError("truncated: the end of the PNG data is missing")
-        length, kind = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
+        length, chunk_type = struct.unpack_from(">I4s", data, offset)
+        end = offset + 12 + length
         if end > len(data):
             raise ItemError("truncated: the end of the PNG data is missing")
-        if kind[:1].isupper():
-            chunk = memoryview(data)[at:end]
+        if chunk_type[:1].isupper():
+            chunk = memoryview(data)[offset:end]
             if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
                 raise ItemError("damaged: a checksum of the PNG data is wrong")
-            keep.append(bytes(chunk))
-        at = end
-    return b"".join(keep)
+            critical.append(bytes(chunk))
+        offset = end
+    return b"".join(critical)

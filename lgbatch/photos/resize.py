@@ -1,24 +1,24 @@
-"""Photos to pixels: 8-bit RGB, turned as COLMAP sees them, at the size the extractor wants."""
+"""Size of a resized photo, and the map of keypoints back to the original image."""
 
 import numpy as np
 
 from lgbatch.types import FloatArray
 
 
-def resized(width: int, height: int, resize: int) -> tuple[int, int]:
-    """(width, height) after the long side was shrunk to `resize`; unchanged when it is 0 or not smaller."""
-    long = max(width, height)
-    if not 0 < resize < long:
+def resized_size(width: int, height: int, resize: int) -> tuple[int, int]:
+    """Return (width, height) with the long side shrunk to `resize`; unchanged if `resize` is 0 or not smaller."""
+    long_side = max(width, height)
+    if not 0 < resize < long_side:
         return width, height
-    return max(1, round(width * resize / long)), max(1, round(height * resize / long))
+    return max(1, round(width * resize / long_side)), max(1, round(height * resize / long_side))
 
 
 def to_original(keypoints: FloatArray, pixels_shape: tuple[int, ...], size: tuple[int, int]) -> FloatArray:
-    """Keypoints of the resized pixels in pixels of the original image.
+    """Map keypoints from pixels of the resized photo to pixels of the original image.
 
-    `keypoints` is (N, 2), x and y, top-left pixel centre (0, 0), and so is the result, as float32.
+    `keypoints` and the result are (N, 2), x and y, top-left pixel centre (0, 0); the result is float32.
     `pixels_shape` is Photo.pixels.shape, (H, W, 3); `size` is Photo.size, (width, height). The map is
-    (k + 0.5) * scale - 0.5; each axis has its own scale, original / resized, since sides are whole pixels.
+    (k + 0.5) * scale - 0.5 with scale = original / resized, for each axis alone: sides are rounded to whole pixels.
     """
     height, width = pixels_shape[:2]
     scale = np.array([size[0] / width, size[1] / height])

@@ -1,71 +1,104 @@
-"""Photos to pixels: 8-bit RGB, turned as COLMAP sees them, at the size the extractor wants."""
+"""Check a TIFF's directory, and set its orientation to upright.
+
+Layout of the file: TIFF 6.0, and BigTIFF.
+"""
 
 import struct
+from typing import NamedTuple
 
 import numpy as np
 
 from lgbatch.errors import ItemError
 from lgbatch.photos.image_header import check_size
 
-_TIFF_VALUES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
+_DTYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
+"""NumPy type by TIFF field type: BYTE, SHORT, LONG, LONG8."""
 _BITS, _ORIENTATION, _SAMPLE_FORMAT = 258, 274, 339
 _SIZES = ((256, 257), (322, 323))
-"""Tags of width and height, and of those of a tile."""
+"""Tags of width and height: of the image, and of a tile."""
 _BLOCKS = ((273, 279), (324, 325))
-"""Tags of the offsets and byte counts of the strips, and of the tiles."""
-_TIFF_TAGS = {_BITS, _ORIENTATION, _SAMPLE_FORMAT, *_SIZES[0], *_SIZES[1], *_BLOCKS[0], *_BLOCKS[1]}
+"""Tags of offsets and byte counts: of the strips, and of the tiles."""
+_TAGS = {_BITS, _ORIENTATION, _SAMPLE_FORMAT, *_SIZES[0], *_SIZES[1], *_BLOCKS[0], *_BLOCKS[1]}
+
+
+class _Field(NamedTuple):
+    offset: int
+    """Of the first value in the file."""
+    values: list[int]
+    dtype: "np.dtype[np.unsignedinteger]"
+
+
+_Fields = dict[int, _Field]
 
 
 def check_tiff(data: bytes, max_megapixels: float) -> bytes | bytearray:
-    """The TIFF without its orientation, which OpenCV would apply whatever its flags say."""
+    """Check a TIFF, and return it with an upright orientation: OpenCV applies the tag even if its flags forbid it.
+
+    Raises ItemError if the file is truncated or damaged, too large, or has other than 1, 2, 4, 8 or 16-bit
+    unsigned samples.
+    """
     try:
-        tags = _tiff_tags(data)
+        fields = _read_fields(data)
     except (struct.error, ValueError, OverflowError):
         raise ItemError("truncated or damaged: the TIFF directory lies outside the file") from None
-    for sides in _SIZES:
-        width, height = (max(tags[side][1], default=0) if side in tags else None for side in sides)
-        if width is not None and height is not None:
+    _check_sizes(fields, max_megapixels)
+    _check_blocks(fields, len(data))
+    _check_samples(fields)
+    return _upright(data, fields)
+
+
+def _check_sizes(fields: _Fields, max_megapixels: float) -> None:
+    for width_tag, height_tag in _SIZES:
+        if width_tag in fields and height_tag in fields:
+            width, height = (max(fields[tag].values, default=0) for tag in (width_tag, height_tag))
             check_size((width, height), max_megapixels)
-    for offsets, counts in _BLOCKS:
-        if offsets in tags and counts in tags:
-            ends = [at + n for at, n in zip(tags[offsets][1], tags[counts][1], strict=False)]
-            if max(ends, default=0) > len(data):
+
+
+def _check_blocks(fields: _Fields, file_size: int) -> None:
+    for offsets_tag, counts_tag in _BLOCKS:
+        if offsets_tag in fields and counts_tag in fields:
+            blocks = zip(fields[offsets_tag].values, fields[counts_tag].values, strict=False)
+            if max((offset + count for offset, count in blocks), default=0) > file_size:
                 raise ItemError("truncated: the TIFF's pixels lie beyond the end of the file")
-    bits = tags[_BITS][1] if _BITS in tags else [1]
-    kinds = tags[_SAMPLE_FORMAT][1] if _SAMPLE_FORMAT in tags else [1]
-    if not {1, 2, 4, 8, 16}.issuperset(bits) or not {1, 4}.issuperset(kinds):
-        raise ItemError(
-            "unusual TIFF pixels: save it with 8 or 16 bits, unsigned"
-        )  # Not float, which has no fixed white.
-    if _ORIENTATION not in tags or tags[_ORIENTATION][1] == [1]:
+
+
+def _check_samples(fields: _Fields) -> None:
+    bits = fields[_BITS].values if _BITS in fields else [1]
+    formats = fields[_SAMPLE_FORMAT].values if _SAMPLE_FORMAT in fields else [1]
+    # Sample format 1 is unsigned, 4 undefined. Float (3) is rejected: it has no fixed white level.
+    if not {1, 2, 4, 8, 16}.issuperset(bits) or not {1, 4}.issuperset(formats):
+        raise ItemError("unsupported TIFF pixels: save the photo with 8 or 16 bits, unsigned")
+
+
+def _upright(data: bytes, fields: _Fields) -> bytes | bytearray:
+    if _ORIENTATION not in fields or fields[_ORIENTATION].values == [1]:
         return data
-    at, dtype = tags[_ORIENTATION][0], tags[_ORIENTATION][2]
+    offset, _, dtype = fields[_ORIENTATION]
     upright = bytearray(data)
-    upright[at : at + dtype.itemsize] = np.ones(1, dtype).tobytes()
+    upright[offset : offset + dtype.itemsize] = np.ones(1, dtype).tobytes()
     return upright
 
 
-def _tiff_tags(data: bytes) -> dict[int, tuple[int, list[int], "np.dtype[np.unsignedinteger]"]]:
-    """The tags that matter here, of the first page: where their values are, the values, and their type.
+def _read_fields(data: bytes) -> _Fields:
+    """Read the fields in _TAGS from the first page's directory, by tag.
 
-    Layout: TIFF 6.0, and BigTIFF. Raises struct.error, ValueError or OverflowError where it leads outside
-    the file.
+    Raises struct.error, ValueError or OverflowError if an offset lies outside the file.
     """
     order = "<" if data[:1] == b"I" else ">"
     big = 43 in data[2:4]
-    word, room, first = ("Q", 8, 8) if big else ("I", 4, 4)
-    (at,) = struct.unpack_from(order + word, data, first)
-    (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
-    at += 8 if big else 2
-    tags = {}
+    word, word_size, start = ("Q", 8, 8) if big else ("I", 4, 4)
+    (directory,) = struct.unpack_from(order + word, data, start)
+    (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, directory)
+    entry = directory + (8 if big else 2)
+    fields = {}
     for _ in range(entries):
-        tag, kind, count = struct.unpack_from(order + "HH" + word, data, at)
-        where = at + 4 + room
-        at = where + room
-        if tag not in _TIFF_TAGS or kind not in _TIFF_VALUES:
+        tag, field_type, count = struct.unpack_from(order + "HH" + word, data, entry)
+        offset = entry + 4 + word_size  # values that fit into a word stand in the entry itself
+        entry = offset + word_size
+        if tag not in _TAGS or field_type not in _DTYPES:
             continue
-        dtype = np.dtype(order + _TIFF_VALUES[kind])
-        if count * dtype.itemsize > room:
-            (where,) = struct.unpack_from(order + word, data, where)
-        tags[tag] = (where, np.frombuffer(data, dtype, count, where).tolist(), dtype)
-    return tags
+        dtype = np.dtype(order + _DTYPES[field_type])
+        if count * dtype.itemsize > word_size:
+            (offset,) = struct.unpack_from(order + word, data, offset)
+        fields[tag] = _Field(offset, np.frombuffer(data, dtype, count, offset).tolist(), dtype)
+    return fields

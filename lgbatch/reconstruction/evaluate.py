@@ -1,4 +1,4 @@
-"""How far a COLMAP model is from cameras that are known."""
+"""Evaluate a COLMAP model against ground-truth cameras: relative-pose AUC, and position and rotation errors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,31 +22,32 @@ if TYPE_CHECKING:
     import pycolmap
 
 AUC_THRESHOLDS = (0.5, 1.0, 5.0, 10.0)
-"""Degrees."""
+"""Thresholds of the relative-pose AUC, in degrees."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A model against known cameras."""
+    """Accuracy of a model. Known cameras are those with ground truth."""
 
     registered: int
-    """Known cameras that the model has."""
+    """Number of known cameras that the model registers."""
     known: int
+    """Number of known cameras."""
     auc: dict[float, float]
-    """Threshold in degrees to relative-pose AUC in percent, over all pairs of known cameras."""
+    """Relative-pose AUC in percent over all pairs of known cameras, by threshold in degrees."""
     position_median: float | None
-    """Position errors, after the similarity that fits the camera centres best, in units of the truth.
-    These four are None where that fit is undetermined: under 3 registered cameras, or all on one line."""
+    """Position error, in units of the ground truth, after the similarity transform that best aligns the camera centres.
+    This and the next three are None if the alignment is undetermined: fewer than 3 registered cameras, or collinear."""
     position_max: float | None
     rotation_median: float | None
-    """Rotation errors after the same alignment, in degrees."""
+    """Rotation error after the same alignment, in degrees."""
     rotation_max: float | None
     relative_rotation_median: float | None
-    """Angle between true and found relative rotations, over pairs of registered cameras, in degrees. It needs no
-    alignment, which errors of position can tilt, so it is the one that shows a keypoint bias of half a pixel."""
+    """Angle between true and estimated relative rotations over pairs of registered cameras, in degrees. It needs no
+    alignment, which position errors can tilt, so it reveals a keypoint bias of half a pixel. None without pairs."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return {
             "registered_cameras": self.registered,
             "known_cameras": self.known,
@@ -60,10 +61,10 @@ class Accuracy:
 
 
 def evaluate(model: "Path | pycolmap.Reconstruction", truth: Mapping[str, KnownCamera]) -> Accuracy:
-    """Compare a COLMAP model, or the folder it is in, with known cameras, matched by image name.
+    """Compare a COLMAP model, or the model in a folder, with the known cameras `truth`, by image name.
 
-    Images that nobody knows the camera of are left out. Raises InputError when the folder holds no model, or
-    fewer than two cameras are known.
+    Ignores images without a known camera. Raises InputError if the folder contains no model, or if fewer than two
+    cameras are known.
     """
     reconstruction = _read_model(model) if isinstance(model, Path) else model
     poses = {
@@ -75,19 +76,20 @@ def evaluate(model: "Path | pycolmap.Reconstruction", truth: Mapping[str, KnownC
 
 
 def compare(poses: Mapping[str, Array], truth: Mapping[str, KnownCamera]) -> Accuracy:
-    """Compare poses camera_from_world, (3, 4) each and in a frame and scale of their own, with known cameras.
+    """Compare estimated poses with the known cameras `truth`, by image name.
 
-    Raises InputError when fewer than two cameras are known.
+    `poses` are (3, 4) camera_from_world matrices in any common world frame and scale. Raises InputError if fewer than
+    two cameras are known.
     """
     if len(truth) < 2:
-        raise InputError(f"accuracy is about pairs of cameras: at least two must be known, not {len(truth)}")
+        raise InputError(f"accuracy is measured on pairs of cameras: at least two must be known, not {len(truth)}")
     true = np.stack([camera.camera_from_world for camera in truth.values()])
     missing = np.full((3, 4), np.nan)
-    found = np.stack([poses.get(name, missing) for name in truth])
-    errors = relative_pose_errors(found, true)
-    registered = np.isfinite(found).all(axis=(1, 2))
-    positions, rotations = aligned_errors(found[registered], true[registered])
-    relative = rotation_angle(relative_poses(found[registered])[0], relative_poses(true[registered])[0])
+    estimated = np.stack([poses.get(name, missing) for name in truth])
+    errors = relative_pose_errors(estimated, true)
+    registered = np.isfinite(estimated).all(axis=(1, 2))
+    positions, rotations = aligned_errors(estimated[registered], true[registered])
+    relative = rotation_angle(relative_poses(estimated[registered])[0], relative_poses(true[registered])[0])
     return Accuracy(
         registered=int(registered.sum()),
         known=len(truth),

@@ -1,33 +1,28 @@
-"""How far a COLMAP model is from cameras that are known."""
-
-from typing import TYPE_CHECKING
+"""Pose errors between estimated and true cameras: relative and aligned errors, AUC, and similarity alignment."""
 
 import numpy as np
 
 from lgbatch.reconstruction.truth import Array
 
-if TYPE_CHECKING:
-    pass
 
+def relative_pose_errors(estimated: Array, true: Array) -> Array:
+    """Relative pose errors in degrees, (C (C - 1) / 2,), of all pairs of C cameras; (C, 3, 4) camera_from_world each.
 
-def relative_pose_errors(found: Array, true: Array) -> Array:
-    """Errors in degrees of all C (C - 1) / 2 pairs of cameras, from (C, 3, 4) camera_from_world each.
-
-    The error of a pair is the larger of the angle between its relative rotations and the angle between its
-    baselines; the latter only where the true cameras are not at one place. Poses of NaN make it infinite.
+    The error of a pair is the larger of two angles: between its relative rotations, and between its baselines. The
+    baselines count only if the true ones are not zero. The error is infinite if a pose is NaN.
     """
-    found_rotation, found_baseline = relative_poses(found)
+    rotation, baseline = relative_poses(estimated)
     true_rotation, true_baseline = relative_poses(true)
-    direction = _angle_between(found_baseline, true_baseline)
+    direction = _angle_between(baseline, true_baseline)
     direction[np.linalg.norm(true_baseline, axis=1) == 0] = 0
-    errors = np.maximum(rotation_angle(found_rotation, true_rotation), direction)
+    errors = np.maximum(rotation_angle(rotation, true_rotation), direction)
     return np.where(np.isnan(errors), np.inf, errors)
 
 
 def pose_auc(errors: Array, threshold: float) -> float:
-    """Area in percent under recall over error, from 0 to `threshold`, as SuperGlue's evaluation defines it.
+    """Area in percent under the curve of recall over error up to `threshold`, as in SuperGlue's evaluation.
 
-    The curve starts at (0, 0), joins the sorted errors by straight lines, and is level from the last of them on.
+    The curve starts at (0, 0), is linear between the sorted errors, and constant from the last one to `threshold`.
     """
     below = np.sort(errors[errors < threshold])
     recall = np.arange(len(below) + 1) / max(len(errors), 1)
@@ -37,60 +32,69 @@ def pose_auc(errors: Array, threshold: float) -> float:
 
 
 def umeyama(source: Array, target: Array) -> tuple[float, Array, Array] | None:
-    """Scale, rotation (3, 3) and translation (3,) of the least-squares similarity target_from_source.
+    """Least-squares similarity transform target_from_source: scale, rotation (3, 3) and translation (3,).
 
-    Both are (N, 3). None where they do not fix it: fewer than 3 points, or all on one line.
+    `source` and `target` are corresponding points, (N, 3) each. Returns None if they do not determine it: fewer than 3
+    points, or collinear.
+
     Umeyama, Least-squares estimation of transformation parameters between two point patterns (PAMI 1991).
     """
     if len(source) < 3:
         return None
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     a, b = source - source_mean, target - target_mean
-    u, spread, vt = np.linalg.svd(b.T @ a)
-    if spread[1] <= 1e-9 * spread[0]:
+    u, singular_values, vt = np.linalg.svd(b.T @ a)
+    if singular_values[1] <= 1e-9 * singular_values[0]:
         return None
     sign = np.array([1, 1, np.linalg.det(u @ vt)])
     rotation = (u * sign) @ vt
-    scale = float((spread * sign).sum() / (a**2).sum())
+    scale = float((singular_values * sign).sum() / (a**2).sum())
     return scale, rotation, target_mean - scale * rotation @ source_mean
 
 
-def aligned_errors(found: Array, true: Array) -> tuple[Array, Array]:
-    """Position and rotation errors of each camera after alignment; empty where that is undetermined."""
-    found_centres, true_centres = _centres(found), _centres(true)
-    fit = umeyama(found_centres, true_centres)
-    if fit is None:
+def aligned_errors(estimated: Array, true: Array) -> tuple[Array, Array]:
+    """Position errors and rotation errors in degrees, (C,) each, after aligning the camera centres by a similarity.
+
+    Takes (C, 3, 4) camera_from_world each. Both results are empty if the alignment is undetermined.
+    """
+    centres, true_centres = _centres(estimated), _centres(true)
+    similarity = umeyama(centres, true_centres)
+    if similarity is None:
         return np.empty(0), np.empty(0)
-    scale, rotation, translation = fit
-    positions = np.linalg.norm(scale * found_centres @ rotation.T + translation - true_centres, axis=1)
-    return positions, rotation_angle(found[:, :, :3] @ rotation.T, true[:, :, :3])
+    scale, rotation, translation = similarity
+    positions = np.linalg.norm(scale * centres @ rotation.T + translation - true_centres, axis=1)
+    return positions, rotation_angle(estimated[:, :, :3] @ rotation.T, true[:, :, :3])
 
 
 def quantile(values: Array, q: float) -> float | None:
+    """The `q` quantile, or None if there are no values."""
     return float(np.quantile(values, q)) if len(values) else None
 
 
 def _centres(camera_from_world: Array) -> Array:
+    """Camera centres in world coordinates, (C, 3)."""
     centres: Array = -np.einsum("nji,nj->ni", camera_from_world[:, :, :3], camera_from_world[:, :, 3])
     return centres
 
 
 def relative_poses(camera_from_world: Array) -> tuple[Array, Array]:
-    """Rotations (P, 3, 3) and translations (P, 3) second_from_first of all pairs."""
+    """Relative poses second_from_first of all P pairs of cameras: rotations (P, 3, 3) and translations (P, 3)."""
     first, second = np.triu_indices(len(camera_from_world), k=1)
     rotations, translations = camera_from_world[:, :, :3], camera_from_world[:, :, 3]
     relative = rotations[second] @ rotations[first].transpose(0, 2, 1)
     return relative, translations[second] - np.einsum("nij,nj->ni", relative, translations[first])
 
 
-# Both angles through chords: arccos of a number next to 1 would lose half of the digits.
+# Both angles are computed from chord lengths: arccos near 1 would lose half of the digits.
 def rotation_angle(a: Array, b: Array) -> Array:
+    """Angles in degrees, (N,), between rotation matrices (N, 3, 3)."""
     chord = np.linalg.norm(a - b, axis=(1, 2)) / np.sqrt(8)
     angle: Array = np.degrees(2 * np.arcsin(np.minimum(chord, 1)))
     return angle
 
 
 def _angle_between(a: Array, b: Array) -> Array:
+    """Angles in degrees, (N,), between vectors (N, 3)."""
     a, b = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-300) for v in (a, b))
     angle: Array = np.degrees(2 * np.arctan2(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1)))
     return angle

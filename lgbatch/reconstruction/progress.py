@@ -1,10 +1,4 @@
-"""COLMAP database -> verified pairs and sparse models, through pycolmap.
-
-Verification writes its two-view geometries into the database and skips the pairs that have one, so it goes on
-where it stopped. COLMAP does that and the mapping in a process of its own (mapping.py), which may abort. Every random
-seed is fixed. Verification then gives the same result with any number of threads;
-mapping only with one, and with more the models of a hard scene can differ visibly from run to run.
-"""
+"""Progress bars for verification and mapping."""
 
 import time
 from typing import Any
@@ -15,29 +9,36 @@ from lgbatch.reconstruction.subprocess_worker import Message
 
 
 class Progress:
-    """What COLMAP's process tells, as bars on a terminal."""
+    """Shows the progress messages of COLMAP's process as bars on a terminal.
+
+    `images` is the number of images that can be registered.
+    """
 
     def __init__(self, images: int, shown: bool) -> None:
         self._images, self._shown = images, shown
         self._bar: tqdm[Any] | None = None
         self.began: dict[str, float] = {}
-        """When verification and mapping began, by time.perf_counter."""
+        """Start of "verification" and "mapping", by time.perf_counter."""
 
     def __call__(self, message: Message | None) -> None:
+        """Start the bar of a step, advance it by registered images, or redraw it on None."""
         if message and "begun" in message:
             self._begin(message["begun"])
-        elif self._bar is not None and message:  # models can share images, and can be given up
+        elif self._bar is not None and message:  # capped: models share images, and COLMAP discards some models
             self._bar.update(min(message["registered"], self._images - self._bar.n))
         elif self._bar is not None:
             self._bar.refresh()
 
     def close(self) -> None:
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
-    def _begin(self, what: str) -> None:
+    def _begin(self, step: str) -> None:
         self.close()
-        self.began[what] = time.perf_counter()
-        total = self._images if what == "mapping" else None
-        form = None if total else "{desc}: {elapsed}"  # COLMAP does not tell how far verification is
-        self._bar = tqdm(total=total, desc=what, unit="img", bar_format=form, disable=None if self._shown else True)
+        self.began[step] = time.perf_counter()
+        total = self._images if step == "mapping" else None
+        bar_format = None if total else "{desc}: {elapsed}"  # COLMAP does not report the progress of verification
+        self._bar = tqdm(
+            total=total, desc=step, unit="img", bar_format=bar_format, disable=None if self._shown else True
+        )

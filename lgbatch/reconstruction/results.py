@@ -1,4 +1,4 @@
-"""What verification and mapping return."""
+"""Results of verification and mapping, and the table of models that the command line prints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,41 +9,41 @@ from lgbatch.workspace.stage import StageResult
 
 @dataclass(frozen=True)
 class Model:
-    """One sparse model."""
+    """Statistics of one sparse model."""
 
     registered_images: int
     points3D: int
     observations: int
     mean_reprojection_error: float
-    """Pixels of the original images."""
+    """In pixels of the original images."""
     mean_track_length: float
-    """Images that see a point."""
+    """Mean number of images that observe a point."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction(StageResult):
-    """What the database held, and what came of it. `models` is empty when nothing could be registered."""
+    """The result of the reconstruct stage. `models` is empty if no image could be registered."""
 
     images: int
     images_with_keypoints: int
     matched_pairs: int
     verified_pairs: int
     most_inliers: int
-    """Inlier matches of the best verified pair."""
+    """Number of inlier matches of the best verified pair, 0 without one."""
     models: tuple[Model, ...]
-    """Largest first; number i lies in sparse/i."""
+    """Largest first; model i is in sparse/i."""
     older_models: bool = False
-    """No model was made, and `sparse` still holds those of an earlier run."""
+    """This run produced no model, and `sparse` still contains models of an earlier run."""
     seconds_verification: float
     seconds_mapping: float
 
     def as_repeated(self) -> Self:
-        """Nothing is verified or mapped in a run that skips the stage."""
+        """The result of a run that skips the stage: verification and mapping take no time."""
         return replace(super().as_repeated(), seconds_verification=0.0, seconds_mapping=0.0)
 
 
 def format_table(models: Sequence[Model]) -> str:
-    """The models as text, one line each under a header."""
+    """Format the models as a table: a header and one line per model."""
     lines = ["model  images   points  observations  reprojection error  track length"]
     for number, m in enumerate(models):
         lines.append(

@@ -1,6 +1,7 @@
-"""Work in a process of its own: where a library aborts, it takes nothing else along.
+"""Run work in a child process, so that a library that aborts ends only the child.
 
-The two processes talk in lines of JSON. The other one ends when this one does, however that comes.
+The processes exchange JSON, one message per line, over the child's standard input and output. The child exits when its
+parent does, even if the parent is killed.
 """
 
 import contextlib
@@ -18,53 +19,48 @@ from typing import IO, Any, NoReturn
 from lgbatch.workspace.signals import deferred
 
 Message = dict[str, Any]
-Tell = Callable[[Message], None]
-_TICK = 0.1  # seconds between two looks at the other process' bar, and the longest that a Ctrl-C goes unnoticed
+Report = Callable[[Message], None]
+"""Sends a progress message to the parent."""
+_POLL_SECONDS = 0.1  # interval at which the parent redraws its progress bar, and the longest delay of Ctrl-C
 _STOP = b"stop\n"
-_KEPT_LINES = 50
+_STDERR_LINES = 50
 
 
-class Died(RuntimeError):
-    """The process ended before its work was done. The message is the last thing that it said, or how it ended."""
+class WorkerDied(RuntimeError):
+    """The child exited before its work was done. The message is its fatal error message or exit status."""
 
 
-def run_worker(module: str, request: Message, tell: Callable[[Message | None], None], *, show: bool = False) -> Message:
-    """Have `python -m module`, which calls `serve`, do what `request` asks; what its work returns.
+def run_worker(
+    module: str, request: Message, on_message: Callable[[Message | None], None], *, echo_stderr: bool = False
+) -> Message:
+    """Run `python -m module`, which calls `serve`, with `request`. Returns the result of its work.
 
-    What it tells on its way is passed to `tell`, and None while there is nothing to tell. Its standard error is kept
-    for Died, and passed on with `show`. At a KeyboardInterrupt it is asked to stop and waited for. Raises Died, and
-    RuntimeError with the message of what its work raised.
+    Calls `on_message` with each progress message, and with None every 0.1 s without one. Prints the child's standard
+    error only with `echo_stderr`. On KeyboardInterrupt, asks the child to stop and waits for it.
+
+    Raises WorkerDied if the child dies or cannot be started, and RuntimeError with the message of an error that its
+    work raised.
     """
     process: subprocess.Popen[bytes] | None = None
-    said: deque[str] = deque(maxlen=_KEPT_LINES)
+    stderr_lines: deque[str] = deque(maxlen=_STDERR_LINES)
     messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
     readers: list[threading.Thread] = []
     try:
-        with deferred(tell=False):
+        with deferred(announce=False):
             process = _start(module)
             assert process.stdout and process.stderr
             readers = [
-                threading.Thread(target=_receive, args=(process.stdout, messages), daemon=True),
-                threading.Thread(target=_listen, args=(process.stderr, said, show), daemon=True),
+                threading.Thread(target=_read_messages, args=(process.stdout, messages), daemon=True),
+                threading.Thread(target=_read_stderr, args=(process.stderr, stderr_lines, echo_stderr), daemon=True),
             ]
             for reader in readers:
                 reader.start()
             _send(process, json.dumps(request).encode() + b"\n")
-        while True:
-            try:
-                message = messages.get(timeout=_TICK)
-            except queue.Empty:
-                tell(None)
-                continue
-            if message is None:
-                readers[1].join()
-                raise Died(_last_words(said, process.wait()))
-            if "raised" in message:
-                raise RuntimeError(message["raised"])
-            if "done" in message:
-                done: Message = message["done"]
-                return done
-            tell(message)
+        result = _wait_for_result(messages, on_message)
+        if result is None:
+            readers[1].join()
+            raise WorkerDied(_cause_of_death(stderr_lines, process.wait()))
+        return result
     except KeyboardInterrupt:
         if process:
             _send(process, _STOP)
@@ -73,40 +69,60 @@ def run_worker(module: str, request: Message, tell: Callable[[Message | None], N
     finally:
         if process and process.stdin:
             with contextlib.suppress(OSError):
-                process.stdin.close()  # which ends it
+                process.stdin.close()  # ends the child
             process.wait()
             for reader in readers:
                 reader.join()
 
 
-def serve(work: Callable[[Message, Tell], Message], stop: Callable[[], None]) -> NoReturn:
-    """In the other process: do the work that is asked for, and end.
+def _wait_for_result(
+    messages: "queue.SimpleQueue[Message | None]", on_message: Callable[[Message | None], None]
+) -> Message | None:
+    """Pass on progress messages until the result. Returns None if the child died, raises what its work raised."""
+    while True:
+        try:
+            message = messages.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            on_message(None)
+            continue
+        if message is None:
+            return None
+        if "raised" in message:
+            raise RuntimeError(message["raised"])
+        if "done" in message:
+            result: Message = message["done"]
+            return result
+        on_message(message)
 
-    `work` gets the request and how to tell something on its way. `stop` is called, in another thread, when the work
-    is to end early.
+
+def serve(work: Callable[[Message, Report], Message], stop: Callable[[], None]) -> NoReturn:
+    """Run in the child: read one request, do the work, send its result, and exit.
+
+    `work` gets the request and a function that sends progress messages; it returns the result. `stop` is called in
+    another thread if the work is to end early. RuntimeError, ValueError and OSError from `work` are sent to the parent.
     """
-    for number in signal.SIGINT, signal.SIGTERM:  # it is told to stop by whoever asked
+    for number in signal.SIGINT, signal.SIGTERM:  # the parent asks the child to stop
         signal.signal(number, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what else is printed
-    asked = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  lives as long as the process
-    request = json.loads(asked.readline())
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # anything that the work prints goes to standard error
+    requests = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  open for the life of the process
+    request = json.loads(requests.readline())
 
-    def answer(message: Message) -> None:
-        answers.write(json.dumps(message).encode() + b"\n")
+    def send(message: Message) -> None:
+        replies.write(json.dumps(message).encode() + b"\n")
 
-    def watch() -> None:
-        if asked.readline() == _STOP:
+    def watch_parent() -> None:
+        if requests.readline() == _STOP:
             stop()
-            asked.readline()
-        os._exit(1)  # whoever asked is gone
+            requests.readline()
+        os._exit(1)  # end of input: the parent is gone, or needs no result
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch_parent, daemon=True).start()
     try:
-        answer({"done": work(request, answer)})
+        send({"done": work(request, send)})
     except (RuntimeError, ValueError, OSError) as error:
         with contextlib.suppress(OSError):
-            answer({"raised": str(error)})
+            send({"raised": str(error)})
     os._exit(0)
 
 
@@ -118,38 +134,40 @@ def _start(module: str) -> "subprocess.Popen[bytes]":
             [sys.executable, "-P", "-m", module], stdin=pipe, stdout=pipe, stderr=pipe, env=environment
         )
     except OSError as error:
-        raise Died(f"cannot start another process: {error.strerror}") from None
+        raise WorkerDied(f"cannot start another process: {error.strerror}") from None
 
 
 def _send(process: "subprocess.Popen[bytes]", data: bytes) -> None:
     assert process.stdin
-    with contextlib.suppress(OSError):  # it has died, which shows elsewhere
+    with contextlib.suppress(OSError):  # the child has died; reading its output detects that
         process.stdin.write(data)
         process.stdin.flush()
 
 
-def _receive(stream: IO[bytes], messages: "queue.SimpleQueue[Message | None]") -> None:
-    with stream, contextlib.suppress(ValueError):  # a line that it died in
+def _read_messages(stream: IO[bytes], messages: "queue.SimpleQueue[Message | None]") -> None:
+    """Put the child's messages into the queue, and None at their end."""
+    with stream, contextlib.suppress(ValueError):  # a line cut off by the death of the child
         for line in stream:
             messages.put(json.loads(line))
     messages.put(None)
 
 
-def _listen(stream: IO[bytes], said: deque[str], show: bool) -> None:
+def _read_stderr(stream: IO[bytes], lines: deque[str], echo: bool) -> None:
+    """Keep the last lines of the child's standard error, and print them with `echo`."""
     with stream:
         for line in stream:
             text = line.decode(errors="replace")
-            said.append(text.strip())
-            if show:
+            lines.append(text.strip())
+            if echo:
                 sys.stderr.write(text)
 
 
-def _last_words(said: deque[str], status: int) -> str:
-    """Why it died: what it said on that in the end, without file and line of its source."""
-    for line in reversed(said):
+def _cause_of_death(stderr_lines: deque[str], status: int) -> str:
+    """Why the child died: its last fatal log line or C++ exception without the source location, or its exit status."""
+    for line in reversed(stderr_lines):
         if line.startswith(("what():", "F")) and (reason := line.removeprefix("what():").rpartition("] ")[2].strip()):
             return reason[:200]
     try:
-        return f"its process was ended by {signal.Signals(-status).name}"
+        return f"its process was killed by {signal.Signals(-status).name}"
     except ValueError:
-        return f"its process ended with status {status}"
+        return f"its process exited with status {status}"

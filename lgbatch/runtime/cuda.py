@@ -1,37 +1,31 @@
-"""Where models can run: the providers of ONNX Runtime, what each needs, and what is taken where it is not there.
-
-The networks that find keypoints are mostly convolutions, which providers are made for. LightGlue is told the lengths
-of what it attends to (the operator Attention of opset 24), which OpenVINO's provider refuses (1.24.1), and the others
-have not been tried with: besides CUDA, matching runs on the CPU.
-"""
+"""The CUDA driver through ctypes: names and free memory of the NVIDIA GPUs, and the version of the driver."""
 
 import ctypes
-import ctypes.util
 import functools
 import sys
 
 
 @functools.cache
 def gpus() -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs that the driver shows; none without a driver."""
+    """Return the names of the NVIDIA GPUs that the driver lists; empty without a driver."""
     cuda, count = _cuda(), ctypes.c_int(0)
     if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return ()
     names = []
     for i in range(count.value):
         device, name = ctypes.c_int(0), ctypes.create_string_buffer(100)
-        known = cuda.cuDeviceGet(ctypes.byref(device), i) == 0 and cuda.cuDeviceGetName(name, 100, device) == 0
-        names.append(name.value.decode(errors="replace") if known else "unknown")
+        has_name = cuda.cuDeviceGet(ctypes.byref(device), i) == 0 and cuda.cuDeviceGetName(name, 100, device) == 0
+        names.append(name.value.decode(errors="replace") if has_name else "unknown")
     return tuple(names)
 
 
-def free_memory(number: int) -> int:
-    """Bytes of a GPU's memory that nobody uses; 0 where the driver does not tell."""
+def free_memory(device_id: int) -> int:
+    """Return the free memory of a GPU in bytes, or 0 if the driver does not report it."""
     cuda, device, context = _cuda(), ctypes.c_int(0), ctypes.c_void_p()
     free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
-    if cuda is None or cuda.cuDeviceGet(ctypes.byref(device), number) != 0:
+    if cuda is None or cuda.cuDeviceGet(ctypes.byref(device), device_id) != 0:
         return 0
-    if cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) != 0:  # the one that ONNX Runtime works in
+    if cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) != 0:  # the context of ONNX Runtime
         return 0
     if cuda.cuCtxPushCurrent_v2(context) == 0:
         cuda.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
@@ -40,8 +34,8 @@ def free_memory(number: int) -> int:
     return free.value
 
 
-def driver() -> str | None:
-    """Version of the NVIDIA driver; None where there is none."""
+def driver_version() -> str | None:
+    """Return the version of the NVIDIA driver, or None without a driver."""
     try:
         library = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
     except OSError:
@@ -53,7 +47,7 @@ def driver() -> str | None:
 
 
 def _cuda() -> ctypes.CDLL | None:
-    """The driver's library, ready; None where there is none."""
+    """Load and initialise the driver library. Returns None without a driver."""
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

@@ -1,11 +1,10 @@
-"""Where models can run: the providers of ONNX Runtime, what each needs, and what is taken where it is not there.
+"""The devices that models run on: their ONNX Runtime providers, their availability, and the choice of one.
 
-The networks that find keypoints are mostly convolutions, which providers are made for. LightGlue is told the lengths
-of what it attends to (the operator Attention of opset 24), which OpenVINO's provider refuses (1.24.1), and the others
-have not been tried with: besides CUDA, matching runs on the CPU.
+Extraction runs on all devices, since providers support convolutions well. Matching runs on CUDA and the CPU only:
+LightGlue passes sequence lengths to the operator Attention of opset 24. The OpenVINO provider rejects that (1.24.1);
+the other providers have not been tested with it.
 """
 
-import ctypes
 import ctypes.util
 import functools
 import importlib.util
@@ -24,89 +23,89 @@ Device = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
 
 @dataclass(frozen=True)
 class Provider:
-    """Of ONNX Runtime."""
+    """An execution provider of ONNX Runtime."""
 
     name: str
-    source: str
-    """What brings it."""
+    install_hint: str
+    """How to get it."""
 
 
 PROVIDERS: dict[Device, Provider] = {
     "cpu": Provider("CPUExecutionProvider", "install onnxruntime"),
     "cuda": Provider("CUDAExecutionProvider", "install onnxruntime-gpu"),
     "tensorrt": Provider("TensorrtExecutionProvider", "install onnxruntime-gpu and tensorrt-cu13"),
-    "openvino": Provider("OpenVINOExecutionProvider", "install onnxruntime-openvino in the place of onnxruntime-gpu"),
-    "coreml": Provider("CoreMLExecutionProvider", "it is in onnxruntime for macOS"),
-    "directml": Provider(
-        "DmlExecutionProvider", "on Windows, install onnxruntime-directml in the place of onnxruntime-gpu"
-    ),
+    "openvino": Provider("OpenVINOExecutionProvider", "install onnxruntime-openvino instead of onnxruntime-gpu"),
+    "coreml": Provider("CoreMLExecutionProvider", "it is part of onnxruntime for macOS"),
+    "directml": Provider("DmlExecutionProvider", "on Windows, install onnxruntime-directml instead of onnxruntime-gpu"),
 }
 NVIDIA = ("cuda", "tensorrt")
-BATCH: Mapping[Device, int] = {"cuda": 8, "tensorrt": 8}
-"""Photos in one batch, where it is not one: on CPU more are no faster (measured), and take more memory."""
-UNFIT: Mapping[Device, Sequence[str]] = {"openvino": ("aliked",)}
-"""Families whose keypoints come out wrong (onnxruntime-openvino 1.24.1: rounded to whole pixels)."""
+BATCH_SIZES: Mapping[Device, int] = {"cuda": 8, "tensorrt": 8}
+"""Photos per extraction batch; 1 on the other devices. On the CPU larger batches are no faster (measured) and need more
+memory."""
+UNSUPPORTED_FAMILIES: Mapping[Device, Sequence[str]] = {"openvino": ("aliked",)}
+"""Families of extractors with wrong keypoints on a device (onnxruntime-openvino 1.24.1 rounds them to whole pixels)."""
 
 
-def choose(device: str) -> Device:
-    """Where to run for --device; where that cannot be, another, which one line on standard error says once."""
-    found, lacking = find(device)
-    if lacking:
-        _say(f"--device {device}: {lacking}; using {_named(found)}")
-    return found
+def choose_device(requested: str) -> Device:
+    """Return the device to use for `--device`. If it falls back to another one, warn once on standard error."""
+    device, reason = resolve_device(requested)
+    if reason:
+        _warn(f"--device {requested}: {reason}; using {_display_name(device)}")
+    return device
 
 
-def for_matching(device: Device) -> Device:
-    """Where LightGlue runs when the rest runs on `device`."""
-    if device in NVIDIA:
-        return "cuda"
-    return "cpu"
+def resolve_device(requested: str) -> tuple[Device, str | None]:
+    """Return the device to use for `--device`, and why the requested one is unavailable, or None.
 
-
-def find(device: str) -> tuple[Device, str | None]:
-    """As `choose`, and what was lacking, without saying it. Others than CUDA and the CPU are taken by name alone."""
-    if device == "auto":
+    "auto" is CUDA if available, otherwise the CPU. TensorRT falls back to CUDA, and every device to the CPU.
+    """
+    if requested == "auto":
         return "cpu" if unavailable_reason("cuda") else "cuda", None
-    wanted = next(one for one in PROVIDERS if one == device)
-    lacking = unavailable_reason(wanted)
-    if not lacking:
-        return wanted, None
-    return ("cuda" if wanted == "tensorrt" and not unavailable_reason("cuda") else "cpu"), lacking
+    device = next(known for known in PROVIDERS if known == requested)
+    reason = unavailable_reason(device)
+    if not reason:
+        return device, None
+    return ("cuda" if device == "tensorrt" and not unavailable_reason("cuda") else "cpu"), reason
+
+
+def matching_device(device: Device) -> Device:
+    """Return the device that LightGlue uses if extraction uses `device`."""
+    return "cuda" if device in NVIDIA else "cpu"
 
 
 @functools.cache
 def unavailable_reason(device: Device) -> str | None:
-    """What keeps models from running on a device; None where nothing does that can be told beforehand."""
+    """Why the device is unavailable, or None. A session may still fail to start on an available device."""
     provider = PROVIDERS[device]
     if provider.name not in ort.get_available_providers():
-        return f"this ONNX Runtime has no {provider.name} ({provider.source})"
+        return f"this ONNX Runtime has no {provider.name} ({provider.install_hint})"
     if device in NVIDIA and not gpus():
         return "no NVIDIA GPU was found"
-    if device == "tensorrt" and not _has_tensorrt():
-        return f"TensorRT's libraries were not found ({provider.source})"
+    if device == "tensorrt" and not _load_tensorrt():
+        return f"TensorRT's libraries were not found ({provider.install_hint})"
     if device in NVIDIA and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     return None
 
 
-def fall_back(path: Path, device: Device, reason: str) -> None:
-    """Say that a model does not run on a device."""
-    _say(f"--device {device}: {path.name} does not run there ({reason}); using {_named('cpu')} for it")
+def warn_cpu_fallback(path: Path, device: Device, reason: str) -> None:
+    """Warn, once, that a model runs on the CPU because it cannot run on `device`."""
+    _warn(f"--device {device}: {path.name} cannot run there ({reason}); using {_display_name('cpu')} for it")
 
 
-def _has_tensorrt() -> bool:
-    """Whether its libraries can be loaded; the package's own are loaded, so that ONNX Runtime finds them."""
+def _load_tensorrt() -> bool:
+    """Whether TensorRT's libraries are installed. Those of its Python package are loaded for ONNX Runtime to find."""
     if importlib.util.find_spec("tensorrt_libs"):
         importlib.import_module("tensorrt_libs")
         return True
     return ctypes.util.find_library("nvinfer") is not None
 
 
-def _named(device: Device) -> str:
+def _display_name(device: Device) -> str:
     return "the CPU" if device == "cpu" else device
 
 
 @functools.cache
-def _say(line: str) -> None:
-    """Once."""
-    print(f"lgbatch: {line}", file=sys.stderr)
+def _warn(message: str) -> None:
+    """Print a message to standard error, once per process."""
+    print(f"lgbatch: {message}", file=sys.stderr)

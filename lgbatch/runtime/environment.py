@@ -1,4 +1,4 @@
-"""Runs ONNX files, on ONNX Runtime. Its only user, with devices.py."""
+"""The environment of this process: CPU cores, peak memory and package versions."""
 
 import contextlib
 import os
@@ -8,20 +8,19 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+_PACKAGES = ("onnxruntime-gpu", "onnxruntime", "pycolmap", "numpy", "h5py", "opencv-python")
+
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-_PACKAGES = ("onnxruntime-gpu", "onnxruntime", "pycolmap", "numpy", "h5py", "opencv-python")
-
-
 def peak_memory_mb() -> float | None:
-    """Most memory that this process had at once; None where the system does not say (Windows)."""
-    with contextlib.suppress(OSError):  # Linux; getrusage begins there with the memory of the process that started this
+    """Return the peak resident memory of this process in MiB, or None if the system does not report it (Windows)."""
+    with contextlib.suppress(OSError):  # Linux, where the peak of getrusage includes the parent process before exec
         lines = Path("/proc/self/status").read_text().splitlines()
         return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10, 1)
     try:
@@ -33,14 +32,14 @@ def peak_memory_mb() -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of lgbatch, Python and what the result depends on."""
-    return {"lgbatch": metadata.version("lgbatch"), "python": platform.python_version()} | installed(_PACKAGES)
+    """Return the versions of lgbatch, Python and the packages that results depend on."""
+    return {"lgbatch": metadata.version("lgbatch"), "python": platform.python_version()} | installed_versions(_PACKAGES)
 
 
-def installed(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of those of the packages that are installed."""
-    found = {}
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    installed = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            installed[package] = metadata.version(package)
+    return installed

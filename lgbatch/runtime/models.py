@@ -1,4 +1,4 @@
-"""Finds, checks and opens the models."""
+"""Open models and check that they are the ones that the settings need."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from lgbatch.config import Settings
 from lgbatch.errors import ModelError
 from lgbatch.kernels import stages as kernels
 from lgbatch.runtime.cuda import free_memory
-from lgbatch.runtime.devices import UNFIT, Device, choose, fall_back, for_matching
+from lgbatch.runtime.devices import UNSUPPORTED_FAMILIES, Device, choose_device, matching_device, warn_cpu_fallback
 from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.precision import matching_precision, stages_kind
 from lgbatch.runtime.registry import INTERFACE, PACK, Shape, family, model_path, shape, stage_file, stage_names
@@ -20,61 +20,64 @@ from lgbatch.runtime.session import Array, OnnxSession, Session
 
 @dataclass(frozen=True)
 class Model:
-    """An opened model: named arrays in, arrays out."""
+    """An opened model."""
 
     session: Session
     path: Path
 
     @property
     def device(self) -> Device:
-        """Where it runs."""
+        """The device that runs the model."""
         return self.session.device
 
     @property
     def weights(self) -> str:
-        """sha256 of the weights that it was made from."""
+        """SHA-256 of the weights that the model was exported from."""
         return self.session.metadata["lgbatch.weights_sha256"]
 
     @property
     def family(self) -> str:
-        """Whose features it makes or takes, as `family` tells."""
+        """Family of extractors that the model belongs to; see registry.family."""
         return family(self.session.metadata["lgbatch.extractor"])
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
-        """Outputs in the order of INTERFACE; raises RuntimeError when the run fails."""
+        """Run the model on named arrays. Returns the outputs in the order of INTERFACE.
+
+        Raises RuntimeError if the run fails.
+        """
         return self.session.run(feed)
 
 
 @dataclass(frozen=True)
 class Stages:
-    """LightGlue in stages, opened."""
+    """The opened staged matcher: LightGlue with one model per layer, so that pairs can exit early."""
 
     models: Mapping[str, Model]
-    """By stage_names() and PACK."""
+    """Models by the names of stage_names() and PACK."""
     precision: str
     """fp32, fp16 or int8."""
     shape: Shape
     memory: int = 0
-    """Bytes that were free on the GPU when they had been opened; 0 on a CPU."""
+    """Free GPU memory in bytes after opening; 0 on the CPU."""
 
     @property
     def device(self) -> Device:
-        """Where they run; the CPU where one of them has to, so that what goes between them comes to the host."""
+        """The device of all stages; the CPU if any stage fell back to it, so that tensors stay on the host."""
         devices = {model.device for model in self.models.values()}
         return "cpu" if "cpu" in devices else self.models["stem"].device
 
     @property
     def weights(self) -> str:
-        """sha256 of the weights that they were made from."""
+        """SHA-256 of the weights that the models were exported from."""
         return self.models["stem"].weights
 
     def run(self, stage: str, feed: Mapping[str, Array]) -> Sequence[Array]:
-        """As Model.run; what the stage does not take is left."""
+        """Run a stage; see Model.run. Entries of `feed` that are no inputs of the stage are ignored."""
         model = self.models[stage]
         return model.run({name: feed[name] for name in model.session.inputs})
 
     def shrink(self) -> None:
-        """Give the device back what batches have taken that were larger."""
+        """Return the memory that earlier, larger batches took to the device."""
         session = self.models["pack"].session if "pack" in self.models else None
         if isinstance(session, OnnxSession):
             widths = {"x": self.shape.width, "cosines": self.shape.head_dim // 2, "sines": self.shape.head_dim // 2}
@@ -83,52 +86,62 @@ class Stages:
 
 
 def open_extractor(folder: Path, settings: Settings) -> Model:
-    """Open and check an extractor. Raises ModelError: missing, damaged, another's.
+    """Open and check an extractor.
 
-    It computes in single precision always: keypoints are to be the reference's.
+    It always computes in single precision, to reproduce the keypoints of the reference. Raises ModelError if the model
+    is missing, damaged, or of another extractor or kind.
     """
-    path, device = model_path(folder, settings.extractor, "extractor"), choose(settings.device)
-    if family(settings.extractor) in UNFIT.get(device, ()):
-        fall_back(path, device, "its keypoints would come out wrong")
+    path, device = model_path(folder, settings.extractor, "extractor"), choose_device(settings.device)
+    if family(settings.extractor) in UNSUPPORTED_FAMILIES.get(device, ()):
+        warn_cpu_fallback(path, device, "its keypoints would be wrong")
         device = "cpu"
     threads = settings.threads or available_cores()
-    return _open(path, settings.extractor, "extractor", device, threads=threads, side=settings.resize)
+    return _open(path, settings.extractor, "extractor", device, threads=threads, max_side=settings.resize)
 
 
 def open_matcher(folder: Path, settings: Settings) -> Model:
     """Open and check the single-graph matcher of an extractor. Raises ModelError as open_extractor."""
-    path, device = model_path(folder, settings.extractor, "matcher"), for_matching(choose(settings.device))
-    return _open(path, settings.extractor, "matcher", device, threads=settings.threads or available_cores())
+    device = matching_device(choose_device(settings.device))
+    path, threads = model_path(folder, settings.extractor, "matcher"), settings.threads or available_cores()
+    return _open(path, settings.extractor, "matcher", device, threads=threads)
 
 
 def open_file(path: Path, kind: Literal["extractor", "matcher", "end2end"], device: Device, *, threads: int) -> Model:
-    """Open and check a model wherever it lies, of whatever extractor. Raises ModelError as open_extractor."""
+    """Open and check the model in a file, for any extractor. Raises ModelError as open_extractor."""
     return _open(path, None, kind, device, threads=threads)
 
 
-def open_stages(folder: Path, settings: Settings, *, number: int = 0) -> Stages:
-    """Open and check the staged matcher of an extractor. Raises ModelError as open_extractor and matching_precision.
+def open_stages(folder: Path, settings: Settings, *, device_id: int = 0) -> Stages:
+    """Open and check the staged matcher of an extractor. `device_id` selects the GPU.
 
-    `number` is the GPU's. Where half precision was meant for one that does not start, the CPU takes what it is best in.
+    If an fp16 GPU session cannot be created, fall back to the CPU at its default precision.
 
-    On CPU each stage runs in the thread that calls it: many small sessions with thread pools of their own fight for
-    the cores, while one worker per core does not (measured). In int8 all but the stem is run by kernels.py.
+    On the CPU each stage runs in the calling thread: many small sessions with their own thread pools compete for the
+    cores, one worker per core does not (measured). In int8 all stages except the stem run in lgbatch.kernels.
+
+    Raises ModelError as open_extractor and matching_precision.
     """
-    device, precision = for_matching(choose(settings.device)), matching_precision(settings)
+    device, precision = matching_device(choose_device(settings.device)), matching_precision(settings)
     path = model_path(folder, settings.extractor, stages_kind(settings))
-    size = shape(settings.extractor)
-    stages = stage_names(size.layers) | ({} if precision == "int8" else PACK)
+    dimensions = shape(settings.extractor)
+    kinds = stage_names(dimensions.layers) | ({} if precision == "int8" else PACK)
     models = {
         stage: _open(
-            path / stage_file(stage, kind, precision), settings.extractor, kind, device, stage=True, number=number
+            path / stage_file(stage, kind, precision),
+            settings.extractor,
+            kind,
+            device,
+            shared_arena=True,
+            device_id=device_id,
         )
-        for stage, kind in stages.items()
+        for stage, kind in kinds.items()
     }
-    opened = Stages(models, precision, size)
-    if opened.device == "cpu":
-        cpu = replace(settings, device="cpu", precision="auto")
-        return opened if precision != "fp16" else open_stages(folder, cpu)
-    return replace(opened, memory=free_memory(number))
+    stages = Stages(models, precision, dimensions)
+    if stages.device != "cpu":
+        return replace(stages, memory=free_memory(device_id))
+    if precision == "fp16":
+        return open_stages(folder, replace(settings, device="cpu", precision="auto"))
+    return stages
 
 
 def _open(
@@ -138,36 +151,42 @@ def _open(
     device: Device,
     *,
     threads: int = 1,
-    side: int = 0,
-    stage: bool = False,
-    number: int = 0,
+    max_side: int = 0,
+    shared_arena: bool = False,
+    device_id: int = 0,
 ) -> Model:
-    """Open and check a file; a stage shares its memory with the others on the device of that number.
-
-    Without an extractor it may be of any.
-    """
-    again = f"run `lgbatch export {extractor or 'EXTRACTOR'}`"
+    """Open and check a file, of any extractor if `extractor` is None. Raises ModelError. See OnnxSession."""
+    export_hint = f"run `lgbatch export {extractor or 'EXTRACTOR'}`"
     if not path.is_file():
-        raise ModelError(f"no {path.name} in {path.parent}: {again}")
+        raise ModelError(f"no {path.name} in {path.parent}: {export_hint}")
     session: Session
     try:
         if path.suffix == ".npz":
             session = kernels.Head(path) if kind == "head" else kernels.Layer(path)
         else:
-            session = OnnxSession(path, device, threads=threads, shared=stage, side=side, number=number)
-    except Exception as error:  # each runtime has exceptions of its own
+            session = OnnxSession(
+                path, device, threads=threads, shared_arena=shared_arena, max_side=max_side, device_id=device_id
+            )
+    except Exception as error:  # each runtime has its own exceptions
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path} cannot be opened ({reason}): delete it and {again}") from None
-    found = session.metadata.get("lgbatch.kind"), session.metadata.get("lgbatch.extractor")
-    if found[0] is None:
-        raise ModelError(f"{path} was not made by lgbatch: delete it and {again}")
-    if extractor is None and found[0] != kind:
-        raise ModelError(f"{path} is a {found[1]} {found[0]}, not a model of the kind {kind}: give another file")
-    owner = extractor if extractor is None or kind == "extractor" else family(extractor)
-    if owner is not None and found != (kind, owner):
-        raise ModelError(f"{path} is a {found[1]} {found[0]}, not a {owner} {kind}: delete it and {again}")
-    inputs, outputs = INTERFACE[kind]
-    constant = {"max_keypoints"} if kind == "end2end" else set()  # where `lgbatch export --max-keypoints` made it one
-    if {*session.inputs} | constant != {*inputs} or session.outputs != outputs:
-        raise ModelError(f"{path} has other inputs or outputs than its metadata says: delete it and {again}")
+        raise ModelError(f"{path} cannot be opened ({reason}): delete it and {export_hint}") from None
+    _check(session, path, extractor, kind, f"delete it and {export_hint}")
     return Model(session, path)
+
+
+def _check(session: Session, path: Path, extractor: str | None, kind: str, way_out: str) -> None:
+    """Raise ModelError unless the model is of this kind and extractor, with the inputs and outputs of INTERFACE."""
+    actual_kind = session.metadata.get("lgbatch.kind")
+    actual_extractor = session.metadata.get("lgbatch.extractor")
+    if actual_kind is None:
+        raise ModelError(f"{path} was not made by lgbatch: {way_out}")
+    actual = f"{path} is a {actual_extractor} {actual_kind}"
+    if extractor is None and actual_kind != kind:
+        raise ModelError(f"{actual}, not a model of the kind {kind}: give another file")
+    owner = extractor if extractor is None or kind == "extractor" else family(extractor)
+    if owner is not None and (actual_kind, actual_extractor) != (kind, owner):
+        raise ModelError(f"{actual}, not a {owner} {kind}: {way_out}")
+    inputs, outputs = INTERFACE[kind]
+    constants = {"max_keypoints"} if kind == "end2end" else set()  # an input unless `lgbatch export` fixed its value
+    if {*session.inputs} | constants != {*inputs} or session.outputs != outputs:
+        raise ModelError(f"{path} has inputs or outputs that do not fit its metadata: {way_out}")

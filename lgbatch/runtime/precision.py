@@ -1,37 +1,35 @@
-"""Finds, checks and opens the models."""
+"""The precision policy of matching: which precision the staged matcher computes in."""
 
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
 from lgbatch.kernels import library as kernels
-from lgbatch.runtime.devices import choose, for_matching
-from lgbatch.runtime.registry import FP32_ONLY, STAGES, Kind, family
+from lgbatch.runtime.devices import choose_device, matching_device
+from lgbatch.runtime.registry import FP32_ONLY, STAGES_PRECISION, Kind, family
 
 
 def matching_precision(settings: Settings) -> str:
-    """What the staged matcher is to compute in: `auto` is fp16 on a GPU and int8 on a CPU where that is fast, and
-    where neither is good, or not to be had, fp32.
+    """Return the precision of the staged matcher: fp32, fp16 or int8.
 
-    Raises ModelError where this precision is not to be had.
+    `auto` is fp16 on a GPU, int8 on a CPU that the kernels support, and otherwise fp32. Raises ModelError if the
+    requested precision is unavailable.
     """
-    on_cpu = for_matching(choose(settings.device)) == "cpu"
+    on_cpu = matching_device(choose_device(settings.device)) == "cpu"
     fp32_only = family(settings.extractor) in FP32_ONLY
     if settings.precision == "auto":
-        quick = "fp16" if not on_cpu else "fp32" if kernels.unavailable_reason() else "int8"
-        return "fp32" if fp32_only else quick
+        fastest = "fp16" if not on_cpu else "fp32" if kernels.unavailable_reason() else "int8"
+        return "fp32" if fp32_only else fastest
     if settings.precision != "fp32" and fp32_only:
-        raise ModelError(f"the LightGlue of {settings.extractor} runs in fp32 alone: leave --precision out")
+        raise ModelError(f"the LightGlue of {settings.extractor} supports fp32 only: omit --precision")
     if settings.precision == "fp16" and on_cpu:
-        raise ModelError(
-            "--precision fp16 is for a GPU: use --device cuda where there is one, or leave --precision out"
-        )
+        raise ModelError("--precision fp16 needs an NVIDIA GPU: use --device cuda if there is one, or omit --precision")
     if settings.precision == "int8" and not on_cpu:
-        raise ModelError("--precision int8 is for the CPU: use --device cpu, or leave --precision out")
-    if settings.precision == "int8" and (lacking := kernels.unavailable_reason()):
-        raise ModelError(f"--precision int8 cannot be had ({lacking}): use --precision fp32")
+        raise ModelError("--precision int8 needs the CPU: use --device cpu, or omit --precision")
+    if settings.precision == "int8" and (reason := kernels.unavailable_reason()):
+        raise ModelError(f"--precision int8 is unavailable ({reason}): use --precision fp32")
     return settings.precision
 
 
 def stages_kind(settings: Settings) -> Kind:
-    """Which model the staged matcher is; raises as matching_precision."""
+    """Return the kind of the staged matcher of that precision. Raises ModelError as matching_precision."""
     precision = matching_precision(settings)
-    return next(kind for kind, of_kind in STAGES.items() if of_kind == precision)
+    return next(kind for kind, kind_precision in STAGES_PRECISION.items() if kind_precision == precision)

@@ -1,51 +1,49 @@
-"""Where models can run: the providers of ONNX Runtime, what each needs, and what is taken where it is not there.
-
-The networks that find keypoints are mostly convolutions, which providers are made for. LightGlue is told the lengths
-of what it attends to (the operator Attention of opset 24), which OpenVINO's provider refuses (1.24.1), and the others
-have not been tried with: besides CUDA, matching runs on the CPU.
-"""
+"""Options of the ONNX Runtime providers."""
 
 from pathlib import Path
 from typing import Any
 
-from lgbatch.runtime.devices import BATCH, PROVIDERS, Device
+from lgbatch.runtime.devices import BATCH_SIZES, PROVIDERS, Device
 
-_LEAST, _USUAL = (1, 32, 32), (BATCH["tensorrt"], 768, 1024)
-"""Photos, height and width that TensorRT prepares for."""
+_MIN_SHAPE, _OPT_SHAPE = (1, 32, 32), (BATCH_SIZES["tensorrt"], 768, 1024)
+"""(photos, height, width) of the smallest and the typical batch, for TensorRT's optimisation profile."""
 
 
 def provider_options(
-    device: Device, path: Path, *, threads: int, side: int, number: int = 0
+    device: Device, path: Path, *, threads: int, max_side: int, device_id: int = 0
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The providers of a session on a device other than the CPU, best first, with their options.
+    """Return the providers of a session on a device other than the CPU, in order of preference, with their options.
 
-    `side` is the longest that photos have, 0 where nobody knows; `number` is the GPU's, where it is CUDA alone. What a
-    provider makes of a model is kept in a folder beside it.
+    `max_side` is the maximum long side of photos in pixels, 0 if unknown. `device_id` selects the GPU; CUDA only.
+    Providers cache compiled models in a folder next to the model at `path`.
     """
-    kept = str(path.parent / device)
+    cache = str(path.parent / device)
     options: dict[Device, dict[str, Any]] = {
-        "cuda": {"device_id": str(number)},
+        "cuda": {"device_id": str(device_id)},
         "tensorrt": {
             "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": kept,
+            "trt_engine_cache_path": cache,
             "trt_timing_cache_enable": True,
-            "trt_timing_cache_path": kept,
-            **_profiles(side),
+            "trt_timing_cache_path": cache,
+            **_tensorrt_profile(max_side),
         },
         "openvino": {"device_type": "AUTO", "num_of_threads": str(threads)},
-        "coreml": {"ModelFormat": "MLProgram", "ModelCacheDirectory": kept},
+        "coreml": {"ModelFormat": "MLProgram", "ModelCacheDirectory": cache},
     }
     chain: list[Device] = [device, "cuda", "cpu"] if device == "tensorrt" else [device, "cpu"]
-    return [(PROVIDERS[one].name, options.get(one, {})) for one in chain]
+    return [(PROVIDERS[entry].name, options.get(entry, {})) for entry in chain]
 
 
-def _profiles(side: int) -> dict[str, str]:
-    """TensorRT's three options that say how large batches of photos become; without them, it sees when they come."""
-    if not side:
+def _tensorrt_profile(max_side: int) -> dict[str, str]:
+    """Return the optimisation profile: minimum, typical and maximum shape of `image`, (photos, 3, height, width).
+
+    Empty if `max_side` is 0: TensorRT then rebuilds its engine when a larger batch comes.
+    """
+    if not max_side:
         return {}
-    most = (BATCH["tensorrt"], side, side)
+    max_shape = (BATCH_SIZES["tensorrt"], max_side, max_side)
     return {
-        f"trt_profile_{end}_shapes": f"image:{photos}x3x{height}x{width}"
-        for end, shape in (("min", _LEAST), ("opt", _USUAL), ("max", most))
-        for photos, height, width in [map(min, shape, most)]
+        f"trt_profile_{bound}_shapes": f"image:{photos}x3x{height}x{width}"
+        for bound, shape in (("min", _MIN_SHAPE), ("opt", _OPT_SHAPE), ("max", max_shape))
+        for photos, height, width in [map(min, shape, max_shape)]
     }

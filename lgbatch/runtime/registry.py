@@ -1,4 +1,4 @@
-"""Finds, checks and opens the models."""
+"""The registry of models: their kinds, file names, inputs and outputs, and the dimensions of each LightGlue."""
 
 import os
 import sys
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal["extractor", "matcher", "stages", "stages-fp16", "stages-int8"]
-STAGES: dict[Kind, str] = {"stages": "fp32", "stages-fp16": "fp16", "stages-int8": "int8"}
-"""Kinds of staged matchers, and what each computes in."""
+STAGES_PRECISION: dict[Kind, str] = {"stages": "fp32", "stages-fp16": "fp16", "stages-int8": "int8"}
+"""Precision of each kind of staged matcher."""
 FORMAT = "3"
-"""Part of a model's file name. Goes up when what models take or give changes, so that they are exported again."""
+"""Version in the file names of models. Increase it when inputs or outputs change, so that models are exported again."""
 MIN_SIDE = 5
-"""Pixels of a photo's short side that an extractor needs: a keypoint is the greatest in a window of this many."""
+"""Minimum short side of a photo in pixels: keypoints are local maxima in windows of at least this size."""
 _SIDES = [f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)]
 _PAIR = ["x0", "x1", "lengths0", "lengths1"]
 _MATCHES = ["matches0", "scores"]
@@ -31,40 +31,40 @@ INTERFACE: dict[str, tuple[list[str], list[str]]] = {
     "head": ([*_PAIR, "threshold"], _MATCHES),
     "pack": (["x", "cosines", "sines", "rows"], ["packed_x", "packed_cosines", "packed_sines"]),
 }
-"""Inputs and outputs, by name and in order, of every graph; their shapes are told where the graphs are made."""
+"""Names of the inputs and outputs of each kind of graph, in order. lgbatch.export documents their shapes."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a LightGlue is."""
+    """Dimensions of a LightGlue."""
 
     layers: int = 9
     width: int = 256
-    """Numbers that describe a point between the layers."""
+    """Embedding dimension."""
     heads: int = 4
 
     @property
     def head_dim(self) -> int:
-        """Numbers of a point that one head of attention sees."""
+        """Head dimension."""
         return self.width // self.heads
 
 
 SHAPES = {"xfeat": Shape(layers=6, width=96, heads=1)}
-"""By family; the others are as published first."""
+"""Dimensions by family. The other families use the defaults of Shape, those of the LightGlue paper."""
 PACK = {"pack": "pack"}
-"""A stage more, and which of INTERFACE it is, where the stages can be on a GPU: it gathers what goes on there."""
+"""The additional stage of matchers that can run on a GPU, and its kind in INTERFACE. It gathers points into a batch."""
 FP32_ONLY = ("xfeat",)
-"""Families whose LightGlue is too narrow for 8-bit layers: its decisions are wrong by 0.4 (measured). Whether half
-precision would do has not been measured."""
+"""Families whose LightGlue is too narrow for 8-bit layers: confidence and matchability are off by up to 0.4 (measured).
+Half precision has not been measured."""
 
 
 def shape(extractor: str) -> Shape:
-    """How large an extractor's LightGlue is."""
+    """Return the dimensions of an extractor's LightGlue."""
     return SHAPES.get(family(extractor), Shape())
 
 
 def default_folder() -> Path:
-    """Where models and weights are kept when --models does not say: lgbatch/ in the user's cache folder."""
+    """Return the default of --models, the folder of models and weights: lgbatch/ in the user's cache folder."""
     if "XDG_CACHE_HOME" in os.environ:
         base = Path(os.environ["XDG_CACHE_HOME"])
     elif sys.platform == "win32" and "LOCALAPPDATA" in os.environ:
@@ -75,28 +75,28 @@ def default_folder() -> Path:
 
 
 def stage_names(layers: int) -> dict[str, str]:
-    """The stages of a staged matcher of that many layers, in order, and which of INTERFACE each is."""
-    between = {f"layer{i}": "layer" for i in range(layers)}
-    between |= {"layer0": "first layer", f"layer{layers - 1}": "last layer"}
-    return {"stem": "stem", **between, **{f"head{i}": "head" for i in range(layers)}}
+    """Return the stages of a staged matcher with that many layers, in order, each with its kind in INTERFACE."""
+    layer_kinds = {f"layer{i}": "layer" for i in range(layers)}
+    layer_kinds |= {"layer0": "first layer", f"layer{layers - 1}": "last layer"}
+    return {"stem": "stem", **layer_kinds, **{f"head{i}": "head" for i in range(layers)}}
 
 
 def stage_file(stage: str, kind: str, precision: str) -> str:
-    """Its name in the folder of a staged matcher."""
+    """Return the file name of a stage in the folder of a staged matcher."""
     return stage + (".npz" if precision == "int8" and kind != "stem" else ".onnx")
 
 
 def family(extractor: str) -> str:
-    """The network that an extractor is a variant of; one LightGlue serves them all: aliked for aliked-n16."""
+    """Return the family of an extractor, such as aliked for aliked-n16. Its variants share one LightGlue."""
     return extractor.partition("-")[0]
 
 
 def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
-    """Where the model of this extractor and kind lies; stages are a folder of models."""
+    """Return the path of a model: a file, or a folder of files for a staged matcher."""
     name = extractor if kind == "extractor" else family(extractor)
     return folder / (f"{name}-{kind}-v{FORMAT}" + ("" if kind.startswith("stages") else ".onnx"))
 
 
 def precision_of(kind: Kind) -> str:
-    """What a model of a kind computes in."""
-    return STAGES.get(kind, "fp32")
+    """Return the precision of a kind of model."""
+    return STAGES_PRECISION.get(kind, "fp32")

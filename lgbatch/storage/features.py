@@ -1,15 +1,17 @@
-"""features.h5 and matches.h5, in hloc's layout, each item with what made it.
+"""features.h5, in hloc's layout, with a record in each item.
 
-features   one group per image, called by its name ('/' nests):
-           keypoints (N, 2) float32, scores (N,) float32, descriptors (D, N) float16, image_size (2,) int64 (W, H);
-           of SIFT also scales (N,) and oris (N,) float32;
-           attribute lgbatch (6,) uint64: made, version, photo's hash, size and time, N; hash 0: no photo was given
-matches    one group per pair, a.replace('/', '-') / b.replace('/', '-'):
-           matches0 (N0,) int32, -1 for none; matching_scores0 (N0,) float32;
-           attribute lgbatch (4,) uint64: made, version of a's features, version of b's, number of matches
+One group per image, at the image's name ('/' nests groups):
 
-What these numbers stand for is told in provenance.py, and where the meaning of `made` is kept in itemfile.py. Files
-written by hloc are read as well (its keypoint_scores, its half precision, its pairs in either order).
+    keypoints     (N, 2) float32
+    scores        (N,) float32
+    descriptors   (D, N) float16
+    image_size    (2,) int64, width and height
+    scales, oris  (N,) float32, SIFT only
+
+    attribute lgbatch (6,) uint64: fingerprint, version, the photo's hash, size and modification time, N
+    (hash 0: no photo known; for fingerprint and version see provenance.py)
+
+Files written by hloc can be read as well: scores as keypoint_scores, any float precision, no record.
 """
 
 from collections.abc import Iterator, Set
@@ -19,93 +21,96 @@ import numpy as np
 from h5py import h5d, h5g, h5o
 
 from lgbatch.errors import ItemError
-from lgbatch.storage.hdf5 import Array, open_group, own_names, read_array, read_record, write_number
+from lgbatch.storage.hdf5 import Array, hard_link_names, open_group, read_array, read_record, write_number
 from lgbatch.storage.provenance import UNKNOWN, ImageRecord, version_of
-from lgbatch.storage.store import DAMAGE, Store, reason
+from lgbatch.storage.store import DAMAGE, Store, short_reason
 from lgbatch.types import Features, FloatArray, PhotoFile
 
-_IMAGES = "lgbatch_image_folder"
-_LONGEST_SIDE = 1 << 31
+_IMAGE_FOLDER = "lgbatch_image_folder"
+_MAX_SIDE = 1 << 31
 
 
 class FeatureStore(Store):
-    """Local features by image name."""
+    """Local features of images, by image name."""
 
     kind = "features"
     header_reserve = 20
-    words = 6
-    _listed: set[str] | None = None
+    record_words = 6
+    _cached_names: set[str] | None = None
 
     def names(self) -> list[str]:
-        """All images in it, sorted. Raises StoreError when the file is damaged."""
+        """Return the names of all images, sorted. Raises StoreError if the file is damaged."""
         return sorted(self._names())
 
     def __contains__(self, name: str) -> bool:
-        """Whether the image is there."""
+        """Whether the store contains the image."""
         return name in self._names()
 
     def record(self, name: str) -> ImageRecord:
-        """What the item says of itself. Raises StoreError when it is damaged; the image is to be there."""
+        """Return the record of an image, which the store must contain. Raises StoreError if it is damaged."""
         words = self._record(self._root, name.encode())
-        if words is None:  # written by others
-            with self.undamaged():
+        if words is None:  # written by another program
+            with self.damage_as_store_error():
                 keypoints = self.keypoints(name)
             return ImageRecord(UNKNOWN, version_of(keypoints), len(keypoints), None)
-        made, version, digest, size, mtime_ns, count = words
-        return ImageRecord(made, version, count, PhotoFile(digest, size, mtime_ns) if digest else None)
+        item_fingerprint, version, digest, size, mtime_ns, count = words
+        return ImageRecord(item_fingerprint, version, count, PhotoFile(digest, size, mtime_ns) if digest else None)
 
     def count(self, name: str) -> int:
-        """How many keypoints an image has; raises as `keypoints`."""
+        """Return the number of keypoints of an image. Raises as `keypoints`."""
         return len(self.keypoints(name))
 
     def keypoints(self, name: str) -> FloatArray:
-        """(N, 2) float32; raises KeyError when the image is not there, and StoreError when they are damaged."""
+        """Return an image's keypoints, (N, 2) float32, in pixels, top-left pixel centre (0, 0).
+
+        Raises KeyError if the store lacks the image, and StoreError if the item is damaged.
+        """
         node = self._node(name)
-        with self.undamaged(name):
+        with self.damage_as_store_error(name):
             return _keypoints(node)
 
     def image_size(self, name: str) -> tuple[int, int]:
-        """(width, height) of the original image; raises as `keypoints`."""
+        """Return (width, height) of the original image. Raises as `keypoints`."""
         node = self._node(name)
-        with self.undamaged(name):
+        with self.damage_as_store_error(name):
             return _image_size(node)
 
     def read(self, name: str) -> Features:
-        """Read an image's features. Raises ItemError when they are not there or damaged."""
+        """Read an image's features. Raises ItemError if they are missing or damaged."""
         try:
             node = self._node(name)
-            scores = b"scores" if node.links.exists(b"scores") else b"keypoint_scores"
+            scores_key = b"scores" if node.links.exists(b"scores") else b"keypoint_scores"
             features = Features(
                 keypoints=_keypoints(node),
-                scores=floats(read_array(node, scores, "f", 1)),
-                descriptors=floats(read_array(node, b"descriptors", "f", 2).T),
+                scores=as_float32(read_array(node, scores_key, "f", 1)),
+                descriptors=as_float32(read_array(node, b"descriptors", "f", 2).T),
                 image_size=_image_size(node),
-                scales=_of_keypoints(node, b"scales"),
-                oris=_of_keypoints(node, b"oris"),
+                scales=_optional_array(node, b"scales"),
+                oris=_optional_array(node, b"oris"),
             )
-            record = read_record(self._root, name.encode(), self.words)
+            record = read_record(self._root, name.encode(), self.record_words)
         except DAMAGE as error:
-            raise ItemError(f"no features of {name} in {self.path.name} ({reason(error)})") from None
-        rows = [len(features.keypoints), len(features.scores), len(features.descriptors)]
-        more = [len(values) for values in (features.scales, features.oris) if values is not None]
-        if len({*rows, *more, record[-1] if record else rows[0]}) != 1:
-            counts = ", ".join(map(str, rows + more))
-            raise ItemError(f"features of {name} do not fit together: {counts} keypoints, scores, descriptors")
+            raise ItemError(f"no features of {name} in {self.path.name} ({short_reason(error)})") from None
+        lengths = [len(features.keypoints), len(features.scores), len(features.descriptors)]
+        lengths += [len(values) for values in (features.scales, features.oris) if values is not None]
+        if len({*lengths, record[-1] if record else lengths[0]}) != 1:
+            counts = ", ".join(map(str, lengths))
+            raise ItemError(f"inconsistent features of {name}: {counts} keypoints, scores, descriptors")
         return features
 
     @property
     def image_folder(self) -> Path | None:
-        """Where the images were when they were extracted; None when the file does not say."""
-        text = self._file.attrs.get(_IMAGES)
+        """Folder that the images were extracted from; None if the file does not record it."""
+        text = self._file.attrs.get(_IMAGE_FOLDER)
         return Path(text) if text and isinstance(text, str) else None
 
     def set_image_folder(self, folder: Path) -> None:
-        """Remember where the images are."""
+        """Record the folder of the images."""
         if self.image_folder != folder:
-            self._file.attrs[_IMAGES] = str(folder)
+            self._file.attrs[_IMAGE_FOLDER] = str(folder)
 
     def write(self, name: str, features: Features, photo: PhotoFile | None = None) -> None:
-        """Add an image; raises StoreError when it is there already or the disk is full."""
+        """Add an image. Raises StoreError if the store contains it already or the disk is full."""
         arrays: dict[bytes, Array] = {
             b"keypoints": features.keypoints,
             b"scores": features.scores,
@@ -114,27 +119,27 @@ class FeatureStore(Store):
         }
         if features.scales is not None and features.oris is not None:
             arrays |= {b"scales": features.scales, b"oris": features.oris}
-        record = (self.current, version_of(*arrays.values()), *_photo_words(photo), len(features.keypoints))
+        record = (self.current_fingerprint, version_of(*arrays.values()), *_photo_words(photo), len(features.keypoints))
         self._write(name, self._root, name.encode(), arrays, record)
         keypoints = h5d.open(open_group(self._root, name.encode()), b"keypoints")
-        write_number(keypoints, b"uncertainty", 1.0)  # hloc's: detection noise in pixels
+        write_number(keypoints, b"uncertainty", 1.0)  # read by hloc: detection noise in pixels
         self._names().add(name)
 
     def remove(self, name: str) -> None:
-        """Take an image out; it is gone at the next commit."""
+        """Remove an image, with effect from the next commit."""
         self._names().discard(name)
         self._unlink(name, self._root, name.encode())
 
-    def remove_made(self, made: Set[int]) -> None:
-        """Take out what was made by these."""
+    def remove_by_fingerprint(self, fingerprints: Set[int]) -> None:
+        """Remove all images with one of these fingerprints."""
         for name in self.names():
-            if self.record(name).made in made:
+            if self.record(name).fingerprint in fingerprints:
                 self.remove(name)
 
     def set_photo(self, name: str, photo: PhotoFile) -> None:
-        """Remember the photo's file as it is now; what it shows has not changed."""
+        """Update the record of the photo's file, for a file that was touched but has the same content."""
         record = self.record(name)
-        words = record.made, record.version, *_photo_words(photo), record.keypoints
+        words = record.fingerprint, record.version, *_photo_words(photo), record.keypoints
         self._set_record(self._root, name.encode(), words)
 
     def _node(self, name: str) -> h5g.GroupID:
@@ -143,30 +148,31 @@ class FeatureStore(Store):
         return open_group(self._root, name.encode())
 
     def _names(self) -> set[str]:
-        if self._listed is None:
-            with self.undamaged():
-                self._listed = set(_images(self._root, b""))
-        return self._listed
+        if self._cached_names is None:
+            with self.damage_as_store_error():
+                self._cached_names = set(_image_names(self._root, b""))
+        return self._cached_names
 
 
-def floats(values: Array) -> FloatArray:
-    return values.astype(np.float32, order="C", copy=False)  # HDF5's own conversion takes three times as long
+def as_float32(values: Array) -> FloatArray:
+    """Convert an array to contiguous float32."""
+    return values.astype(np.float32, order="C", copy=False)  # conversion by HDF5 takes three times as long
 
 
 def _keypoints(node: h5g.GroupID) -> FloatArray:
-    keypoints = floats(read_array(node, b"keypoints", "f", 2))
+    keypoints = as_float32(read_array(node, b"keypoints", "f", 2))
     if keypoints.shape[1] != 2 or not np.isfinite(keypoints).all():
-        raise ValueError("its keypoints are not (N, 2) finite numbers")
+        raise ValueError("its keypoints are not finite numbers of shape (N, 2)")
     return keypoints
 
 
-def _of_keypoints(node: h5g.GroupID, key: bytes) -> FloatArray | None:
-    return floats(read_array(node, key, "f", 1)) if node.links.exists(key) else None
+def _optional_array(node: h5g.GroupID, key: bytes) -> FloatArray | None:
+    return as_float32(read_array(node, key, "f", 1)) if node.links.exists(key) else None
 
 
 def _image_size(node: h5g.GroupID) -> tuple[int, int]:
     size = read_array(node, b"image_size", "iuf", 1).tolist()
-    if len(size) != 2 or not all(0 < side < _LONGEST_SIDE for side in size):
+    if len(size) != 2 or not all(0 < side < _MAX_SIDE for side in size):
         raise ValueError(f"its image_size is {size[:3]}")
     return int(size[0]), int(size[1])
 
@@ -175,10 +181,10 @@ def _photo_words(photo: PhotoFile | None) -> tuple[int, int, int]:
     return (photo.digest, photo.size, photo.mtime_ns) if photo else (UNKNOWN, 0, 0)
 
 
-def _images(folder: h5g.GroupID, prefix: bytes) -> Iterator[str]:
-    """Names of the groups below that have keypoints."""
-    for name in own_names(folder):
-        if folder.links.exists(name + b"/keypoints"):
+def _image_names(parent: h5g.GroupID, prefix: bytes) -> Iterator[str]:
+    """Yield the paths of all groups below `parent` that contain keypoints."""
+    for name in hard_link_names(parent):
+        if parent.links.exists(name + b"/keypoints"):
             yield (prefix + name).decode()
-        elif isinstance(node := h5o.open(folder, name), h5g.GroupID):
-            yield from _images(node, prefix + name + b"/")
+        elif isinstance(node := h5o.open(parent, name), h5g.GroupID):
+            yield from _image_names(node, prefix + name + b"/")

@@ -1,15 +1,15 @@
-"""A file that is changed in whole steps: killed at any instant, it is as the last `commit` left it.
+"""A file object for h5py whose changes are atomic: killed at any instant, the file is as the last commit left it.
 
-HDF5 changes its metadata in place, so that a process killed while it writes leaves a file that nothing can open.
-This file object stands between h5py (driver `fileobj`) and the disk:
+HDF5 changes its metadata in place, so a process killed while it writes leaves a file that cannot be opened.
+JournaledFile stands between h5py (driver `fileobj`) and the disk:
 
-- bytes beyond the committed end go to the file, a few megabytes at a time: nothing that is committed points there;
-- bytes within it are kept in memory until `commit`, which syncs the new bytes, writes the changed ones to a journal
-  beside the file, syncs that, and only then changes the file;
-- a journal that is found when the file is opened was complete (it is replayed) or was not (it is dropped).
+- Bytes beyond the committed end are written to the file in blocks of 1 MB: no committed data points to them.
+- Changes within the committed end stay in memory until `commit`. It syncs the new bytes, writes the changed pages to
+  a journal beside the file, syncs the journal, and only then changes the file.
+- A journal found at opening is replayed if it is complete, and dropped otherwise.
 
-So the file is one ordinary HDF5 file at all times, bulk data is written once, and a commit costs what changed.
-One process at a time changes a file: it is locked while it is open here, in the way that HDF5 locks its own.
+The file is an ordinary HDF5 file at all times, bulk data is written once, and the cost of a commit is proportional to
+the changes. The open file is locked with flock, as HDF5 does it: only one process at a time can change it.
 """
 
 import contextlib
@@ -28,113 +28,109 @@ if sys.platform != "win32":
 
 PAGE = 4096
 BLOCK = 1 << 20
-BLOCKS = 8
-"""New bytes are kept in memory in so many blocks: HDF5 writes them in small pieces, the last ones in no order."""
-_HEADER = struct.Struct("<8sQQ")
+MAX_BLOCKS = 8
+"""Blocks of new bytes kept in memory: HDF5 writes small pieces, the most recent ones in arbitrary order."""
+
+# A journal is the header, then the body: the ends, then each changed page after its number.
+_HEADER = struct.Struct("<8sQQ")  # magic, length and CRC-32 of the body
 _MAGIC = b"LGBJRNL1"
-_ENDS = struct.Struct("<QQ")  # of the file before and after the commit; then come pages, each after its number
+_ENDS = struct.Struct("<QQ")  # file size before and after the commit
+_PAGE_NUMBER = struct.Struct("<Q")
 
 
 class JournaledFile:
-    """A binary file for h5py.File(..., driver="fileobj"); an existing file, opened for reading and writing."""
+    """A binary file for h5py.File(..., driver="fileobj"). Opens an existing file for reading and writing."""
 
     def __init__(self, path: Path) -> None:
-        """Open; a journal that a killed process left is replayed or dropped.
+        """Open and lock the file, and replay or drop the journal of a killed process.
 
-        Raises OSError; it is BlockingIOError while another process has the file open.
+        Raises OSError; BlockingIOError if another process has the file open.
         """
         self._journal = journal_path(path)
         self._file = _open_locked(path)
         try:
-            _settle(self._file, self._journal)
+            _recover(self._file, self._journal)
         except OSError:
             self._file.close()
             raise
-        self.failure: OSError | None = None
-        """What the first write met that failed. Only the commit raises it: an exception amid HDF5's work wrecks it."""
+        self.write_error: OSError | None = None
+        """First write error. Raised by commit(): raising inside an HDF5 callback corrupts HDF5."""
         self._committed = self._end = self._written = os.fstat(self._file.fileno()).st_size
         self._blocks: dict[int, memoryview] = {}
-        """New bytes, those from `_written` on; what is not there has not been written and is zero."""
+        """Bytes from `_written` to `_end`, by block number. A missing block has not been written and reads as zero."""
         self._pages: dict[int, bytearray] = {}
+        """Changed pages within the committed end, by page number."""
         self._position = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of any binary file."""
+        """Set the position, as BinaryIO.seek."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
         self._position = start + offset
         return self._position
 
     def tell(self) -> int:
-        """As of any binary file."""
+        """Return the position."""
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        """As of any binary file; changes that are not committed yet are seen."""
+        """Fill the buffer from the position on, uncommitted changes included; return the number of bytes read."""
         start, view = self._position, memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._end - start))
-        old = max(0, min(count, self._committed - start)) if self._pages else 0
+        committed = max(0, min(count, self._committed - start)) if self._pages else 0
         in_file = max(0, min(count, self._written - start))
-        self._read_at(start + old, view[old:in_file])
-        for block, inside, outside in _split(start + in_file, count - in_file, BLOCK):
-            held = self._blocks.get(block)
-            new = held[inside.start : inside.stop] if held else bytes(len(outside))
-            view[in_file + outside.start : in_file + outside.stop] = new
-        for page, inside, outside in _split(start, old, PAGE):
-            kept = self._pages.get(page)
-            if kept is not None:
-                view[outside.start : outside.stop] = kept[inside.start : inside.stop]
-            else:
-                self._read_at(page * PAGE + inside.start, view[outside.start : outside.stop])
+        self._read_at(start + committed, view[committed:in_file])
+        self._read_blocks(start + in_file, view[in_file:count])
+        self._read_pages(start, view[:committed])
         self._position += count
         return count
 
     def read(self, count: int = -1) -> bytes:
-        """As of any binary file."""
+        """Read `count` bytes, or all up to the end if it is negative."""
         size = self._end - self._position if count < 0 else min(count, self._end - self._position)
         buffer = bytearray(max(0, size))
         self.readinto(memoryview(buffer))
         return bytes(buffer)
 
     def write(self, data: bytes | memoryview) -> int:
-        """New bytes go to the file, in time; changed ones are kept for the commit."""
+        """Write at the position: changes of committed bytes to memory, new bytes to blocks. Return len(data)."""
         view = memoryview(data).cast("B")
         size, start = len(view), self._position
         self._position += size
         if start < self._committed:
             changed = min(size, self._committed - start)
-            for page, inside, outside in _split(start, changed, PAGE):
-                self._page(page)[inside.start : inside.stop] = view[outside.start : outside.stop]
+            for page, in_page, in_view in _split(start, changed, PAGE):
+                self._page(page)[in_page.start : in_page.stop] = view[in_view.start : in_view.stop]
             view, start = view[changed:], start + changed
         if view:
             self._append(start, view)
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        """HDF5 calls this with the end of its data; what is committed is never cut off."""
-        self._release()
+        """Set the end of the file, but never below the committed end. HDF5 calls this with the end of its data."""
+        self._write_blocks()
         self._end = self._written = max(self._position if size is None else size, self._committed)
         try:
-            self._cut(self._end)
+            self._resize(self._end)
         except OSError as error:
-            self.failure = self.failure or error
+            self.write_error = self.write_error or error
         return self._end
 
     def flush(self) -> None:
-        """Nothing: only `commit` makes changes last, and HDF5 flushes when it likes."""
+        """Do nothing: HDF5 flushes at arbitrary times, and only `commit` may make changes durable."""
 
     def commit(self) -> None:
-        """Make everything written so far last.
+        """Make all writes so far durable, atomically.
 
-        Raises OSError (disk full, say), also of writes before. The file is to be closed then, and is as before: or,
-        if the journal was whole already, as it should have become, once it has been opened again.
+        Raises OSError, also for an earlier write error (such as a full disk). Close the file then. It is as before
+        the commit; but if the journal was complete already, the next opening finishes the commit.
         """
-        self._release()
-        if self.failure:
-            raise self.failure
+        self._write_blocks()
+        if self.write_error:
+            raise self.write_error
         os.fsync(self._file.fileno())
         body = b""
         if self._pages:
-            pages = (struct.pack("<Q", page) + bytes(self._pages[page]) for page in sorted(self._pages))
+            pages = (_PAGE_NUMBER.pack(page) + bytes(self._pages[page]) for page in sorted(self._pages))
             body = _ENDS.pack(self._committed, self._end) + b"".join(pages)
             write_synced(self._journal, _HEADER.pack(_MAGIC, len(body), zlib.crc32(body)) + body)
         self._committed = self._end
@@ -144,17 +140,18 @@ class JournaledFile:
         self._pages.clear()
 
     def close(self) -> None:
-        """Close the file. What was not committed is dropped."""
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed already
-            self._cut(self._committed)
+        """Close the file, without the uncommitted changes."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: already closed
+            self._resize(self._committed)
         self._file.close()
 
     def _append(self, start: int, view: memoryview) -> None:
+        """Write bytes beyond the committed end."""
         self._end = max(self._end, start + len(view))
         if start < self._written:
-            late = self._written - start
-            self._write_at(start, view[:late])
-            view, start = view[late:], self._written
+            in_file = self._written - start
+            self._write_at(start, view[:in_file])
+            view, start = view[in_file:], self._written
         while view:
             number, first = divmod(start, BLOCK)
             block = self._blocks.get(number)
@@ -163,35 +160,51 @@ class JournaledFile:
             size = min(len(view), BLOCK - first)
             block[first : first + size] = view[:size]
             view, start = view[size:], start + size
-        if len(self._blocks) > BLOCKS:
-            self._release(keep=BLOCKS)
+        if len(self._blocks) > MAX_BLOCKS:
+            self._write_blocks(keep=MAX_BLOCKS)
 
-    def _release(self, keep: int = 0) -> None:
-        """Write the first blocks to the file."""
+    def _write_blocks(self, keep: int = 0) -> None:
+        """Write all blocks to the file, except the last `keep`."""
         for number in sorted(self._blocks)[: len(self._blocks) - keep]:
             first, last = max(number * BLOCK, self._written), min((number + 1) * BLOCK, self._end)
             self._write_at(first, self._blocks.pop(number)[first - number * BLOCK : last - number * BLOCK])
             self._written = last
 
-    def _cut(self, size: int) -> None:
-        # Not where there is nothing to cut: that changes the file's time, by which others know what has changed.
+    def _resize(self, size: int) -> None:
+        # Not if the size is right: ftruncate changes the modification time, by which stages detect changed inputs.
         if os.fstat(self._file.fileno()).st_size != size:
             os.ftruncate(self._file.fileno(), size)
 
-    def _page(self, page: int) -> bytearray:
-        kept = self._pages.get(page)
-        if kept is None:
-            kept = self._pages[page] = bytearray(PAGE)
-            start = page * PAGE
-            self._read_at(start, memoryview(kept)[: min(PAGE, self._committed - start)])
-        return kept
+    def _page(self, number: int) -> bytearray:
+        """Return the changed page, read from the file at its first change."""
+        page = self._pages.get(number)
+        if page is None:
+            page = self._pages[number] = bytearray(PAGE)
+            start = number * PAGE
+            self._read_at(start, memoryview(page)[: min(PAGE, self._committed - start)])
+        return page
+
+    def _read_blocks(self, start: int, view: memoryview) -> None:
+        for number, in_block, in_view in _split(start, len(view), BLOCK):
+            block = self._blocks.get(number)
+            content = block[in_block.start : in_block.stop] if block else bytes(len(in_view))
+            view[in_view.start : in_view.stop] = content
+
+    def _read_pages(self, start: int, view: memoryview) -> None:
+        """Read bytes within the committed end: changed pages from memory, the others from the file."""
+        for number, in_page, in_view in _split(start, len(view), PAGE):
+            page = self._pages.get(number)
+            if page is not None:
+                view[in_view.start : in_view.stop] = page[in_page.start : in_page.stop]
+            else:
+                self._read_at(number * PAGE + in_page.start, view[in_view.start : in_view.stop])
 
     def _read_at(self, offset: int, view: memoryview) -> None:
         self._file.seek(offset)
         while view:
             count = self._file.readinto(view)  # type: ignore[attr-defined]
             if not count:
-                view[:] = bytes(len(view))  # a hole behind the end of the file
+                view[:] = bytes(len(view))  # beyond the end of the file
                 return
             view = view[count:]
 
@@ -201,18 +214,18 @@ class JournaledFile:
             while view:
                 view = view[self._file.write(view) :]
         except OSError as error:
-            self.failure = self.failure or error
+            self.write_error = self.write_error or error
 
 
 def journal_path(path: Path) -> Path:
-    """Where the journal of a file is, while there is one."""
+    """Return the path of a file's journal, which exists only during a commit."""
     return path.with_name(f"{path.name}.journal")
 
 
 def recover(path: Path) -> None:
-    """Finish the commit that a killed process had begun, if there is one. Raises OSError as JournaledFile."""
+    """Finish or drop the commit of a killed process, if there is one. Raises OSError as JournaledFile."""
     with _open_locked(path) as file:
-        _settle(file, journal_path(path))
+        _recover(file, journal_path(path))
 
 
 def _open_locked(path: Path) -> BinaryIO:
@@ -224,12 +237,12 @@ def _open_locked(path: Path) -> BinaryIO:
             file.close()
             raise
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
     return file
 
 
-def _settle(file: BinaryIO, journal: Path) -> None:
-    """Replay the journal if it and what it points to are whole, and remove it."""
+def _recover(file: BinaryIO, journal: Path) -> None:
+    """Replay the journal if it is complete and the file contains all bytes of its commit, then remove it."""
     if not journal.is_file():
         return
     raw = journal.read_bytes()
@@ -242,22 +255,23 @@ def _settle(file: BinaryIO, journal: Path) -> None:
 
 
 def _apply(file: BinaryIO, body: bytes) -> None:
-    end, _ = _ENDS.unpack_from(body)  # the last page may reach beyond what was committed
-    for start in range(_ENDS.size, len(body), 8 + PAGE):
-        (page,) = struct.unpack_from("<Q", body, start)
-        content = memoryview(body)[start + 8 : start + 8 + PAGE]
+    """Write the pages of a journal's body to the file, and sync it."""
+    committed, _ = _ENDS.unpack_from(body)
+    for start in range(_ENDS.size, len(body), _PAGE_NUMBER.size + PAGE):
+        (page,) = _PAGE_NUMBER.unpack_from(body, start)
+        content = memoryview(body)[start + _PAGE_NUMBER.size : start + _PAGE_NUMBER.size + PAGE]
         file.seek(page * PAGE)
-        view = content[: max(0, end - page * PAGE)]
+        view = content[: max(0, committed - page * PAGE)]  # the last page may reach beyond the committed end
         while view:
             view = view[file.write(view) :]
     os.fsync(file.fileno())
 
 
-def _split(start: int, count: int, page: int) -> Iterator[tuple[int, range, range]]:
-    """The pages, so large, under `count` bytes from `start`: number, range inside the page, range inside the bytes."""
+def _split(start: int, count: int, unit: int) -> Iterator[tuple[int, range, range]]:
+    """Split bytes at multiples of `unit`: yield the unit's number, the range in the unit and the range in the bytes."""
     done = 0
     while done < count:
-        number, first = divmod(start + done, page)
-        size = min(page - first, count - done)
+        number, first = divmod(start + done, unit)
+        size = min(unit - first, count - done)
         yield number, range(first, first + size), range(done, done + size)
         done += size

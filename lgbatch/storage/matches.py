@@ -1,170 +1,188 @@
-"""features.h5 and matches.h5, in hloc's layout, each item with what made it.
+"""matches.h5, in hloc's layout, with a record in each item.
 
-features   one group per image, called by its name ('/' nests):
-           keypoints (N, 2) float32, scores (N,) float32, descriptors (D, N) float16, image_size (2,) int64 (W, H);
-           of SIFT also scales (N,) and oris (N,) float32;
-           attribute lgbatch (6,) uint64: made, version, photo's hash, size and time, N; hash 0: no photo was given
-matches    one group per pair, a.replace('/', '-') / b.replace('/', '-'):
-           matches0 (N0,) int32, -1 for none; matching_scores0 (N0,) float32;
-           attribute lgbatch (4,) uint64: made, version of a's features, version of b's, number of matches
+One group per pair (a, b), at a.replace('/', '-') / b.replace('/', '-'):
 
-What these numbers stand for is told in provenance.py, and where the meaning of `made` is kept in itemfile.py. Files
-written by hloc are read as well (its keypoint_scores, its half precision, its pairs in either order).
+    matches0          (N0,) int32, for each keypoint of a the matching keypoint of b, or -1
+    matching_scores0  (N0,) float32
+
+    attribute lgbatch (4,) uint64: fingerprint, version of a's features, version of b's features, number of matches
+    (for fingerprint and version see provenance.py)
+
+Files written by hloc can be read as well: any integer and float precision, no record.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence, Set
 from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from h5py import h5g
 
-from lgbatch.storage.features import floats
+from lgbatch.storage.features import as_float32
 from lgbatch.storage.hdf5 import link_names, open_group, read_array
-from lgbatch.storage.provenance import UNKNOWN, PairRecord
+from lgbatch.storage.provenance import UNKNOWN, PairRecord, Provenance
 from lgbatch.storage.store import Store
 from lgbatch.types import IntArray, Matches, Pair
 
-_OPEN_GROUPS = 256  # of first images: pairs come in blocks of few images
+_MAX_OPEN_GROUPS = 256  # pairs are matched in blocks of few images
+
+
+class _Location(NamedTuple):
+    """Where a pair is stored."""
+
+    first: bytes
+    """Name of the first image's group."""
+    second: bytes
+    """Name of the pair's group in it."""
+    swapped: bool
+    """Whether the pair is stored in the opposite order."""
 
 
 class MatchStore(Store):
-    """Matches by pair, in the order in which the pair was matched."""
+    """Matches of image pairs. A pair is found in either order, and stored in the order it was matched in."""
 
     kind = "matches"
-    words = 4
-    small = True
-    _listed: set[bytes] | None = None
+    record_words = 4
+    use_templates = True
+    _cached_first_names: set[bytes] | None = None
+
+    def __init__(self, path: Path, *, append: Provenance | None = None) -> None:
+        """Open a store, as Store."""
+        self._open_groups: OrderedDict[bytes, h5g.GroupID] = OrderedDict()
+        super().__init__(path, append=append)
 
     def groups(self) -> Iterator[tuple[str, str]]:
-        """The flattened names of all pairs in it."""
-        for first in sorted(self._firsts()):
+        """Yield the group names of all pairs: image names with '-' for '/'."""
+        for first in sorted(self._first_names()):
             group = self._group(first)
-            with self.undamaged():
+            with self.damage_as_store_error():
                 seconds = link_names(group)
             for second in seconds:
                 yield first.decode(), second.decode()
 
     def pairs(self, names: Sequence[str]) -> list[Pair]:
-        """The pairs of these images that are in it, in the order in which they were matched."""
-        by_flat = {name.replace("/", "-"): name for name in names}
-        groups = self.groups()
-        return [Pair(by_flat[a], by_flat[b]) for a, b in groups if a in by_flat and b in by_flat]
+        """Return the stored pairs of these images, each in its stored order."""
+        name_of = {name.replace("/", "-"): name for name in names}
+        return [Pair(name_of[a], name_of[b]) for a, b in self.groups() if a in name_of and b in name_of]
 
     def __contains__(self, pair: Pair) -> bool:
-        """Whether the pair is there, in either order."""
+        """Whether the store contains the pair, in either order."""
         return self._find(pair) is not None
 
     def count(self, first: str, second: str) -> int:
-        """How many matches a pair has, by its names in `groups`."""
+        """Return the number of matches of a pair, given by its names in `groups`."""
         group = self._group(first.encode())
-        with self.undamaged(f"{first} {second}"):
+        with self.damage_as_store_error(f"{first} {second}"):
             return int(np.count_nonzero(_matches0(open_group(group, second.encode())) >= 0))
 
     def record(self, pair: Pair) -> PairRecord | None:
-        """What a pair says of itself, versions in the order of `pair`; None when it is not there."""
-        found = self._find(pair)
-        if found is None:
+        """Return the record of a pair, with the versions in the order of `pair`; None if the store lacks it."""
+        location = self._find(pair)
+        if location is None:
             return None
-        words = self._record(self._group(found[0]), found[1])
-        if words is None:  # written by others
-            return PairRecord(UNKNOWN, (UNKNOWN, UNKNOWN), self.count(found[0].decode(), found[1].decode()))
-        made, first, second, count = words
-        return PairRecord(made, (second, first) if found[2] else (first, second), count)
+        words = self._record(self._group(location.first), location.second)
+        if words is None:  # written by another program
+            count = self.count(location.first.decode(), location.second.decode())
+            return PairRecord(UNKNOWN, (UNKNOWN, UNKNOWN), count)
+        item_fingerprint, first, second, count = words
+        return PairRecord(item_fingerprint, (second, first) if location.swapped else (first, second), count)
 
     def read(self, pair: Pair) -> Matches:
-        """Read a pair; columns are in the order of `pair`.
+        """Read the matches of a pair; the columns of the indices are in the order of `pair`.
 
-        Raises KeyError when it is not there, and StoreError when it is damaged.
+        Raises KeyError if the store lacks the pair, and StoreError if the item is damaged.
         """
-        found = self._find(pair)
-        if found is None:
+        location = self._find(pair)
+        if location is None:
             raise KeyError(pair)
-        first_name, second_name, swapped = found
-        with self.undamaged(" ".join(pair)):
-            node = open_group(self._group(first_name), second_name)
-            matches0, scores0 = _matches0(node), floats(read_array(node, b"matching_scores0", "f", 1))
+        with self.damage_as_store_error(" ".join(pair)):
+            node = open_group(self._group(location.first), location.second)
+            matches0, scores0 = _matches0(node), as_float32(read_array(node, b"matching_scores0", "f", 1))
             if len(matches0) != len(scores0):
                 raise ValueError(f"{len(matches0)} matches0 and {len(scores0)} matching_scores0")
         first = np.flatnonzero(matches0 >= 0).astype(np.int32)
         scores = scores0[first]
-        columns = (matches0[first], first) if swapped else (first, matches0[first])
+        columns = (matches0[first], first) if location.swapped else (first, matches0[first])
         indices = np.stack(columns, axis=1)
         order = np.argsort(indices[:, 0])
         return Matches(indices[order], scores[order])
 
     def indices(self, pair: Pair) -> IntArray:
-        """(K, 2) int32; as `read`."""
+        """Return the indices of a pair's matches, (K, 2) int32. Raises as `read`."""
         return self.read(pair).indices
 
-    def write(self, pair: Pair, matches: Matches, count: int, versions: tuple[int, int] = (UNKNOWN, UNKNOWN)) -> None:
-        """Add a pair whose first image has `count` keypoints; raises StoreError as FeatureStore.write.
+    def write(
+        self, pair: Pair, matches: Matches, keypoints: int, versions: tuple[int, int] = (UNKNOWN, UNKNOWN)
+    ) -> None:
+        """Add a pair whose first image has this many keypoints. Raises StoreError as FeatureStore.write.
 
-        `versions` are those of the features that it was matched from.
+        `versions` are those of the features that the pair was matched from.
         """
-        matches0 = np.full(count, -1, dtype=np.int32)
-        scores = np.zeros(count, dtype=np.float32)
+        matches0 = np.full(keypoints, -1, dtype=np.int32)
+        scores = np.zeros(keypoints, dtype=np.float32)
         matches0[matches.indices[:, 0]] = matches.indices[:, 1]
         scores[matches.indices[:, 0]] = matches.scores
         arrays = {b"matches0": matches0, b"matching_scores0": scores}
-        first, second = (name.encode() for name in flat(pair))
-        parent = self._group(first, make=first not in self._firsts())
-        self._write(" ".join(pair), parent, second, arrays, (self.current, *versions, len(matches.indices)))
+        record = (self.current_fingerprint, *versions, len(matches.indices))
+        first, second = _group_names(pair)
+        parent = self._group(first, create=first not in self._first_names())
+        self._write(" ".join(pair), parent, second, arrays, record)
 
     def remove(self, pair: Pair) -> None:
-        """Take a pair out, whichever order it has; it is gone at the next commit."""
-        found = self._find(pair)
-        if found:
-            self._unlink(" ".join(pair), self._group(found[0]), found[1])
+        """Remove a pair, stored in either order, with effect from the next commit."""
+        location = self._find(pair)
+        if location:
+            self._unlink(" ".join(pair), self._group(location.first), location.second)
 
-    def remove_made(self, made: Set[int]) -> None:
-        """Take out what was made by these."""
-        for first in self._firsts():
+    def remove_by_fingerprint(self, fingerprints: Set[int]) -> None:
+        """Remove all pairs with one of these fingerprints."""
+        for first in self._first_names():
             group = self._group(first)
             for second in link_names(group):
                 words = self._record(group, second)
-                if words and words[0] in made:
+                if words and words[0] in fingerprints:
                     self._unlink(f"{first.decode()} {second.decode()}", group, second)
 
-    def _firsts(self) -> set[bytes]:
-        if self._listed is None:
-            with self.undamaged():
-                self._listed = set(link_names(self._root))
-            self._opened: OrderedDict[bytes, h5g.GroupID] = OrderedDict()
-        return self._listed
+    def _first_names(self) -> set[bytes]:
+        """Return the group names of all first images."""
+        if self._cached_first_names is None:
+            with self.damage_as_store_error():
+                self._cached_first_names = set(link_names(self._root))
+        return self._cached_first_names
 
-    def _find(self, pair: Pair) -> tuple[bytes, bytes, bool] | None:
-        """Group names of a pair that is there, and whether it is there the other way round."""
-        first, second = (name.encode() for name in flat(pair))
-        for a, b, swapped in (first, second, False), (second, first, True):
-            if a in self._firsts() and self._group(a).links.exists(b):
-                return a, b, swapped
+    def _find(self, pair: Pair) -> _Location | None:
+        first, second = _group_names(pair)
+        for location in _Location(first, second, swapped=False), _Location(second, first, swapped=True):
+            if location.first in self._first_names() and self._group(location.first).links.exists(location.second):
+                return location
         return None
 
-    def _group(self, first: bytes, make: bool = False) -> h5g.GroupID:
-        """The group of the pairs of a first image; the last ones are kept open."""
-        group = self._opened.get(first)
+    def _group(self, first: bytes, create: bool = False) -> h5g.GroupID:
+        """Open the group of a first image. The most recently used groups stay open."""
+        group = self._open_groups.get(first)
         if group is None:
-            with nullcontext() if make else self.undamaged(first.decode(errors="replace")):
-                group = open_group(self._root, first, make=make)
-            self._opened[first] = group
-            self._firsts().add(first)
-            if len(self._opened) > _OPEN_GROUPS:
-                self._opened.popitem(last=False)
-        self._opened.move_to_end(first)
+            with nullcontext() if create else self.damage_as_store_error(first.decode(errors="replace")):
+                group = open_group(self._root, first, create=create)
+            self._open_groups[first] = group
+            self._first_names().add(first)
+            if len(self._open_groups) > _MAX_OPEN_GROUPS:
+                self._open_groups.popitem(last=False)
+        self._open_groups.move_to_end(first)
         return group
 
-    def _forget(self) -> None:
-        self._opened = OrderedDict()
+    def _close_groups(self) -> None:
+        self._open_groups.clear()
 
 
-def flat(pair: Pair) -> tuple[str, str]:
-    """Group names of a pair in hloc's layout. 'a/b.jpg' and 'a-b.jpg' have the same one."""
-    return pair.a.replace("/", "-"), pair.b.replace("/", "-")
+def _group_names(pair: Pair) -> tuple[bytes, bytes]:
+    """Return a pair's group names in hloc's layout. 'a/b.jpg' and 'a-b.jpg' have the same name."""
+    return pair.a.replace("/", "-").encode(), pair.b.replace("/", "-").encode()
 
 
 def _matches0(node: h5g.GroupID) -> IntArray:
     matches0 = read_array(node, b"matches0", "iu", 1)
     if matches0.size and matches0.max() > np.iinfo(np.int32).max:
-        raise ValueError(f"its matches0 has the number {matches0.max()}")
+        raise ValueError(f"its matches0 contains {matches0.max()}")
     return matches0.astype(np.int32, copy=False)

@@ -1,4 +1,4 @@
-"""A store copied into one compact HDF5 file, without the space that nothing uses any more."""
+"""Copy a store into a compact HDF5 file, without its unused space."""
 
 import contextlib
 import os
@@ -12,35 +12,37 @@ from h5py import h5g, h5o
 
 from lgbatch.errors import InputError, StoreError
 from lgbatch.storage.durable import sync_folder
-from lgbatch.storage.hdf5 import FORMAT, MADE_BY, link_names, read_table, write_table
+from lgbatch.storage.hdf5 import ATTRIBUTE, LIBVER, link_names, read_table, write_table
 from lgbatch.storage.journal import JournaledFile
-from lgbatch.storage.store import open_to_read, reason
+from lgbatch.storage.store import open_to_read, short_reason
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing did."""
+    """Result of packing a store."""
 
     path: Path
-    before: int
-    after: int
-    """Bytes of the store, and of what it was packed into."""
+    """The compact file."""
+    bytes_before: int
+    """Size of the store."""
+    bytes_after: int
+    """Size of the compact file."""
 
 
 def pack(path: Path, out: Path | None = None) -> Packed:
-    """Copy all of a store, by lgbatch or hloc, into the new file `out`; without it, into the place of the store itself.
+    """Copy a store of lgbatch or hloc into the new file `out`, or replace the store itself if `out` is None.
 
-    The copy is compared with the store, every array, before it takes its name: it is there whole or not at all.
-    Raises StoreError when the store is not there, in use or damaged, or when the disk is full, and InputError when
-    `out` is there already.
+    The copy is atomic, and compared with the store, array by array, before it is renamed to its final name.
+    Raises StoreError if the store is missing, in use or damaged, or the disk is full, and InputError if `out`
+    exists already.
     """
     target = out or path
     if out and out.exists():
-        raise InputError(f"{out} is there already: give another name, or move it away")
+        raise InputError(f"{out} already exists: choose another name, or move it away")
     draft = target.with_name(f".{target.name}.new")
     try:
-        with _opened(path, lock=out is None) as source:
-            before = path.stat().st_size
+        with _open_source(path, lock=out is None) as source:
+            bytes_before = path.stat().st_size
             try:
                 _copy(source, draft)
                 with h5py.File(draft, "r") as copied:
@@ -53,13 +55,13 @@ def pack(path: Path, out: Path | None = None) -> Packed:
     except BlockingIOError:
         raise StoreError(f"{path} is in use by another program: wait for it") from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise StoreError(f"cannot pack {path} into {target}: {reason(error)}; {path.name} is as it was") from None
-    return Packed(target, before, target.stat().st_size)
+        raise StoreError(f"cannot pack {path} into {target}: {short_reason(error)}; {path.name} is unchanged") from None
+    return Packed(target, bytes_before, target.stat().st_size)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, lock: bool) -> Iterator[h5py.File]:
-    """The store; with `lock`, no other program has it open."""
+def _open_source(path: Path, lock: bool) -> Iterator[h5py.File]:
+    """Open the store; with `lock`, exclusively."""
     if not lock or not path.is_file():
         with open_to_read(path) as file:
             yield file
@@ -69,9 +71,9 @@ def _opened(path: Path, lock: bool) -> Iterator[h5py.File]:
 
 
 def _copy(source: h5py.File, draft: Path) -> None:
-    with h5py.File(draft, "w", libver=FORMAT) as target:
+    with h5py.File(draft, "w", libver=LIBVER) as target:
         for key, value in source.attrs.items():
-            if key != MADE_BY:
+            if key != ATTRIBUTE:
                 target.attrs[key] = value
         root = h5g.open(source.id, b"/")
         for name in link_names(root):
@@ -81,20 +83,21 @@ def _copy(source: h5py.File, draft: Path) -> None:
 
 
 def _compare(source: h5py.Group, copied: h5py.Group, path: Path) -> None:
+    """Raise StoreError unless two groups have equal content."""
     if set(source) != set(copied):
-        raise StoreError(f"{path} was not copied whole: run it again")
+        raise StoreError(f"the copy of {path} is incomplete: run the command again")
     for name in source:
         if not isinstance(source.get(name, getlink=True), h5py.HardLink):
-            raise StoreError(f"{name} in {path} is a link to elsewhere, which is not followed: take it out")
-        node, other = source[name], copied[name]
-        same = type(node) is type(other) and node.attrs.keys() == other.attrs.keys()
-        same = same and all(np.array_equal(node.attrs[key], other.attrs[key]) for key in node.attrs)
-        if same and isinstance(node, h5py.Dataset):
-            same = node.dtype == other.dtype and np.array_equal(node[()], other[()], equal_nan=node.dtype.kind == "f")
-        if not same:
-            raise StoreError(f"{node.name} of {path} was not copied as it is: run it again, and check the disk")
+            raise StoreError(f"{name} in {path} is a link, and links are not followed: remove it")
+        node, copy = source[name], copied[name]
+        equal = type(node) is type(copy) and node.attrs.keys() == copy.attrs.keys()
+        equal = equal and all(np.array_equal(node.attrs[key], copy.attrs[key]) for key in node.attrs)
+        if equal and isinstance(node, h5py.Dataset):
+            equal = node.dtype == copy.dtype and np.array_equal(node[()], copy[()], equal_nan=node.dtype.kind == "f")
+        if not equal:
+            raise StoreError(f"the copy of {node.name} in {path} differs: run the command again, and check the disk")
         if isinstance(node, h5py.Group):
-            _compare(node, other, path)
+            _compare(node, copy, path)
 
 
 def _sync(path: Path) -> None:

@@ -1,8 +1,9 @@
-"""What made an item, and whether it still fits: fingerprints, versions and the records that items carry.
+"""Provenance of items: which settings, weights, photo and features an item was computed from.
 
-made      what made an item, its settings and its model's weights, as a fingerprint; a store tells once what each means
-photo     a hash of the photo file, its size and its time, so that a photo that was replaced under its name is noticed
-version   a hash of an image's features themselves; a pair remembers the versions of both that it was matched from
+fingerprint   64-bit hash of the provenance (settings and the hashes of the model's weights); the file's provenance
+              table maps it to the provenance in full
+photo         hash, size and modification time of the photo's file, to detect a replaced photo
+version       64-bit hash of an image's features; a pair records the versions that it was matched from
 """
 
 import hashlib
@@ -15,66 +16,72 @@ from numpy.typing import NDArray
 from lgbatch.types import PhotoFile
 
 Provenance = dict[str, Any]
+"""Settings and weights' hashes by name; values are plain JSON values or nested dicts."""
 UNKNOWN = 0
-"""Instead of a fingerprint, a hash or a version: nobody has told."""
-_SHOWN = 12  # characters of a hash that are told to a user
+"""An unknown fingerprint, hash or version."""
+_HASH_CHARACTERS = 12  # of a SHA-256 in messages
 
 
 class ImageRecord(NamedTuple):
-    """What an image's item says of itself."""
+    """The record of an image's item."""
 
-    made: int
+    fingerprint: int
     version: int
     keypoints: int
+    """Number of keypoints."""
     photo: PhotoFile | None
 
 
 class PairRecord(NamedTuple):
-    """What a pair's item says of itself."""
+    """The record of a pair's item."""
 
-    made: int
+    fingerprint: int
     versions: tuple[int, int]
-    """Of the features of the first and the second image that it was matched from."""
+    """Versions of the features of the first and the second image."""
     matches: int
+    """Number of matches."""
 
 
 def fingerprint(provenance: Provenance) -> int:
-    """64 bits that stand for these settings and models."""
-    return _digest(json.dumps(provenance, sort_keys=True).encode())
+    """Return a 64-bit hash of the provenance."""
+    return _hash(json.dumps(provenance, sort_keys=True).encode())
 
 
 def differences(old: Provenance, new: Provenance) -> str:
-    """What `old` has otherwise than `new`, for a user: 'max_keypoints 1024 (now 2048), ...'."""
-    before, after = _leaves(old), _leaves(new)
-    differing = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return ", ".join(f"{key} {_brief(before.get(key))} (now {_brief(after.get(key))})" for key in differing)
+    """List the changed values, for messages: 'max_keypoints 1024 (now 2048), ...'."""
+    before, after = _flatten(old), _flatten(new)
+    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return ", ".join(f"{key} {_shorten(before.get(key))} (now {_shorten(after.get(key))})" for key in changed)
 
 
 def format_provenance(provenance: Provenance) -> str:
-    """What made something, for a user: 'extractor disk, max_keypoints 2048, ...'."""
-    return ", ".join(f"{key} {_brief(value)}" for key, value in _leaves(provenance).items())
+    """List all values, for messages: 'extractor disk, max_keypoints 2048, ...'."""
+    return ", ".join(f"{key} {_shorten(value)}" for key, value in _flatten(provenance).items())
 
 
 def version_of(*arrays: NDArray[Any]) -> int:
-    """The version of features, from their arrays as they are stored: of all, or of the keypoints where others did."""
-    return _digest(*(np.ascontiguousarray(array).data for array in arrays))
+    """Return the version of features: a hash of their arrays as stored.
+
+    lgbatch hashes all arrays; for files of other programs, the keypoints stand for all.
+    """
+    return _hash(*(np.ascontiguousarray(array).data for array in arrays))
 
 
-def _digest(*parts: bytes | memoryview) -> int:
+def _hash(*parts: bytes | memoryview) -> int:
     state = hashlib.blake2b(digest_size=8)
     for part in parts:
         state.update(part)
-    return int.from_bytes(state.digest(), "little") or 1
+    return int.from_bytes(state.digest(), "little") or 1  # 0 is UNKNOWN
 
 
-def _leaves(provenance: Provenance, prefix: str = "") -> Provenance:
-    """Nested settings as one level, called `outer.inner`."""
-    flattened: Provenance = {}
+def _flatten(provenance: Provenance, prefix: str = "") -> Provenance:
+    """Flatten nested settings to keys such as `outer.inner`."""
+    flat: Provenance = {}
     for key, value in provenance.items():
-        flattened |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flattened
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
-def _brief(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
-    return text[:_SHOWN] if len(text) == 64 else text
+    return text[:_HASH_CHARACTERS] if len(text) == 64 else text

@@ -1,14 +1,14 @@
-"""A file of items, crash-safe: what features.h5 and matches.h5 have in common.
+"""Base class of the stores features.h5 and matches.h5.
 
-An item is a group of plain datasets. Its attribute `lgbatch`, a few uint64, says what made it (see store.py). The
-root attribute `lgbatch` tells as JSON what that stands for, and how much there is of each:
+An item is an HDF5 group of plain datasets. Its attribute `lgbatch`, the record, holds uint64 values; the first is the
+fingerprint of the item's provenance (see provenance.py), the last its number of points: keypoints or matches. The root
+attribute `lgbatch`, the provenance table, maps fingerprints to provenances, as JSON:
 
     {"kind": "features" | "matches",
-     "made": {fingerprint, 16 hex digits: {"by": {settings and models}, "items": how many, "points": how many
-              keypoints, or matches, these items have}},
-     "unused": bytes of the file that nothing uses any more}
+     "made": {fingerprint, 16 hex digits: {"by": provenance, "items": number of items, "points": their points}},
+     "unused": unused bytes of the file, which packing frees}
 
-It is committed with the items. Files written by others have no attributes, and are read all the same.
+It is committed together with the items. Files of other programs have no such attributes, and can be read only.
 """
 
 import io
@@ -23,120 +23,118 @@ from h5py import h5g
 
 from lgbatch.errors import StoreError
 from lgbatch.storage import hdf5
-from lgbatch.storage.durable import write_synced
+from lgbatch.storage.durable import replace_synced
 from lgbatch.storage.hdf5 import Array
 from lgbatch.storage.item_templates import ItemTemplates
 from lgbatch.storage.journal import JournaledFile, journal_path, recover
 from lgbatch.storage.provenance import Provenance, fingerprint
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
-"""What reading a damaged file raises."""
+"""Exceptions raised when a damaged file is read."""
 
 
 class Store:
-    """An HDF5 file, opened for reading or, with `append`, for adding items that become lasting at `commit`."""
+    """An HDF5 file of items. Open for reading or, with `append`, for adding items, which `commit` makes durable."""
 
     kind = ""
-    """What the items are."""
+    """Kind of the items: "features" or "matches"."""
     header_reserve = 0
-    """Words to set aside in an item's header, for the names and the record that do not fit into it as HDF5 makes it."""
-    words = 0
-    """Of an item's record."""
-    small = False
-    """Whether there are many items that take little room each, as HDF5's molds are for."""
-    _now: int
-    _unused_before: int
+    """Number of words reserved in an item's HDF5 header: the default header is too small for its links and record."""
+    record_words = 0
+    """Length of an item's record."""
+    use_templates = False
+    """Write items by copying templates. Faster for many small items."""
+    _fingerprint: int
+    _unused_at_open: int
 
     def __init__(self, path: Path, *, append: Provenance | None = None) -> None:
-        """Open; `append` says what will make new items. Raises StoreError: not there, damaged, not lgbatch's."""
+        """Open a store; with `append`, create it if it is missing, and give new items this provenance.
+
+        Raises StoreError if the file is missing, damaged or in use; with `append` also if its items are of another
+        kind or not lgbatch's.
+        """
         self.path = path
         self._journaled: JournaledFile | None = None
         self._templates: ItemTemplates | None = None
         self._changed = False
         try:
-            if append is None:
-                self._file = open_to_read(path)
-            else:
-                if not path.exists():
-                    _create(path, {"kind": self.kind, "made": {}, "unused": 0})
-                self._journaled = JournaledFile(path)
-                self._file = h5py.File(self._journaled, "r+", libver=hdf5.FORMAT)
-            hdf5.limit_cache(self._file)
+            self._file = open_to_read(path) if append is None else self._open_to_append()
         except BlockingIOError:
-            self._drop()
+            self._close_journaled()
             raise StoreError(f"{path} is in use by another program: wait for it, or use another --workspace") from None
         except OSError as error:
-            self._drop()
-            raise StoreError(f"cannot open {path}: {reason(error)}; move it away, or use another --workspace") from None
+            self._close_journaled()
+            way_out = "move it away, or use another --workspace"
+            raise StoreError(f"cannot open {path}: {short_reason(error)}; {way_out}") from None
         try:
-            with self.undamaged():
+            with self.damage_as_store_error():
                 self._root = h5g.open(self._file.id, b"/")
                 self._table = hdf5.read_table(self._file) or {"made": {}}
             if append is not None:
-                self._make_by(append)
+                self._set_provenance(append)
         except BaseException:
             self.close()
             raise
 
     @property
-    def made(self) -> Mapping[int, dict[str, Any]]:
-        """By fingerprint: what made items (`by`), `items`, and the keypoints or matches in them (`points`)."""
+    def provenances(self) -> Mapping[int, dict[str, Any]]:
+        """Entries of the provenance table that have items, by fingerprint, with keys "by", "items" and "points"."""
         return {int(key, 16): entry for key, entry in self._table["made"].items() if entry["items"]}
 
     @property
-    def holds(self) -> str | None:
-        """The kind of its items, as the file says; None when it does not."""
+    def stored_kind(self) -> str | None:
+        """Kind of the items according to the file; None for a file of another program."""
         kind: str | None = self._table.get("kind")
         return kind
 
     @property
-    def unused(self) -> int | None:
-        """Bytes of the file that nothing uses any more; None when the file does not say."""
+    def unused_bytes(self) -> int | None:
+        """Unused bytes of the file; None for a file of another program."""
         unused: int | None = self._table.get("unused")
         return unused
 
     @property
-    def current(self) -> int:
-        """The fingerprint of what is made now."""
-        return self._now
+    def current_fingerprint(self) -> int:
+        """Fingerprint of new items."""
+        return self._fingerprint
 
     @property
-    def by(self) -> Provenance:
-        """What makes items now."""
-        by: Provenance = self._table["made"][f"{self._now:016x}"]["by"]
-        return by
+    def provenance(self) -> Provenance:
+        """Provenance of new items."""
+        provenance: Provenance = self._table["made"][f"{self._fingerprint:016x}"]["by"]
+        return provenance
 
     @property
-    def others(self) -> dict[int, dict[str, Any]]:
-        """Of `made`, what was made otherwise than items are now."""
-        return {made: entry for made, entry in self.made.items() if made != self._now}
+    def outdated(self) -> dict[int, dict[str, Any]]:
+        """The `provenances` whose fingerprint is not that of new items."""
+        return {key: entry for key, entry in self.provenances.items() if key != self._fingerprint}
 
     @property
     def points(self) -> int:
-        """Keypoints or matches of all items whose maker is known."""
-        return sum(entry["points"] for entry in self.made.values())
+        """Number of keypoints or matches of all items with a known provenance."""
+        return sum(entry["points"] for entry in self.provenances.values())
 
     def commit(self) -> None:
-        """Make what was written so far last. Raises StoreError, and then the file is as at the last commit."""
+        """Make all changes so far durable. Raises StoreError; the file is then as at the last commit."""
         assert self._journaled is not None, "opened for reading"
         try:
             if self._changed:
-                made = {key: entry for key, entry in self._table["made"].items() if entry["items"]}
-                self._table["unused"] = self._unused_before + int(self._file.id.get_freespace())
-                hdf5.write_table(self._root, self._table | {"made": made})
+                entries = {key: entry for key, entry in self._table["made"].items() if entry["items"]}
+                self._table["unused"] = self._unused_at_open + int(self._file.id.get_freespace())
+                hdf5.write_table(self._root, self._table | {"made": entries})
                 self._changed = False
             self._file.flush()
             self._journaled.commit()
         except (OSError, RuntimeError, ValueError) as error:
-            raise StoreError(self._unwritten(str(self.path), error)) from None
+            raise self._write_failure(str(self.path), error) from None
 
     def close(self) -> None:
-        """Close; what was written after the last commit is dropped."""
-        self._forget()
+        """Close the file. Changes since the last commit are lost."""
+        self._close_groups()
         if self._templates is not None:
             self._templates.close()
         self._file.close()
-        self._drop()
+        self._close_journaled()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -145,97 +143,107 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Commit what a finished block wrote; a block that raised keeps what it committed itself."""
+        """Commit and close. After an exception in the block, close without a commit."""
         try:
             if self._journaled is not None and kind is None:
                 self.commit()
         finally:
             self.close()
 
-    def _forget(self) -> None:
-        """Let go of what is open in the file."""
+    def _open_to_append(self) -> h5py.File:
+        if not self.path.exists():
+            _create(self.path, {"kind": self.kind, "made": {}, "unused": 0})
+        self._journaled = JournaledFile(self.path)
+        file = h5py.File(self._journaled, "r+", libver=hdf5.LIBVER)
+        hdf5.limit_cache(file)
+        return file
 
-    def _drop(self) -> None:
+    def _close_groups(self) -> None:
+        """Close the groups that a subclass keeps open."""
+
+    def _close_journaled(self) -> None:
         if self._journaled is not None:
             self._journaled.close()
 
-    def _make_by(self, provenance: Provenance) -> None:
-        if self.holds is None:
+    def _set_provenance(self, provenance: Provenance) -> None:
+        """Set the provenance of new items. Raises StoreError if the file cannot take them."""
+        if self.stored_kind is None:
             raise StoreError(f"{self.path} was not made by lgbatch: use another --workspace, or move it away")
-        if self.holds != self.kind:
+        if self.stored_kind != self.kind:
             raise StoreError(
-                f"{self.path} holds {self.holds}, not {self.kind}: use another --workspace, or move it away"
+                f"{self.path} holds {self.stored_kind}, not {self.kind}: use another --workspace, or move it away"
             )
-        self._now = fingerprint(provenance)
-        self._table["made"].setdefault(f"{self._now:016x}", {"by": provenance, "items": 0, "points": 0})
-        self._unused_before = self._table["unused"]
-        self._templates = ItemTemplates() if self.small else None
+        self._fingerprint = fingerprint(provenance)
+        self._table["made"].setdefault(f"{self._fingerprint:016x}", {"by": provenance, "items": 0, "points": 0})
+        self._unused_at_open = self._table["unused"]
+        self._templates = ItemTemplates() if self.use_templates else None
 
     @contextmanager
-    def undamaged(self, item: str = "") -> Iterator[None]:
-        """What goes wrong in the block says that the file is damaged, and in which item, as a StoreError."""
+    def damage_as_store_error(self, item: str = "") -> Iterator[None]:
+        """Convert exceptions of the block to a StoreError: the file, and in it the `item`, is damaged."""
         try:
             yield
         except DAMAGE as error:
-            damage = f"{self.path} is damaged ({f'{item}: ' * bool(item)}{reason(error)})"
-            raise StoreError(f"{damage}: move it away, and run the step that makes it again") from None
+            damage = f"{self.path} is damaged ({f'{item}: ' * bool(item)}{short_reason(error)})"
+            raise StoreError(f"{damage}: move it away, and run the stage that writes it again") from None
 
     def _write(
         self, item: str, parent: h5g.GroupID, name: bytes, arrays: Mapping[bytes, Array], record: Sequence[int]
     ) -> None:
-        """Add an item, whose record begins with `made` and ends with its points."""
+        """Add an item. Its record starts with the fingerprint and ends with the number of points."""
         assert self._journaled is not None, "opened for reading"
-        write = self._templates.write_item if self._templates else hdf5.write_item
+        write_item = self._templates.write_item if self._templates else hdf5.write_item
         try:
-            write(parent, name, arrays, record, self.header_reserve)
-            if self._journaled.failure:
-                raise self._journaled.failure
+            write_item(parent, name, arrays, record, self.header_reserve)
+            if self._journaled.write_error:
+                raise self._journaled.write_error
         except (OSError, ValueError, RuntimeError) as error:
-            raise StoreError(self._unwritten(f"{item} to {self.path}", error)) from None
-        self._count(record[0], 1, record[-1])
+            raise self._write_failure(f"{item} to {self.path}", error) from None
+        self._update_totals(record[0], 1, record[-1])
 
     def _unlink(self, item: str, parent: h5g.GroupID, name: bytes) -> None:
+        """Remove an item."""
         assert self._journaled is not None, "opened for reading"
         record = self._record(parent, name)
         try:
             parent.unlink(name)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise StoreError(self._unwritten(f"{item} to {self.path}", error)) from None
+            raise self._write_failure(f"{item} to {self.path}", error) from None
         if record:
-            self._count(record[0], -1, -record[-1])
+            self._update_totals(record[0], -1, -record[-1])
 
-    def _count(self, made: int, items: int, points: int) -> None:
-        entry = self._table["made"].get(f"{made:016x}")
+    def _update_totals(self, item_fingerprint: int, items: int, points: int) -> None:
+        entry = self._table["made"].get(f"{item_fingerprint:016x}")
         if entry:
             entry["items"] += items
             entry["points"] += points
         self._changed = True
 
     def _record(self, parent: h5g.GroupID, name: bytes) -> list[int] | None:
-        """The record of an item that is there; None where it has none."""
-        with self.undamaged(name.decode(errors="replace")):
-            return hdf5.read_record(parent, name, self.words)
+        """Read the record of an existing item; None if it has none."""
+        with self.damage_as_store_error(name.decode(errors="replace")):
+            return hdf5.read_record(parent, name, self.record_words)
 
     def _set_record(self, parent: h5g.GroupID, name: bytes, record: Sequence[int]) -> None:
         hdf5.change_record(parent, name, record)
         self._changed = True
 
-    def _unwritten(self, what: str, error: Exception) -> str:
+    def _write_failure(self, subject: str, error: Exception) -> StoreError:
         assert self._journaled is not None
-        why = reason(self._journaled.failure or error)  # what HDF5 says then is only what follows from it
-        return f"cannot write {what}: {why}; what was finished is kept"
+        cause = self._journaled.write_error or error  # errors of HDF5 after a write error are only its consequences
+        return StoreError(f"cannot write {subject}: {short_reason(cause)}; finished items are kept")
 
 
-def reason(error: Exception) -> str:
-    """Why, in one short line."""
+def short_reason(error: Exception) -> str:
+    """Return an exception's message as one short line."""
     text = getattr(error, "strerror", None) or str(error)
     return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
 
 
 def open_to_read(path: Path) -> h5py.File:
-    """Open an HDF5 file, after the commit that a killed process had begun was finished. Raises OSError, StoreError."""
+    """Open an HDF5 file for reading, after the commit of a killed process is finished. Raises OSError, StoreError."""
     if not path.is_file():
-        raise StoreError(f"no {path.name} in {path.parent}: run the step before this one, or choose its --workspace")
+        raise StoreError(f"no {path.name} in {path.parent}: run the previous stage, or choose another --workspace")
     if journal_path(path).exists():
         recover(path)
     file = h5py.File(path, "r")
@@ -244,10 +252,8 @@ def open_to_read(path: Path) -> h5py.File:
 
 
 def _create(path: Path, table: Mapping[str, Any]) -> None:
-    journal_path(path).unlink(missing_ok=True)  # of a file that was deleted: it must never meet this one
+    journal_path(path).unlink(missing_ok=True)  # left by a deleted file: it must not be replayed into the new one
     image = io.BytesIO()
-    with h5py.File(image, "w", libver=hdf5.FORMAT) as file:
+    with h5py.File(image, "w", libver=hdf5.LIBVER) as file:
         hdf5.write_table(h5g.open(file.id, b"/"), table)
-    partial = path.with_name(f".{path.name}.new")
-    write_synced(partial, image.getvalue())
-    partial.replace(path)
+    replace_synced(path, image.getvalue())

@@ -1,7 +1,9 @@
-"""The failures of a workspace: errors.jsonl, a JSON object a line, so that no later run tries in vain what failed.
+"""The ledger of failures: errors.jsonl in the workspace, one JSON object per line.
 
-Lines are appended as items fail; a line that a killed process left torn is skipped. When a stage is over, the file
-is written anew with what still fails. An item is tried again when what it is made from has changed.
+Later runs skip the items that are listed there. An item is tried again when its inputs have changed.
+
+A line is appended when an item fails. A line that a killed process left torn is skipped. When a stage has finished,
+the file is rewritten with the items that still fail.
 """
 
 import json
@@ -12,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from lgbatch.errors import LgbatchError, WorkspaceError
-from lgbatch.storage.durable import write_synced
+from lgbatch.storage.durable import replace_synced
 from lgbatch.types import Failure
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A failure that is kept."""
+    """A line of the ledger."""
 
     stage: str
     name: str
@@ -27,10 +29,10 @@ class Entry:
     time: str
     """ISO 8601, with the offset from UTC."""
     signature: Any
-    """What it was tried with, such as the size and time of change of the photo; None: nothing was tried."""
+    """Inputs of the failed item as JSON values, such as size and modification time of a photo. None if it has none."""
 
     def failure(self) -> Failure:
-        """As a stage tells it."""
+        """Return the entry as a Failure."""
         return Failure(self.stage, self.name, self.reason, self.traceback)
 
 
@@ -38,9 +40,11 @@ class Ledger:
     """The failures of a workspace, by stage and name."""
 
     def __init__(self, folder: Path, *, retry: bool = False, limit: int = 0) -> None:
-        """Of the workspace `folder`; with `retry` nothing counts as tried. `limit` 0 is none.
+        """Read the ledger of the workspace `folder`.
 
-        Raises WorkspaceError when the file is there and cannot be read.
+        If `retry` is set, no failure is known. `limit` is the number of new failures to accept, 0 for any number.
+
+        Raises WorkspaceError if the file exists and cannot be read.
         """
         self.path = folder / "errors.jsonl"
         self._retry, self._limit, self._new = retry, limit, 0
@@ -49,32 +53,35 @@ class Ledger:
             raw = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
             raise WorkspaceError(f"cannot read {self.path}: {error.strerror}") from None
-        for entry in filter(None, map(_entry, raw.split(b"\n"))):
+        for entry in filter(None, map(_parse, raw.split(b"\n"))):
             self._entries[entry.stage, entry.name] = entry
         self._torn = not raw.endswith(b"\n") and bool(raw)
 
     def entries(self) -> list[Entry]:
-        """All of them, in the order in which they came."""
+        """Return all entries, oldest first."""
         return list(self._entries.values())
 
     def known(self, stage: str, name: str, signature: Any) -> Failure | None:
-        """How an item failed that there is no use in trying again; None: try it."""
+        """Return the failure of an item whose inputs are unchanged, or None if the item is to be tried."""
         entry = self._entries.get((stage, name))
         if self._retry or entry is None or entry.signature != signature:
             return None
         return entry.failure()
 
-    def failed(self, stages: Collection[str]) -> dict[str, Failure]:
-        """The failures of these stages by the item's name."""
-        return {entry.name: entry.failure() for entry in self._entries.values() if entry.stage in stages}
+    def failed_items(self, stages: Collection[str]) -> set[str]:
+        """Return the names of the items that failed in these stages."""
+        return {entry.name for entry in self._entries.values() if entry.stage in stages}
 
-    def settled(self, failures: Collection[Failure]) -> bool:
-        """Whether there is no use in trying any of these again."""
-        known = all((failure.stage, failure.name) in self._entries for failure in failures)
-        return known and not (failures and self._retry)
+    def holds_all(self, failures: Collection[Failure]) -> bool:
+        """Whether all these failures are in the ledger and none is to be retried."""
+        recorded = all((failure.stage, failure.name) in self._entries for failure in failures)
+        return recorded and not (failures and self._retry)
 
     def add(self, failure: Failure, signature: Any = None) -> None:
-        """Keep a failure. Raises WorkspaceError when the file cannot be written."""
+        """Record a failure and count it as new, unless it is known with the same reason and inputs.
+
+        Raises WorkspaceError if the file cannot be written.
+        """
         key = failure.stage, failure.name
         old = self._entries.get(key)
         if old and not self._retry and (old.reason, old.signature) == (failure.reason, signature):
@@ -91,39 +98,41 @@ class Ledger:
         self._torn = False
 
     @property
-    def full(self) -> bool:
-        """Whether more items have failed in this stage than the limit allows."""
+    def limit_exceeded(self) -> bool:
+        """Whether there are more new failures than the limit allows."""
         return 0 < self._limit < self._new
 
-    def check(self) -> None:
-        """Raise LgbatchError when it is full."""
-        if self.full:
+    def check_limit(self) -> None:
+        """Raise LgbatchError if there are more new failures than the limit allows."""
+        if self.limit_exceeded:
             raise LgbatchError(
-                f"stopped after {self._new} new failures (--max-errors {self._limit}); what is finished is kept, and "
-                f"`lgbatch errors -w {self.path.parent}` lists them"
+                f"stopped after {self._new} new failures (--max-errors {self._limit}); finished items are kept; "
+                f"`lgbatch errors -w {self.path.parent}` lists the failures"
             )
 
     def finish(self, stages: Collection[str], failures: Iterable[Failure]) -> None:
-        """These stages are over, and of their items only `failures` still fail. Raises WorkspaceError as `add`."""
-        still = {(failure.stage, failure.name) for failure in failures}
-        kept = {key: entry for key, entry in self._entries.items() if key[0] not in stages or key in still}
-        partial = self.path.with_name(f".{self.path.name}.new")
+        """Remove the entries of finished `stages`, except those of `failures`, which still fail.
+
+        Raises WorkspaceError if the file cannot be written.
+        """
+        failing = {(failure.stage, failure.name) for failure in failures}
+        remaining = {key: entry for key, entry in self._entries.items() if key[0] not in stages or key in failing}
         try:
-            if kept:
-                write_synced(partial, b"".join(map(_line, kept.values())))
-                partial.replace(self.path)
+            if remaining:
+                replace_synced(self.path, b"".join(map(_line, remaining.values())))
             else:
                 self.path.unlink(missing_ok=True)
         except OSError as error:
             raise WorkspaceError(f"cannot write {self.path}: {error.strerror}") from None
-        self._entries, self._torn = kept, False
+        self._entries, self._torn = remaining, False
 
 
 def _line(entry: Entry) -> bytes:
-    return json.dumps(asdict(entry)).encode() + b"\n"  # ASCII: names of any bytes come back as they were
+    return json.dumps(asdict(entry)).encode() + b"\n"  # ASCII with escapes, so that names in any encoding survive
 
 
-def _entry(line: bytes) -> Entry | None:
+def _parse(line: bytes) -> Entry | None:
+    """Return the entry of a line, or None if the line is torn or not an entry."""
     try:
         entry = Entry(**json.loads(line))
     except (ValueError, TypeError):

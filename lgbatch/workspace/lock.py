@@ -1,6 +1,7 @@
-"""One writing command at a time in a workspace: `.lgbatch.lock`, locked by the system and gone with its process.
+"""The lock of a workspace: `.lgbatch.lock`, so that one command at a time writes to the workspace.
 
-Where the file system has no locks, the process that the file names is looked up instead.
+The operating system locks the file and releases it when the process ends. If the file system has no locks, the file
+counts as locked while the process that it names is alive.
 """
 
 import contextlib
@@ -22,62 +23,66 @@ else:
     import fcntl
 
 NAME = ".lgbatch.lock"
-_BYTE = 1 << 30  # Windows locks what it reads: a byte behind all content
+_BYTE = 1 << 30  # On Windows a locked byte cannot be read: lock one beyond the content
 _held: set[Path] = set()
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, make: bool = False) -> Iterator[None]:
-    """Hold the workspace while the block runs, unless this process holds it already.
+def locked(folder: Path, *, create: bool = False) -> Iterator[None]:
+    """Lock the workspace while the block runs. A process that holds the lock may enter again.
 
-    Where there is no such folder it is made with `make`, and else nothing is held. Raises WorkspaceError, naming who
-    holds the workspace since when, or when it cannot be written.
+    If the folder does not exist, `create` creates it; otherwise nothing is locked.
+
+    Raises WorkspaceError if another process holds the lock (the message names it), or if the folder cannot be created
+    or written.
     """
-    if make:
+    if create:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WorkspaceError(f"cannot make the folder {folder}: {error.strerror}") from None
+            raise WorkspaceError(f"cannot create the folder {folder}: {error.strerror}") from None
     path = folder.resolve() / NAME
     if path in _held or not folder.is_dir():
         yield
         return
-    file = _take(path, folder)
+    file = _acquire(path, folder)
     _held.add(path)
     try:
-        with contextlib.suppress(OSError):  # a full disk, say: it is locked all the same
-            _write(file)
+        with contextlib.suppress(OSError):  # for example a full disk: the lock holds nevertheless
+            _write_holder(file)
         yield
     finally:
         _held.remove(path)
         with contextlib.suppress(OSError):
-            if sys.platform == "win32":  # which removes no open file
+            if sys.platform == "win32":  # an open file cannot be removed
                 file.close()
             path.unlink(missing_ok=True)
         file.close()
 
 
-def _take(path: Path, folder: Path) -> BinaryIO:
+def _acquire(path: Path, folder: Path) -> BinaryIO:
+    """Open and lock the file. Raises WorkspaceError if another process holds it or it cannot be opened."""
     while True:
         try:
             file = path.open("a+b", buffering=0)
         except OSError as error:
-            raise WorkspaceError(f"cannot write in {folder}: {error.strerror}; use another --workspace") from None
+            raise WorkspaceError(f"cannot write to {folder}: {error.strerror}; use another --workspace") from None
         try:
             _lock(file)
         except BlockingIOError:
-            raise WorkspaceError(_in_use(folder, file)) from None
+            raise WorkspaceError(_close_and_describe(folder, file)) from None
         except OSError:  # a file system without locks
-            if _lives(_read(file)):
-                raise WorkspaceError(f"{_in_use(folder, file)}; if that process is long gone, delete {path}") from None
+            if _may_be_alive(_read_holder(file)):
+                holder = _close_and_describe(folder, file)
+                raise WorkspaceError(f"{holder}; if that process has ended, delete {path}") from None
         with contextlib.suppress(OSError):
             if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 return file
-        file.close()  # its holder removed it in between
+        file.close()  # its holder removed it after it was opened here
 
 
 def _lock(file: BinaryIO) -> None:
-    """Raises BlockingIOError while another process has it locked, another OSError where that cannot be known."""
+    """Raises BlockingIOError if another process holds the lock, another OSError if the file system has no locks."""
     if sys.platform == "win32":
         file.seek(_BYTE)
         try:
@@ -88,7 +93,8 @@ def _lock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _write(file: BinaryIO) -> None:
+def _write_holder(file: BinaryIO) -> None:
+    """Write this process, its host, command and start time (seconds since 1970) as JSON."""
     program = Path(sys.argv[0])
     words = [program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]]
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": shlex.join(words), "start": time.time()}
@@ -96,17 +102,19 @@ def _write(file: BinaryIO) -> None:
     file.write(json.dumps(holder).encode())
 
 
-def _read(file: BinaryIO) -> dict[str, object]:
+def _read_holder(file: BinaryIO) -> dict[str, object]:
+    """Read the holder as written by _write_holder; empty if it is unknown."""
     file.seek(0)
     try:
         holder = json.loads(file.read(1 << 16))
-    except (OSError, ValueError):  # it is being written
+    except (OSError, ValueError):  # being written by its holder
         return {}
     return holder if isinstance(holder, dict) else {}
 
 
-def _in_use(folder: Path, file: BinaryIO) -> str:
-    holder = _read(file)
+def _close_and_describe(folder: Path, file: BinaryIO) -> str:
+    """Close the file and return a message that names its holder."""
+    holder = _read_holder(file)
     file.close()
     way_out = "wait for it, or use another --workspace"
     start = holder.get("start")
@@ -121,14 +129,14 @@ def _in_use(folder: Path, file: BinaryIO) -> str:
     )
 
 
-def _lives(holder: dict[str, object]) -> bool:
-    """Whether the process may still be there; on another host nobody can tell."""
+def _may_be_alive(holder: dict[str, object]) -> bool:
+    """Whether the holder may still run. A process on another host always may."""
     pid = holder.get("pid")
     if not isinstance(pid, int):
         return False
     if holder.get("host") != socket.gethostname():
         return True
-    if sys.platform == "win32":  # where os.kill ends the process; and locks are always to be had
+    if sys.platform == "win32":  # os.kill would end the process, and locks are always available
         return False
     try:
         os.kill(pid, 0)

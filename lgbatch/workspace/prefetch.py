@@ -1,7 +1,7 @@
-"""Results computed by threads ahead of the loop that consumes them.
+"""Results that threads compute ahead of the loop that consumes them.
 
-A pool of concurrent.futures with a bounded number of results in flight. It passes a result on in about 10 microseconds
-(Zen 5, 2026-11-25); a pair of 350 matches costs 250 to schedule, read and write.
+A pool of concurrent.futures with a bounded number of results in flight. The overhead is about 10 microseconds per
+result (Zen 5, 2026-11-25); scheduling, reading and writing a pair of 350 matches takes 250.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ def prefetch(
 ) -> Generator[Result, None, None]:
     """Yield work(item) in the order of `items`, with at most `depth` results computed or waiting.
 
-    An exception of `work` is raised when its turn comes. Then, or if the caller stops early, items that have not begun
+    An exception of `work` is raised in place of its result. After that, or if the caller stops early, pending items
     are dropped and running ones are waited for: no thread outlives the loop.
     """
     pending: deque[Future[Result]] = deque()

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM: where work is done in batches, the first one lets the batch in flight be kept.
+"""Ctrl-C and SIGTERM: a stage that is stopped finishes and commits its batch in flight; a second signal ends at once.
 
-Only the command line puts handlers in place; whoever uses the stages from Python keeps their own.
+Only the command line installs handlers. Users of the Python API keep theirs.
 """
 
 import contextlib
@@ -14,92 +14,94 @@ T = TypeVar("T")
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ends a command that a signal stopped."""
+    """Raised when a signal stops a command."""
 
     def __init__(self, number: int) -> None:
-        """Of the signal of this number."""
+        """`number` is that of the signal."""
         super().__init__(number)
         self.status = 128 + number
-        """Exit status, as shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
+        """Exit status by the convention of shells: 130 after Ctrl-C, 143 after SIGTERM."""
 
 
 class _Handler:
-    """What came, and whether it can wait."""
+    """The handler of both signals, and its state."""
 
     def __init__(self) -> None:
-        self.numbers: list[signal.Signals] = []
-        """What is handled now."""
-        self.came: int | None = None
-        self.depth = 0
-        self.tell = True
+        self.signals: list[signal.Signals] = []
+        """Signals that are handled now."""
+        self.received: int | None = None
+        """Number of the first signal."""
+        self.deferring = 0
+        """Depth of nested `deferred` blocks."""
+        self.announce = True
 
     def __call__(self, number: int, frame: object) -> None:
-        if self.came is not None:
-            _say(b"\n")  # the prompt is not to stand in a progress bar
+        if self.received is not None:
+            _write_stderr(b"\n")  # moves the prompt below the progress bar
             os._exit(128 + number)
-        self.came = number
-        if not self.depth:
+        self.received = number
+        if not self.deferring:
             raise Interrupted(number)
-        if self.tell:
-            _say(b"\nlgbatch: stopping after the batch in flight, which is kept; once more stops at once\n")
+        if self.announce:
+            _write_stderr(b"\nlgbatch: stopping after the batch in flight, which is kept; repeat to stop at once\n")
 
 
-def _say(line: bytes) -> None:
+def _write_stderr(line: bytes) -> None:
     with contextlib.suppress(OSError):
-        os.write(2, line)  # sys.stderr may be in the middle of a line of its own
+        os.write(2, line)  # sys.stderr is not reentrant: the signal may interrupt a write to it
 
 
 _handler = _Handler()
 
 
 @contextlib.contextmanager
-def handled() -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM while the block runs. In another than the main thread, do nothing.
+def handle_signals() -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM while the block runs. Does nothing outside the main thread.
 
-    The first one raises Interrupted: at once, or, in a block that is `deferred`, at its end. The second one ends the
-    process. A signal that is ignored, as Ctrl-C in the background of a shell, stays ignored.
+    The first signal raises Interrupted: at once, or at the end of a `deferred` block. The second one ends the process.
+    A signal that is ignored, such as Ctrl-C of a background job in a shell, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    _handler.numbers = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-    renew()
+    _handler.signals = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    reinstall_handlers()
     try:
         yield
     finally:
-        for number in _handler.numbers:
+        for number in _handler.signals:
             signal.signal(number, before[number] or signal.SIG_DFL)
-        _handler.came, _handler.numbers = None, []
+        _handler.received, _handler.signals = None, []
 
 
-def renew() -> None:
-    """Put the handlers back in place, if there are any: pycolmap sets its own for SIGTERM when it is imported."""
+def reinstall_handlers() -> None:
+    """Install the handlers again, if they are in use: importing pycolmap replaces the one for SIGTERM."""
     if threading.current_thread() is threading.main_thread():
-        for number in _handler.numbers:
+        for number in _handler.signals:
             signal.signal(number, _handler)
 
 
 @contextlib.contextmanager
-def deferred(*, tell: bool = True) -> Iterator[None]:
-    """A block that ends soon by itself, or by `until_stopped`. Raises Interrupted at its end, if a signal came.
+def deferred(*, announce: bool = True) -> Iterator[None]:
+    """Defer signals to the end of the block, which then raises Interrupted. Loops in it stop by `until_stopped`.
 
-    The user is told so when it comes, unless not to `tell`.
+    With `announce`, the handler prints that the command is stopping.
     """
-    renew()
-    _handler.depth += 1
-    _handler.tell = tell
+    reinstall_handlers()
+    _handler.deferring += 1
+    _handler.announce = announce
     try:
         yield
     finally:
-        _handler.depth -= 1
-    if _handler.came is not None:
-        raise Interrupted(_handler.came)
+        _handler.deferring -= 1
+    if _handler.received is not None:
+        raise Interrupted(_handler.received)
 
 
 def until_stopped(items: Iterable[T]) -> Iterator[T]:
-    """The items, as long as no signal has come."""
+    """Yield the items until a signal is received."""
     for item in items:
         yield item
-        if _handler.came is not None:
+        if _handler.received is not None:
             return

@@ -1,7 +1,7 @@
-"""What of a store still fits a run, and what becomes of the rest: `--on-change recompute|refuse|keep`.
+"""Find the stale items of a store and apply `--on-change recompute|refuse|keep` to them.
 
-What does not fit was made with other settings or by another model, or of a photo or of features that have changed
-since. Whatever is asked, matches of features that have changed are never used: `keep` leaves them out.
+An item is outdated if it was computed with other settings or another model. It is stale, too, if its photo or its
+features have changed since. Matches of changed features are never used: `keep` leaves their pairs out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,63 +18,64 @@ from lgbatch.types import Failure, ImageRef, Pair, PhotoFile
 from lgbatch.workspace.prefetch import prefetch
 
 OnChange = Literal["recompute", "refuse", "keep"]
-_THREADS = 4  # that read photos for their hashes
+_THREADS = 4
+"""Threads that hash photos."""
 
 
 @dataclass(frozen=True)
 class MatchPlan:
-    """What the matches store holds of the pairs that are asked for."""
+    """The pairs to match, and counts of the pairs that the store already holds."""
 
     missing: list[Pair]
-    """To be matched; with `recompute`, what is there of them is to be removed first."""
+    """Pairs to match. With `recompute` the store may hold stale items of them, which have to be removed first."""
     matched_pairs: int
+    """Number of stored pairs that are valid and have at least one match."""
     matches: int
-    """Of the pairs that fit."""
+    """Number of matches of the stored pairs that are valid."""
     failures: tuple[Failure, ...]
-    """One that counts the pairs that were left out, if any were."""
+    """Empty, or one failure that counts the pairs left out by `keep`."""
 
 
-def plan_extraction(store: FeatureStore, found: Sequence[ImageRef], on_change: OnChange) -> list[ImageRef]:
-    """The photos that the store lacks or, to be recomputed, does not hold as they are now made.
+def plan_extraction(store: FeatureStore, photos: Sequence[ImageRef], on_change: OnChange) -> list[ImageRef]:
+    """Return the photos to extract: those that the store lacks and, with `recompute`, those with stale items.
 
-    A photo whose file was touched only is looked at once, and known again by its new time. Raises StoreError when
-    something does not fit and is to be refused.
+    A photo whose file has a new size or modification time is hashed. If its content is unchanged, the store records
+    the new time. Raises StoreError if there are stale items and `on_change` is "refuse".
     """
-    _refuse_others(store, on_change, "photos were extracted", "keep uses their features as they are")
-    missing = [ref for ref in found if ref.name not in store]
-    present = [ref for ref in found if ref.name in store]
-    otherwise = set(store.others)
-    records = {ref.name: store.record(ref.name) for ref in present}
-    replaced = _replaced(store, [ref for ref in present if records[ref.name].made not in otherwise], records)
+    keep_hint = "keep uses their features as they are"
+    _refuse_outdated(store, on_change, "photo was extracted", "photos were extracted", keep_hint)
+    records = {ref.name: store.record(ref.name) for ref in photos if ref.name in store}
+    other_provenance = set(store.outdated)
+    outdated = {name for name, record in records.items() if record.fingerprint in other_provenance}
+    current = records.keys() - outdated
+    replaced = _replaced_photos(store, [ref for ref in photos if ref.name in current], records)
     if replaced and on_change == "refuse":
         raise StoreError(
             f"{store.path}: {_counted(len(replaced), 'photo has', 'photos have')} been replaced under the same name "
             f"since ({min(replaced)}{', ...' * (len(replaced) > 1)}): {_way_out('keep uses their old features')}"
         )
-    if on_change == "keep":
-        return missing
-    again = replaced | {name for name, record in records.items() if record.made in otherwise}
-    return [ref for ref in found if ref.name not in records or ref.name in again]
+    done = records.keys() if on_change == "keep" else current - replaced
+    return [ref for ref in photos if ref.name not in done]
 
 
 def plan_matching(
     store: MatchStore, pairs: Iterable[Pair], images: Mapping[str, ImageRecord], on_change: OnChange
 ) -> MatchPlan:
-    """Which of the pairs the store lacks or, to be recomputed, does not hold as they would be matched now.
+    """Return the pairs to match: those that the store lacks and, with `recompute`, those with stale items.
 
-    Raises StoreError when something does not fit and is to be refused.
+    Raises StoreError if there are stale items and `on_change` is "refuse".
     """
-    _refuse_others(store, on_change, "pairs were matched", "keep uses them as they are")
-    otherwise = store.others if on_change == "recompute" else {}
-    missing, stale, found = [], [], []
+    _refuse_outdated(store, on_change, "pair was matched", "pairs were matched", "keep uses them as they are")
+    outdated = store.outdated if on_change == "recompute" else {}
+    missing, stale, match_counts = [], [], []
     for pair in pairs:
         record = store.record(pair)
-        if record is None or record.made in otherwise:
+        if record is None or record.fingerprint in outdated:
             missing.append(pair)
-        elif _stale(record, images[pair.a].version, images[pair.b].version):
+        elif _features_changed(record, images[pair.a].version, images[pair.b].version):
             stale.append(pair)
         else:
-            found.append(record.matches)
+            match_counts.append(record.matches)
     if stale and on_change == "refuse":
         raise StoreError(
             f"{store.path}: {_counted(len(stale), 'pair was', 'pairs were')} matched with features that have changed "
@@ -82,80 +83,80 @@ def plan_matching(
         )
     failures: tuple[Failure, ...] = ()
     if stale and on_change == "keep":
-        told = "their features have changed since they were matched: left out; --on-change recompute makes them again"
-        failures = (Failure("match", _counted(len(stale), "pair", "pairs"), told),)
+        reason = "left out: the features have changed since they were matched; --on-change recompute matches them again"
+        failures = (Failure("match", _counted(len(stale), "pair", "pairs"), reason),)
     else:
         missing += stale
-    return MatchPlan(missing, sum(count > 0 for count in found), sum(found), failures)
+    return MatchPlan(missing, sum(count > 0 for count in match_counts), sum(match_counts), failures)
 
 
-def drop_others(store: FeatureStore | MatchStore, on_change: OnChange) -> None:
-    """Once all was recomputed that could be: take out what is left of other settings, which fits nothing any more."""
-    if on_change == "recompute" and store.others:
-        store.remove_made(set(store.others))
+def drop_outdated(store: FeatureStore | MatchStore, on_change: OnChange) -> None:
+    """With `recompute`, remove the outdated items that were not recomputed, such as those of deleted photos."""
+    if on_change == "recompute" and store.outdated:
+        store.remove_by_fingerprint(set(store.outdated))
 
 
-def usable_pairs(store: MatchStore, images: Mapping[str, int]) -> list[Pair]:
-    """The pairs of these images, given with the versions of their features, whose matches are of those features.
+def usable_pairs(store: MatchStore, versions: Mapping[str, int]) -> list[Pair]:
+    """Return the stored pairs of these images whose matches belong to their present features.
 
-    Pairs of which nobody knows that are taken as they are.
+    `versions` maps image names to versions of features. Pairs that do not record versions are usable.
     """
     usable = []
-    for pair in store.pairs(list(images)):
+    for pair in store.pairs(list(versions)):
         record = store.record(pair)
-        if record and not _stale(record, images[pair.a], images[pair.b]):
+        if record and not _features_changed(record, versions[pair.a], versions[pair.b]):
             usable.append(pair)
     return usable
 
 
-def _stale(record: PairRecord, *versions: int) -> bool:
+def _features_changed(record: PairRecord, *versions: int) -> bool:
     return record.versions not in (versions, (UNKNOWN, UNKNOWN))
 
 
-def _refuse_others(store: Store, on_change: OnChange, what_happened: str, keep: str) -> None:
-    if on_change != "refuse" or not store.others:
+def _refuse_outdated(store: Store, on_change: OnChange, singular: str, plural: str, keep_hint: str) -> None:
+    """Raise StoreError if the store has outdated items and `on_change` is "refuse"."""
+    if on_change != "refuse" or not store.outdated:
         return
-    entry = max(store.others.values(), key=lambda entry: int(entry["items"]))
-    noun, _, verb = what_happened.partition(" ")
-    count = int(entry["items"])
-    happened = f"{count} {noun} {verb}" if count != 1 else f"1 {noun[:-1]} {verb.replace('were', 'was')}"
-    changes = differences(entry["by"], store.by)
-    raise StoreError(f"{store.path}: {happened} with {changes}: {_way_out(keep)}")
+    largest = max(store.outdated.values(), key=lambda entry: int(entry["items"]))
+    changes = differences(largest["by"], store.provenance)
+    raise StoreError(
+        f"{store.path}: {_counted(int(largest['items']), singular, plural)} with {changes}: {_way_out(keep_hint)}"
+    )
 
 
-def _replaced(store: FeatureStore, refs: Sequence[ImageRef], records: Mapping[str, ImageRecord]) -> set[str]:
-    """Names of photos with other bytes than when they were extracted; what is only newer is noted in the store."""
+def _replaced_photos(store: FeatureStore, photos: Sequence[ImageRef], records: Mapping[str, ImageRecord]) -> set[str]:
+    """Return the names of photos whose content has changed. If only the time has changed, record the new one."""
 
-    def look(ref: ImageRef) -> tuple[str, PhotoFile] | None:
+    def hash_if_readable(ref: ImageRef) -> tuple[str, PhotoFile] | None:
         try:
             return ref.name, hash_photo(ref)
-        except OSError:  # cannot be read now, so nothing is known of it
+        except OSError:  # unreadable now: keep its features
             return None
 
+    touched = (ref for ref in photos if _is_touched(ref, records[ref.name]))
     replaced = set()
-    for looked in prefetch(
-        look, filter(lambda ref: _touched(ref, records[ref.name]), refs), threads=_THREADS, depth=16
-    ):
-        if looked:
-            name, photo = looked
-            before = records[name].photo
-            if before and before.digest == photo.digest:
+    for hashed in prefetch(hash_if_readable, touched, threads=_THREADS, depth=16):
+        if hashed:
+            name, photo = hashed
+            recorded = records[name].photo
+            if recorded and recorded.digest == photo.digest:
                 store.set_photo(name, photo)
             else:
                 replaced.add(name)
     return replaced
 
 
-def _touched(ref: ImageRef, record: ImageRecord) -> bool:
+def _is_touched(ref: ImageRef, record: ImageRecord) -> bool:
+    """Whether the file has another size or modification time than recorded."""
     try:
         return record.photo is not None and file_size_and_time(ref) != record.photo[1:]
     except OSError:
         return False
 
 
-def _counted(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
+def _counted(count: int, singular: str, plural: str) -> str:
+    return f"{count} {singular if count == 1 else plural}"
 
 
-def _way_out(keep: str) -> str:
-    return f"--on-change recompute makes them again, {keep}"
+def _way_out(keep_hint: str) -> str:
+    return f"--on-change recompute computes them again, {keep_hint}"

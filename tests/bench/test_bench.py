@@ -1,4 +1,4 @@
-"""That `lgbatch bench` measures what it says; how fast anything is, is no test."""
+"""The figures of `lgbatch bench`. Speed itself is not tested."""
 
 import itertools
 import json
@@ -13,16 +13,16 @@ from typer.testing import CliRunner
 
 from lgbatch.bench import extraction, geometry, matching, whole
 from lgbatch.bench.engines import Scene
-from lgbatch.bench.operations import at_full_depth, operations, padding, stops
+from lgbatch.bench.operations import exits_per_layer, full_depth_trace, operations, padding_fraction
 from lgbatch.bench.rows import Row, agreement, recall, spread
 from lgbatch.cli import main as cli
 from lgbatch.config import Settings
-from lgbatch.matching.lightglue import Trace
+from lgbatch.matching.lightglue import StageTrace
 from lgbatch.pairing.candidates import exhaustive
 from lgbatch.pipelines import scene
 from lgbatch.types import Features, IntArray, Pair
 
-ROW = {
+ROW_KEYS = {
     "name",
     "pairs_per_second",
     "pairs_per_second_by_turn",
@@ -42,27 +42,28 @@ ROW = {
 
 
 def lengths(*counts: int) -> np.ndarray:
+    """Lengths of a batch."""
     return np.array(counts, dtype=np.int64)
 
 
-def test_operations_of_a_pair_at_full_depth() -> None:
-    # By hand: nine layers of 18 W^2 N + 4 W N^2 a side, then 16 W^2 a point and 8 W M N across; the head.
+def test_operations_of_a_pair_at_full_depth_equal_those_counted_by_hand() -> None:
+    # Nine layers: 18 W^2 N + 4 W N^2 per side, then 16 W^2 per keypoint and 8 W M N for both sides. Stem and head.
     w, n = 256, 1024
-    trace = at_full_depth([(n, n)], [n, n])
+    trace = full_depth_trace([(n, n)], [n, n])
     expected = 9 * (2 * (18 * w * w * n + 4 * w * n * n) + 16 * w * w * 2 * n + 8 * w * n * n)
     expected += 2 * (2 * 128 * w * n) + 2 * w * (w * 2 * n + n * n)
     assert operations(trace, 128) == expected
     assert 0.95 < operations(trace, 128, published=True) / expected < 1.05
 
 
-def test_stems_that_pairs_share_count_once() -> None:
+def test_the_stem_of_an_image_in_two_pairs_counts_once() -> None:
     pairs = [(10, 20), (10, 30)]
-    each, once = at_full_depth(pairs, [10, 20, 10, 30]), at_full_depth(pairs, [10, 20, 30])
-    alone = operations([("stem", (lengths(10),))], 128)
-    assert operations(each, 128) - operations(once, 128) == alone > 0
+    per_pair, per_image = full_depth_trace(pairs, [10, 20, 10, 30]), full_depth_trace(pairs, [10, 20, 30])
+    stem = operations([("stem", (lengths(10),))], 128)
+    assert operations(per_pair, 128) - operations(per_image, 128) == stem > 0
 
 
-def test_padding_and_stops_are_read_from_the_trace() -> None:
+def test_padding_and_exits_are_computed_from_the_trace() -> None:
     trace = [
         ("stem", (lengths(100),)),
         ("layer0", (lengths(100, 50), lengths(100, 50))),
@@ -70,12 +71,12 @@ def test_padding_and_stops_are_read_from_the_trace() -> None:
         ("layer1", (lengths(90), lengths(80))),
         ("head1", (lengths(90), lengths(80))),
     ]
-    assert stops(trace) == [1, 1, 0, 0, 0, 0, 0, 0, 0]
-    assert padding(trace) == pytest.approx(1 - 470 / 570)
-    assert padding([]) == 0
+    assert exits_per_layer(trace) == [1, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert padding_fraction(trace) == pytest.approx(1 - 470 / 570)
+    assert padding_fraction([]) == 0
 
 
-def test_a_sample_is_spread_and_part_of_a_larger_one() -> None:
+def test_a_sample_is_evenly_spread_and_a_subset_of_a_larger_one() -> None:
     items = list(range(85))
     samples = [spread(items, count) for count in (4, 12, 40, 85, 1000)]
     assert [len(sample) for sample in samples] == [4, 12, 40, 85, 85]
@@ -84,7 +85,7 @@ def test_a_sample_is_spread_and_part_of_a_larger_one() -> None:
     assert max(np.diff(samples[1])) < 4 * 85 / 12
 
 
-def test_agreement_is_over_all_matches_of_common_pairs() -> None:
+def test_agreement_and_recall_count_the_pairs_that_both_matched() -> None:
     ab, ac, bc = Pair("a", "b"), Pair("a", "c"), Pair("b", "c")
     none = np.zeros((0, 2), np.int32)
     ours = {ab: np.array([[0, 0], [1, 1], [2, 2]], np.int32), ac: none, bc: np.array([[5, 5]], np.int32)}
@@ -96,7 +97,7 @@ def test_agreement_is_over_all_matches_of_common_pairs() -> None:
 
 
 class FullDepth:
-    """An engine that does nothing, and tells that it did everything."""
+    """An engine that matches nothing and reports the trace of a run at full depth."""
 
     once_per_image = False
 
@@ -107,16 +108,16 @@ class FullDepth:
     def match(self, pairs: Sequence[Pair]) -> None:
         self.pairs = pairs
 
-    def found(self) -> dict[Pair, IntArray]:
+    def matches(self) -> dict[Pair, IntArray]:
         return {pair: np.zeros((0, 2), np.int32) for pair in self.pairs}
 
-    def trace(self) -> Trace | None:
+    def trace(self) -> StageTrace | None:
         sides = [(self.scene.counts[a], self.scene.counts[b]) for a, b in self.pairs]
-        return at_full_depth(sides, [count for pair in sides for count in pair])
+        return full_depth_trace(sides, [count for pair in sides for count in pair])
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_a_sample_counts_by_its_operations(fixed: bool) -> None:
+def test_the_rate_of_a_sample_is_scaled_by_its_operations(fixed: bool) -> None:
     features = {}
     for name, count in {"a": 50, "b": 100, "c": 400, "d": 1000, "e": 2000}.items():
         rows = np.zeros((count, 128), np.float32)
@@ -124,9 +125,9 @@ def test_a_sample_counts_by_its_operations(fixed: bool) -> None:
     scene = Scene(features, exhaustive(list(features)))
     engine = FullDepth(scene)
     row = Row("fake", lambda: engine, scene, fixed=fixed)
-    row.begin(seconds=0)
-    row.turn()
-    assert len(row.found) == (4 if fixed else 10)
+    row.prepare(seconds=0)
+    row.run_turn()
+    assert len(row.matches) == (4 if fixed else 10)
     assert list(engine.pairs) == spread(scene.pairs, 4)
     sample = operations(engine.trace() or [], 128)
     engine.match(scene.pairs)
@@ -137,18 +138,18 @@ def test_a_sample_counts_by_its_operations(fixed: bool) -> None:
 
 
 @pytest.mark.parametrize("command", [["bench"], ["bench", "match"], ["bench", "--repeats", "1"], ["bench", "run"]])
-def test_bench_alone_is_bench_match(command: list[str], tmp_path: Path) -> None:
+def test_bench_without_a_subcommand_runs_bench_match(command: list[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, [*command, str(tmp_path / "none")])
     assert result.exit_code == 2
     assert result.stderr.startswith("lgbatch: cannot open the photo folder") and result.stderr.count("\n") == 1
 
 
-def test_help_tells_both_ways() -> None:
-    told = CliRunner().invoke(cli.app, ["bench", "--help"]).stdout
-    assert " match " in told and " run " in told
+def test_help_lists_the_subcommands() -> None:
+    text = CliRunner().invoke(cli.app, ["bench", "--help"]).stdout
+    assert " match " in text and " extract " in text and " run " in text
 
 
-def test_known_cameras_of_other_photos_are_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_cameras_of_other_photos_are_refused_before_anything_runs(tmp_path: Path) -> None:
     folder = shrunk(None, tmp_path / "photos", 2)
     truth = tmp_path / "truth"
     truth.mkdir()
@@ -159,7 +160,7 @@ def test_known_cameras_of_other_photos_are_refused_before_anything_runs(tmp_path
 
 
 def shrunk(photos: Path | None, folder: Path, count: int) -> Path:
-    """A few small photos: of a folder, or blank ones."""
+    """Write small copies of the first photos of a folder, or blank photos, to a new folder."""
     folder.mkdir()
     files = sorted(photos.glob("*.jpg"))[:count] if photos else [None] * count
     for number, file in enumerate(files):
@@ -170,40 +171,40 @@ def shrunk(photos: Path | None, folder: Path, count: int) -> Path:
 
 @pytest.fixture
 def one_thread() -> Iterator[Settings]:
-    """Tiny pairs on few threads: on a busy machine several wait for each other longer than they work."""
-    before = torch.get_num_threads()
+    """Settings for tiny pairs: on a busy machine, several threads would wait for each other longer than they work."""
+    threads = torch.get_num_threads()
     yield Settings(max_keypoints=100, threads=1, precision="fp32")
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
 
 
-def test_a_keypoint_is_found_again_where_the_homography_puts_it() -> None:
+def test_keypoints_are_repeated_at_their_positions_under_the_homography() -> None:
     pixels = np.zeros((300, 400, 3), np.uint8)
     cv2.rectangle(pixels, (150, 100), (250, 200), (255, 255, 255), -1)
-    elsewhere, homography = geometry.warped(pixels, 3)
+    warped, homography = geometry.warp_photo(pixels, 3)
     points = np.random.default_rng(0).uniform([20, 20], [380, 280], (200, 2)).astype(np.float32)
-    there = cv2.perspectiveTransform(points[None].astype(np.float64), homography)[0].astype(np.float32)
+    moved = cv2.perspectiveTransform(points[None].astype(np.float64), homography)[0].astype(np.float32)
     centre = cv2.perspectiveTransform(np.array([[[200.0, 150.0]]]), homography)[0, 0].round().astype(int)
-    assert elsewhere[centre[1], centre[0]].tolist() == [255, 255, 255]
-    assert geometry.repeatability(points, there, homography, (400, 300)) == 1
-    assert geometry.repeatability(points, there + 4, homography, (400, 300)) < 0.2
-    assert geometry.repeatability(points, there[:0], homography, (400, 300)) == 0
+    assert warped[centre[1], centre[0]].tolist() == [255, 255, 255]
+    assert geometry.repeatability(points, moved, homography, (400, 300)) == 1
+    assert geometry.repeatability(points, moved + 4, homography, (400, 300)) < 0.2
+    assert geometry.repeatability(points, moved[:0], homography, (400, 300)) == 0
 
 
-def test_two_views_are_judged_by_their_cameras() -> None:
+def test_two_view_accuracy_separates_correct_from_shuffled_matches() -> None:
     cameras = dict(list(scene.cameras().items())[:3])
     world = np.random.default_rng(0).uniform([-2, -1, 1], [2, 1, 5], (300, 3))
     keypoints = {name: camera.project(world).astype(np.float32) for name, camera in cameras.items()}
     rows = np.stack([np.arange(300)] * 2, axis=1).astype(np.int32)
     shuffled = np.stack([rows[:, 0], np.roll(rows[:, 1], 7)], axis=1)
     pairs = exhaustive(list(cameras))
-    good = geometry.two_view_accuracy(dict.fromkeys(pairs, rows), keypoints, cameras, 1.0)
-    bad = geometry.two_view_accuracy(dict.fromkeys(pairs, shuffled), keypoints, cameras, 1.0)
-    assert (good.precision, good.right) == (1, 300) and good.auc > 98
-    assert bad.precision < 0.1 and bad.auc < 30
+    correct = geometry.two_view_accuracy(dict.fromkeys(pairs, rows), keypoints, cameras, 1.0)
+    wrong = geometry.two_view_accuracy(dict.fromkeys(pairs, shuffled), keypoints, cameras, 1.0)
+    assert (correct.precision, correct.correct) == (1, 300) and correct.auc > 98
+    assert wrong.precision < 0.1 and wrong.auc < 30
 
 
 @pytest.mark.weights
-def test_extractors_side_by_side(models: Path, gallery: Path, tmp_path: Path) -> None:
+def test_bench_extract_reports_speed_and_repeatability(models: Path, gallery: Path, tmp_path: Path) -> None:
     photos = shrunk(gallery, tmp_path / "photos", 2)
     settings = Settings(max_keypoints=100, threads=1, precision="fp32")
     report = extraction.run(photos, models=models, settings=settings, extractors=["disk"], repeats=1)
@@ -214,7 +215,7 @@ def test_extractors_side_by_side(models: Path, gallery: Path, tmp_path: Path) ->
     assert "disk" in report.format()
 
 
-def test_an_extractor_without_models_is_told_and_an_unknown_one_refused(tmp_path: Path) -> None:
+def test_an_extractor_without_models_has_its_reason_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
     photos, models = shrunk(None, tmp_path / "photos", 1), tmp_path / "models"
     models.write_text("not a folder")
     report = extraction.run(photos, models=models, settings=Settings(), extractors=["disk"], repeats=1)
@@ -224,24 +225,24 @@ def test_an_extractor_without_models_is_told_and_an_unknown_one_refused(tmp_path
 
 
 @pytest.mark.weights
-def test_all_engines_find_the_same(models: Path, gallery: Path, tmp_path: Path, one_thread: Settings) -> None:
+def test_all_engines_find_the_same_matches(models: Path, gallery: Path, tmp_path: Path, one_thread: Settings) -> None:
     photos, others = shrunk(gallery, tmp_path / "photos", 3), shrunk(None, tmp_path / "others", 1)
     cv2.imwrite(str(others / "far.jpg"), cv2.imread(str(photos / "0.jpg"))[::-1])
     effort = matching.Effort(repeats=1, seconds=60, other_pairs=2)
     report = matching.run(photos, others, models=models, settings=one_thread, effort=effort)
-    told = json.loads(json.dumps(report.as_dict()))
-    assert (told["images"], told["pairs"], told["pairs_that_do_not_overlap"]) == (5, 5, 2)
-    assert told["matrix_gflops"] > 1 and told["machine"]["cores"] >= 1
-    assert {"date", "versions", "settings", "repeats", "peak_memory_mb"} <= told.keys()
-    assert len(told["rows"]) == 6
-    for row in told["rows"]:
-        assert row.keys() == ROW
+    values = json.loads(json.dumps(report.as_dict()))
+    assert (values["images"], values["pairs"], values["pairs_that_do_not_overlap"]) == (5, 5, 2)
+    assert values["matrix_gflops"] > 1 and values["machine"]["cores"] >= 1
+    assert {"date", "versions", "settings", "repeats", "peak_memory_mb"} <= values.keys()
+    assert len(values["rows"]) == 6
+    for row in values["rows"]:
+        assert row.keys() == ROW_KEYS
         assert row["agreement"] == 1.0
         assert row["matches"] > 50 and row["pairs_per_second"] > 0
         assert row["stops"] is None or sum(row["stops"]) == row["matched_pairs"]
         assert row["name"] in report.format()
         assert row["timed_pairs"] == 5
-    ours, files, fixed, single, published, published_fixed = told["rows"]
+    ours, files, fixed, single, published, published_fixed = values["rows"]
     assert ours["matches"] == files["matches"] == published["matches"]
     assert ours["stops"] == published["stops"] and fixed["stops"] == single["stops"] == [0] * 8 + [5]
     assert published["ratio_to_adaptive"] == published_fixed["ratio_to_fixed"] == 1
@@ -249,12 +250,12 @@ def test_all_engines_find_the_same(models: Path, gallery: Path, tmp_path: Path, 
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_both_ways_make_a_model(models: Path, gallery: Path) -> None:
+def test_both_pipelines_reconstruct_the_demo(models: Path, gallery: Path) -> None:
     report = whole.run(gallery, models=models, settings=Settings(max_keypoints=512), repeats=1)
-    told = json.loads(json.dumps(report.as_dict()))
-    assert [row["registered_images"] for row in told["rows"]] == [12, 12]
-    for row in told["rows"]:
+    values = json.loads(json.dumps(report.as_dict()))
+    assert [row["registered_images"] for row in values["rows"]] == [12, 12]
+    for row in values["rows"]:
         assert {"extract", "match", "map", "other"} <= row["seconds_by_stage"].keys()
         assert sum(row["seconds_by_stage"].values()) == pytest.approx(row["seconds"])
         assert row["name"] in report.format()
-    assert told["ratio"] == pytest.approx(told["rows"][1]["seconds"] / told["rows"][0]["seconds"])
+    assert values["ratio"] == pytest.approx(values["rows"][1]["seconds"] / values["rows"][0]["seconds"])

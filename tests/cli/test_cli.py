@@ -36,15 +36,15 @@ COMMANDS = {command: {f.name for f in settings_used_by(*users)} for command, use
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an empty folder, without models."""
+def empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder, with an empty folder of models."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
 def extracted(tmp_path: Path) -> list[str]:
-    """Features of three photos, and their folder."""
+    """Write features.h5 of three photos; returns their names."""
     names = ["a.jpg", "b.jpg", "my photo.jpg"]
     empty = np.zeros(0, np.float32)
     (tmp_path / "photos").mkdir()
@@ -56,40 +56,42 @@ def extracted(tmp_path: Path) -> list[str]:
 
 
 def call(*arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command in this process."""
     result = CliRunner().invoke(cli.app, arguments, env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
     return result.exit_code, result.stdout, result.stderr
 
 
-def module(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m lgbatch`."""
     return subprocess.run([sys.executable, "-m", "lgbatch", *arguments], capture_output=True, text=True)
 
 
 def one_line(*arguments: str) -> str:
-    """The line that a command which could not start leaves on standard error."""
-    status, told, line = call(*arguments)
-    assert (status, told) == (2, "")
+    """Run a command that has to fail; returns its single line on standard error."""
+    status, out, line = call(*arguments)
+    assert (status, out) == (2, "")
     assert line.startswith("lgbatch: ") and line.endswith("\n") and line.count("\n") == 1, line
     assert "is a bug" not in line
     return line
 
 
-def test_every_command_is_there() -> None:
-    status, told, _ = call("--help")
+def test_the_help_lists_every_command() -> None:
+    status, out, _ = call("--help")
     assert status == 0
-    assert all(f" {name} " in told for name in COMMANDS)
+    assert all(f" {name} " in out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_each_setting_with_its_default(command: str) -> None:
-    status, told, _ = call(command, "--help")
+    status, out, _ = call(command, "--help")
     assert status == 0
-    words = re.sub(r"[\s│]+", " ", told)
+    text = re.sub(r"[\s│]+", " ", out)
     defaults = Settings().as_dict()
     for name, default in defaults.items():
         option = f"--{name.replace('_', '-')} "
-        assert (option in words) == (name in COMMANDS[command]) or (command, name) == ("export", "max_keypoints")
+        assert (option in text) == (name in COMMANDS[command]) or (command, name) == ("export", "max_keypoints")
         if name in COMMANDS[command]:
-            assert f"[default: {default}]" in words.partition(option)[2].partition(" --")[0]
+            assert f"[default: {default}]" in text.partition(option)[2].partition(" --")[0]
 
 
 def test_settings_reach_the_command(extracted: list[str], tmp_path: Path) -> None:
@@ -102,10 +104,10 @@ def test_settings_reach_the_command(extracted: list[str], tmp_path: Path) -> Non
     assert len(Path("pairs.txt").read_text().splitlines()) == 3
 
 
-def test_json_is_one_object_and_nothing_else(extracted: list[str]) -> None:
-    status, told, _ = call("pairs", "--json")
+def test_json_output_is_one_object(extracted: list[str]) -> None:
+    status, out, _ = call("pairs", "--json")
     assert status == 0
-    summary: dict[str, Any] = json.loads(told)
+    summary: dict[str, Any] = json.loads(out)
     assert summary["pairs"] == 3
     assert summary["settings"] == Settings().as_dict()
     assert summary["seconds"].keys() == {"pairs"}
@@ -113,7 +115,7 @@ def test_json_is_one_object_and_nothing_else(extracted: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [["run", "photos", "-o", "out"], ["extract", "photos"]])
-def test_a_missing_or_empty_photo_folder_shows_before_models_are_made(command: list[str]) -> None:
+def test_a_missing_or_empty_photo_folder_fails_before_the_models_are_exported(command: list[str]) -> None:
     assert "cannot open the photo folder photos" in one_line(*command)
     Path("photos").mkdir()
     assert "no photos in photos" in one_line(*command)
@@ -122,7 +124,7 @@ def test_a_missing_or_empty_photo_folder_shows_before_models_are_made(command: l
 
 
 @pytest.mark.parametrize("command", ["pairs", "match", "reconstruct"])
-def test_a_missing_store_names_the_way_out(command: str) -> None:
+def test_a_missing_store_is_reported_with_the_way_out(command: str) -> None:
     line = one_line(command)
     assert "no features.h5 in" in line and "--workspace" in line
     assert "no features.h5 in elsewhere" in one_line(command, "--workspace", "elsewhere", "--json")
@@ -130,20 +132,20 @@ def test_a_missing_store_names_the_way_out(command: str) -> None:
     assert "cannot open features.h5" in one_line(command)
 
 
-def test_missing_pairs_show_before_models_are_made(extracted: list[str]) -> None:
-    assert "cannot read pairs from pairs.txt: No such file or directory; make one with `lgbatch pairs`" in one_line(
+def test_missing_pairs_fail_before_the_models_are_exported(extracted: list[str]) -> None:
+    assert "cannot read pairs from pairs.txt: No such file or directory; create one with `lgbatch pairs`" in one_line(
         "match"
     )
     assert "cannot read pairs from some.txt" in one_line("match", "some.txt")
     assert not Path("cache").exists()
 
 
-def test_a_missing_database_says_which_step_makes_it(extracted: list[str]) -> None:
+def test_a_missing_database_names_the_stage_that_writes_it(extracted: list[str]) -> None:
     line = one_line("reconstruct")
     assert "database.db" in line and "lgbatch match" in line
 
 
-def test_missing_photos_ask_for_their_folder(extracted: list[str], tmp_path: Path) -> None:
+def test_missing_photos_are_reported_with_the_option_for_their_folder(extracted: list[str], tmp_path: Path) -> None:
     (tmp_path / "photos").rmdir()
     for command in "match", "reconstruct":
         assert "--images" in one_line(command)
@@ -159,7 +161,7 @@ def test_missing_photos_ask_for_their_folder(extracted: list[str], tmp_path: Pat
         (["export", "--config", "own.toml"], ["unknown setting 'windw'; did you mean 'window'?"]),
     ],
 )
-def test_a_bad_setting_is_told_in_one_line(arguments: list[str], parts: list[str]) -> None:
+def test_a_bad_setting_is_reported_in_one_line(arguments: list[str], parts: list[str]) -> None:
     Path("own.toml").write_text("windw = 5\n")
     line = one_line(*arguments)
     assert all(part in line for part in parts), line
@@ -168,54 +170,54 @@ def test_a_bad_setting_is_told_in_one_line(arguments: list[str], parts: list[str
 @pytest.mark.parametrize(
     "arguments", [["run"], ["frob"], ["pairs", "--frob"], ["pairs", "--window", "two"], ["pairs", "--pairing", "all"]]
 )
-def test_a_command_line_that_cannot_be_read_has_status_2(arguments: list[str]) -> None:
-    status, told, explained = call(*arguments)
-    assert (status, told) == (2, "")
-    assert "Usage" in explained
+def test_an_invalid_command_line_has_status_2(arguments: list[str]) -> None:
+    status, out, err = call(*arguments)
+    assert (status, out) == (2, "")
+    assert "Usage" in err
 
 
-def test_a_wrong_choice_names_the_right_ones() -> None:
-    status, told, explained = call("extract", "photos", "--extractor", "orb")
-    assert (status, told) == (2, "")
-    assert "'orb' is not one of 'disk', 'aliked-n16'" in explained
+def test_an_invalid_choice_lists_the_valid_ones() -> None:
+    status, out, err = call("extract", "photos", "--extractor", "orb")
+    assert (status, out) == (2, "")
+    assert "'orb' is not one of 'disk', 'aliked-n16'" in err
 
 
 def test_debug_adds_the_traceback() -> None:
-    done = module("pairs", "--debug")  # which turns the log on, for the whole process
+    done = run_module("pairs", "--debug")  # in a process of its own, because --debug configures the log
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Traceback (most recent call last)")
     assert "StoreError: no features.h5" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("lgbatch: no features.h5")
 
 
-def test_what_nobody_foresaw_is_one_line_too(extracted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_is_reported_in_one_line(extracted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("by zero\nand more")
 
     monkeypatch.setattr(stages, "make_pairs", fail)
-    status, told, line = call("pairs")
-    assert (status, told) == (2, "")
+    status, out, line = call("pairs")
+    assert (status, out) == (2, "")
     assert line == (
         "lgbatch: ZeroDivisionError: by zero; this is a bug in lgbatch, please report the output of --debug\n"
     )
 
 
-def test_an_interrupted_command_has_its_own_status(extracted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_command_has_status_130(extracted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages, "make_pairs", interrupt)
-    status, told, line = call("pairs")
-    assert (status, told) == (130, "")
+    status, out, line = call("pairs")
+    assert (status, out) == (130, "")
     assert line == "lgbatch: interrupted; run the same command again to continue\n"
 
 
-def test_it_runs_as_a_module() -> None:
-    done = module("--version")
+def test_lgbatch_runs_as_a_module() -> None:
+    done = run_module("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
 
 
-def test_nothing_reports_on_the_user_or_is_left_in_their_folders(tmp_path: Path) -> None:
+def test_importing_onnx_runtime_writes_no_telemetry_into_user_folders(tmp_path: Path) -> None:
     folders = {name: str(tmp_path / name) for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR")}
     for folder in folders.values():
         Path(folder).mkdir()

@@ -1,4 +1,4 @@
-"""Who shares a camera, and what COLMAP itself would have made of the same photos."""
+"""Which images share a camera, by mode, and a comparison with COLMAP's own import of the same photos."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.helpers.synthetic import NAMES, SIZE, Source, content, exif_photo, pa
 from tests.helpers.synthetic import import_source as run
 
 
-def shared(path: Path) -> list[list[str]]:
+def camera_groups(path: Path) -> list[list[str]]:
     """The image names of each camera."""
     cameras: dict[int, list[str]] = {}
     for name, (_, camera, _) in sorted(content(path)["images"].items()):
@@ -33,16 +33,18 @@ NESTED = ("x/1.jpg", "x/sub/1.jpg", "x/z.jpg", "y.jpg")
         ("auto", [["x/1.jpg", "x/z.jpg"], ["x/sub/1.jpg"], ["y.jpg"]]),
     ],
 )
-def test_camera_modes_at_once_and_appended(tmp_path: Path, database: Path, mode: str, groups: list[list[str]]) -> None:
+def test_one_import_and_an_append_share_the_same_cameras(
+    tmp_path: Path, database: Path, mode: str, groups: list[list[str]]
+) -> None:
     everything = scene(tmp_path / "images", NESTED)
-    other = tmp_path / "appended.db"
+    appended = tmp_path / "appended.db"
     run(database, everything, mode)
-    run(other, part(everything, list(NESTED[:2])), mode)
-    run(other, everything, mode)
-    assert shared(database) == shared(other) == sorted(groups)
+    run(appended, part(everything, list(NESTED[:2])), mode)
+    run(appended, everything, mode)
+    assert camera_groups(database) == camera_groups(appended) == sorted(groups)
 
 
-def test_photos_of_several_sizes_share_no_camera(tmp_path: Path, database: Path) -> None:
+def test_photos_of_different_sizes_cannot_share_a_camera(tmp_path: Path, database: Path) -> None:
     source = scene(tmp_path / "images", ("a.jpg", "b.jpg", "x/c.jpg"))
     photo(tmp_path / "images", "x/c.jpg", (60, 40))
     source.sizes["x/c.jpg"] = (60, 40)
@@ -56,13 +58,13 @@ def test_photos_of_several_sizes_share_no_camera(tmp_path: Path, database: Path)
     ("first", "second"),
     [("image", "single"), ("single", "image"), ("folder", "image"), ("image", "auto"), ("auto", "image")],
 )
-def test_another_camera_mode_is_refused(database: Path, source: Source, first: str, second: str) -> None:
+def test_another_camera_mode_is_rejected(database: Path, source: Source, first: str, second: str) -> None:
     run(database, source, first)
-    with pytest.raises(DatabaseError, match=f"--camera-mode {second} asks for.*delete the database"):
+    with pytest.raises(DatabaseError, match=f"--camera-mode {second} requires.*delete the database"):
         run(database, source, second)
 
 
-def test_another_camera_model_is_refused(database: Path, source: Source) -> None:
+def test_another_camera_model_is_rejected(database: Path, source: Source) -> None:
     run(database, source)
     with pytest.raises(DatabaseError, match="--camera-model SIMPLE_RADIAL"):
         run(database, source, model="OPENCV")
@@ -86,7 +88,7 @@ PHOTOS: dict[str, dict[str, object]] = {
     "half/1.jpg": {"focal": 30},
     "half/2.jpg": {"focal": 31},
 }
-SHARED = [
+EXPECTED_GROUPS = [
     ["drone/1.jpg", "drone/2.jpg", "drone/day 2/1.jpg"],
     ["drone/day 2/other.jpg"],
     ["drone/day 2/zoomed.jpg"],
@@ -104,52 +106,52 @@ SHARED = [
 
 def photos(folder: Path) -> Source:
     source = Source()
-    for name, facts in PHOTOS.items():
-        size = facts.get("size", SIZE)
+    for name, exif in PHOTOS.items():
+        size = exif.get("size", SIZE)
         source.points[name], source.sizes[name] = np.zeros((1, 2), np.float32), size
-        make = photo if name.endswith(".webp") else exif_photo
-        make(folder, name, **{"size": size} | facts)
+        write = photo if name.endswith(".webp") else exif_photo
+        write(folder, name, **{"size": size} | exif)
     return source
 
 
-def test_auto_shares_what_the_photos_say(tmp_path: Path, database: Path) -> None:
+def test_auto_shares_cameras_by_exif_and_folder(tmp_path: Path, database: Path) -> None:
     source = photos(tmp_path / "images")
-    assert run(database, source, "auto").cameras == len(SHARED)
-    assert shared(database) == SHARED
+    assert run(database, source, "auto").cameras == len(EXPECTED_GROUPS)
+    assert camera_groups(database) == EXPECTED_GROUPS
     before = database.read_bytes()
     assert run(database, source, "auto") == DatabaseCounts()
     assert database.read_bytes() == before
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_auto_finds_the_cameras_of_earlier_imports(tmp_path: Path, database: Path, step: int) -> None:
+def test_auto_reuses_the_cameras_of_earlier_imports(tmp_path: Path, database: Path, step: int) -> None:
     source = photos(tmp_path / "images")
     names = [n for n in PHOTOS if n != "web/3.jpg"]
     for start in range(step):
         added = part(source, ["web/3.jpg", *names[start::step], *names[: start * 2]])
         run(database, added, "auto")
     assert run(database, source, "auto") == DatabaseCounts()
-    assert shared(database) == SHARED
+    assert camera_groups(database) == EXPECTED_GROUPS
 
 
-def test_auto_shares_with_photos_that_have_left(database: Path, source: Source) -> None:
+def test_auto_shares_a_camera_whose_photos_are_deleted(database: Path, source: Source) -> None:
     run(database, part(source, ["a.jpg", "b.jpg"]), "auto")
     for name in ("a.jpg", "b.jpg"):
         (database.parent / "images" / name).unlink()
     assert run(database, part(source, ["c.jpg"]), "auto") == DatabaseCounts(images=1, keypoints=20)
-    assert shared(database) == [list(NAMES)]
+    assert camera_groups(database) == [list(NAMES)]
 
 
-def test_auto_refuses_a_size_that_undoes_the_sharing(database: Path, source: Source) -> None:
+def test_auto_rejects_a_photo_that_changes_the_groups(database: Path, source: Source) -> None:
     run(database, source, "auto")
     photo(database.parent / "images", "d.jpg", (48, 64))
     source.points["d.jpg"], source.sizes["d.jpg"] = source.points["b.jpg"], (48, 64)
-    with pytest.raises(DatabaseError, match="or of other photos since: delete the database"):
+    with pytest.raises(DatabaseError, match="the photos have changed since: delete the database"):
         run(database, source, "auto")
-    assert shared(database) == [list(NAMES)]
+    assert camera_groups(database) == [list(NAMES)]
 
 
-def test_cameras_and_positions_are_those_of_colmap(tmp_path: Path, database: Path) -> None:
+def test_cameras_and_positions_equal_those_of_pycolmap_import_images(tmp_path: Path, database: Path) -> None:
     import pycolmap
 
     folder = tmp_path / "images"
@@ -162,30 +164,30 @@ def test_cameras_and_positions_are_those_of_colmap(tmp_path: Path, database: Pat
         "e.jpg": {"camera": "M3"},
         "x/f.jpg": {},
     }
-    for name, facts in exif.items():
-        exif_photo(folder, name, SIZE, **facts)
+    for name, metadata in exif.items():
+        exif_photo(folder, name, SIZE, **metadata)
         source.points[name], source.sizes[name] = np.zeros((0, 2), np.float32), SIZE
     run(database, source, "auto", "RADIAL")
-    theirs = tmp_path / "theirs.db"
-    pycolmap.Database.open(theirs).close()
+    reference = tmp_path / "reference.db"
+    pycolmap.Database.open(reference).close()
     options = pycolmap.ImageReaderOptions(camera_model="RADIAL")
     with colmap_log_off():
-        pycolmap.import_images(theirs, folder, pycolmap.CameraMode.AUTO, list(exif), options)
+        pycolmap.import_images(reference, folder, pycolmap.CameraMode.AUTO, list(exif), options)
     results = []
-    for path in (database, theirs):
+    for path in (database, reference):
         with pycolmap.Database.open(path) as db:
             priors = [(p.corr_data_id.id, *p.position, p.coordinate_system.name) for p in db.read_all_pose_priors()]
-            known = [camera.has_prior_focal_length for camera in db.read_all_cameras()]
+            has_prior = [camera.has_prior_focal_length for camera in db.read_all_cameras()]
             frames = [sorted(str(d) for d in frame.data_ids) for frame in db.read_all_frames()]
         rows = content(path)
-        results.append((priors, known, frames, [rows[table] for table in ("cameras", "images", "frames", "rigs")]))
+        results.append((priors, has_prior, frames, [rows[table] for table in ("cameras", "images", "frames", "rigs")]))
     assert results[0] == results[1]
     assert priors == [(1, 47, 8, 432.5, "WGS84"), (2, 47, 9, 433.5, "WGS84")]
-    assert known == [True, True, False, False]
+    assert has_prior == [True, True, False, False]
 
 
 @pytest.mark.parametrize("name", ["b.webp", "b.jp2"])
-def test_photos_that_colmap_cannot_read(tmp_path: Path, database: Path, name: str) -> None:
+def test_photos_that_colmap_cannot_read_get_its_default_focal_length(tmp_path: Path, database: Path, name: str) -> None:
     import pycolmap
 
     run(database, scene(tmp_path / "images", ("a.jpg", name)))
@@ -196,11 +198,11 @@ def test_photos_that_colmap_cannot_read(tmp_path: Path, database: Path, name: st
     assert len(content(database)["frames"]) == 2
 
 
-def test_images_of_an_old_database_have_no_frames(database: Path, source: Source) -> None:
+def test_a_database_without_frames_is_rejected(database: Path, source: Source) -> None:
     import pycolmap
 
     with pycolmap.Database.open(database) as db:
         camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_RADIAL", 76.8, *SIZE)
         db.write_image(pycolmap.Image(name="old.jpg", camera_id=db.write_camera(camera)))
-    with pytest.raises(DatabaseError, match=r"old\.jpg of the database has no frame"):
+    with pytest.raises(DatabaseError, match=r"old\.jpg in the database has no frame"):
         run(database, source)

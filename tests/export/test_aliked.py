@@ -1,4 +1,4 @@
-"""The exported ALIKED against the published one, on real weights."""
+"""The exported ALIKED and its LightGlue against the published packages, with real weights."""
 
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
 from lgbatch.export import reference
-from lgbatch.export.models import EXTRACTORS, KINDS, ensure_models
-from lgbatch.export.networks.pyramid import Blocks, Level
+from lgbatch.export.extractors import EXTRACTORS, KINDS
+from lgbatch.export.models import ensure_models
+from lgbatch.export.networks.pyramid import Level, PatchReader
 from lgbatch.export.weights.catalog import WEIGHTS
 from lgbatch.export.weights.find import find_weights
 from lgbatch.export.weights.state import load_state
@@ -29,8 +30,9 @@ pytestmark = pytest.mark.weights
 
 VARIANTS = [name for name in EXTRACTORS if name.startswith("aliked")]
 SIZES = [(64, 48), (333, 500), (101, 37), (640, 427), (1024, 683)]
-"""Width and height: tiny, portrait, odd and flat, landscape, the default."""
+"""(width, height): tiny, portrait, odd and flat, landscape, the default."""
 FAST = {("aliked-n16", (64, 48)), ("aliked-n16", (333, 500)), ("aliked-n16", (101, 37))}
+"""Combinations that are not marked slow."""
 
 
 def extractor(models: Path, name: str) -> Model:
@@ -40,8 +42,8 @@ def extractor(models: Path, name: str) -> Model:
 
 def published(name: str, image: NDArray[np.float32], most: int) -> Found:
     with torch.no_grad():
-        told = upstream.aliked(name, most)({"image": torch.from_numpy(image[None])})
-    return tuple(told[key][0].numpy() for key in ("keypoints", "keypoint_scores", "descriptors"))
+        output = upstream.aliked(name, most)({"image": torch.from_numpy(image[None])})
+    return tuple(output[key][0].numpy() for key in ("keypoints", "keypoint_scores", "descriptors"))
 
 
 @pytest.mark.parametrize(
@@ -52,13 +54,13 @@ def published(name: str, image: NDArray[np.float32], most: int) -> Found:
         for size in SIZES
     ],
 )
-def test_the_export_and_the_plain_reference_are_the_published_aliked(
+def test_the_export_and_the_reference_agree_with_the_published_aliked(
     models: Path, gallery: Path, name: str, size: tuple[int, int]
 ) -> None:
     image = photo(gallery, size)
     expected = published(name, image, 700)
-    (found,) = run(extractor(models, name), image[None], 700)
-    assert_same(found, expected)
+    (actual,) = run(extractor(models, name), image[None], 700)
+    assert_same(actual, expected)
     state = load_state(find_weights(WEIGHTS[f"{name}.pth"], cache=models / "weights"))
     with torch.no_grad():
         keypoints, scores, descriptors = reference.aliked(state, torch.from_numpy(image), 700)
@@ -68,22 +70,22 @@ def test_the_export_and_the_plain_reference_are_the_published_aliked(
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "aliked-n16" else [pytest.mark.slow]) for name in VARIANTS]
 )
-def test_a_batch_of_photos_gives_what_each_gives_alone(models: Path, gallery: Path, name: str) -> None:
+def test_a_batch_gives_the_same_features_as_single_photos(models: Path, gallery: Path, name: str) -> None:
     model = extractor(models, name)
     images = np.stack([photo(gallery, (320, 240), number) for number in range(3)])
     images = np.concatenate([images, np.full_like(images[:1], 0.5)])
-    together = run(model, images, 300)
-    for image, batched in zip(images, together, strict=True):
+    batch = run(model, images, 300)
+    for image, batched in zip(images, batch, strict=True):
         (alone,) = run(model, image[None], 300)
         assert len(alone[0]) == len(batched[0])
         np.testing.assert_allclose(alone[0], batched[0], atol=1e-4)
         np.testing.assert_allclose(alone[2], batched[2], atol=1e-5)
-    counts = [len(keypoints) for keypoints, _, _ in together]
-    between = 110 if name == "aliked-n16rot" else 100  # it sees the most in a photo of one gray
-    assert min(counts[:3]) > between > counts[3]
+    counts = [len(keypoints) for keypoints, _, _ in batch]
+    limit = 110 if name == "aliked-n16rot" else 100  # this variant finds the most keypoints in a uniform photo
+    assert min(counts[:3]) > limit > counts[3]
 
 
-def test_fewer_keypoints_are_the_best_of_more(models: Path, gallery: Path) -> None:
+def test_a_lower_limit_keeps_the_best_keypoints(models: Path, gallery: Path) -> None:
     model = extractor(models, "aliked-n16")
     image = photo(gallery, (320, 240))
     ((many, _, _),), ((few, _, _),) = (run(model, image[None], most) for most in (200, 50))
@@ -91,7 +93,7 @@ def test_fewer_keypoints_are_the_best_of_more(models: Path, gallery: Path) -> No
     np.testing.assert_array_equal(few, many[:50])
 
 
-def test_a_photo_without_keypoints_has_none(models: Path) -> None:
+def test_a_black_photo_has_at_most_one_keypoint(models: Path) -> None:
     image = np.zeros((1, 3, 5, 5), np.float32)
     ((keypoints, scores, descriptors),) = run(extractor(models, "aliked-n16"), image, 100)
     assert len(keypoints) == len(scores) == len(descriptors) <= 1
@@ -99,7 +101,7 @@ def test_a_photo_without_keypoints_has_none(models: Path) -> None:
 
 @pytest.mark.parametrize("side", [2, 3])
 @pytest.mark.parametrize("full", [(64, 96), (32, 32)])
-def test_blocks_of_a_pyramid_are_those_of_the_upsampled_map(side: int, full: tuple[int, int]) -> None:
+def test_patches_of_a_pyramid_equal_those_of_the_upsampled_map(side: int, full: tuple[int, int]) -> None:
     random = torch.Generator().manual_seed(0)
     first, levels, dense = torch.randn(5, 4, generator=random), [], []
     for factor, channels in ((1, 5), (2, 4), (8, 4), (32, 4)):
@@ -108,28 +110,28 @@ def test_blocks_of_a_pyramid_are_those_of_the_upsampled_map(side: int, full: tup
         levels.append(Level(level.flatten(2).transpose(1, 2), size))
         dense.append(F.interpolate(level, full, mode="bilinear", align_corners=True))
     dense[0] = F.selu(torch.einsum("ij,bihw->bjhw", first, dense[0]))
-    together = torch.cat(dense, 1)
+    upsampled = torch.cat(dense, 1)
     y, x = (torch.randint(length - side + 1, (2, 300), generator=random) for length in full)
     y[:, 0], x[:, 0], y[:, 1], x[:, 1] = 0, 0, full[0] - side, full[1] - side
     with torch.no_grad():
-        blocks = Blocks(side, first)(levels, x, y)
+        patches = PatchReader(side, first)(levels, x, y)
     for b in range(2):
         for n in range(300):
-            patch = together[b, :, y[b, n] : y[b, n] + side, x[b, n] : x[b, n] + side]
-            torch.testing.assert_close(blocks[b, n], patch.flatten(1).T, atol=1e-4, rtol=0)
+            expected = upsampled[b, :, y[b, n] : y[b, n] + side, x[b, n] : x[b, n] + side]
+            torch.testing.assert_close(patches[b, n], expected.flatten(1).T, atol=1e-4, rtol=0)
 
 
-def test_matches_are_the_published_lightglues(models: Path, gallery: Path) -> None:
+def test_matches_agree_with_the_published_lightglue(models: Path, gallery: Path) -> None:
     ensure_models(models, "aliked-n16", KINDS)
     settings = Settings(extractor="aliked-n16", max_keypoints=400, threads=1, precision="fp32")
-    opened = Extractor(models, settings)
-    first, second = (opened.extract([decode(ref, 640)])[0] for ref in crawl(gallery).images[:2])
+    network = Extractor(models, settings)
+    first, second = (network.extract([decode(ref, 640)])[0] for ref in crawl(gallery).images[:2])
     matcher = Matcher(models, settings)
     (matches,) = matcher.match([(matcher.encode(first), matcher.encode(second))], 4096)
     expected, _ = upstream.match(upstream.lightglue("aliked"), first, second)
-    found = {(a, b) for a, b in matches.indices.tolist()}
+    actual = {(a, b) for a, b in matches.indices.tolist()}
     assert len(expected) > 50
-    assert len(found & expected) >= 0.99 * len(found | expected)
+    assert len(actual & expected) >= 0.99 * len(actual | expected)
 
 
 def test_variants_share_one_lightglue(models: Path) -> None:
@@ -142,7 +144,7 @@ def test_variants_share_one_lightglue(models: Path) -> None:
         assert opened.weights == WEIGHTS["aliked_lightglue.pth"].sha256
 
 
-def test_what_has_no_lightglue_is_told_before_the_work(tmp_path: Path) -> None:
+def test_an_extractor_without_lightglue_is_refused_before_the_export(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no LightGlue has been published for aliked-t16"):
         ensure_models(tmp_path / "models", "aliked-t16", ["extractor", "stages"])
     assert not (tmp_path / "models").exists()

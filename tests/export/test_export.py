@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from lgbatch import errors
 from lgbatch.config import Settings
 from lgbatch.export import reference
-from lgbatch.export.models import KINDS, ensure_models, export
+from lgbatch.export.extractors import KINDS
+from lgbatch.export.models import ensure_models, export
 from lgbatch.export.weights.catalog import WEIGHTS
 from lgbatch.export.weights.find import find_weights
 from lgbatch.export.weights.state import load_state
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.weights
 
 
 def photos(folder: Path, *sizes: tuple[int, int]) -> list[NDArray[np.float32]]:
-    """A real photo at several (width, height), as (3, H, W) RGB in 0..1; a rendered one where there is none."""
+    """The first photo of a folder at several (width, height), as (3, H, W) RGB in 0..1."""
     image = cv2.imread(str(next(iter(sorted(folder.glob("*.jpg"))))))
     resized = [cv2.resize(image, size, interpolation=cv2.INTER_AREA)[..., ::-1] for size in sizes]
     return [np.ascontiguousarray(r.transpose(2, 0, 1), dtype=np.float32) / 255 for r in resized]
@@ -41,7 +42,7 @@ def run_disk(models: Path, images: NDArray[np.float32], most: int) -> list[tuple
 
 
 @pytest.mark.parametrize("size", [(640, 427), (333, 500), (512, 512), (64, 48), (1024, 683)])
-def test_disk_is_kornias(models: Path, gallery: Path, size: tuple[int, int]) -> None:
+def test_disk_agrees_with_kornia(models: Path, gallery: Path, size: tuple[int, int]) -> None:
     (image,) = photos(gallery, size)
     network = upstream.disk(models / "weights")
     with torch.no_grad():
@@ -56,39 +57,39 @@ def test_disk_is_kornias(models: Path, gallery: Path, size: tuple[int, int]) -> 
     assert (np.diff(scores) <= 0).all()
 
 
-def test_a_batch_of_photos_gives_what_each_gives_alone(models: Path, gallery: Path) -> None:
+def test_a_batch_gives_the_same_features_as_single_photos(models: Path, gallery: Path) -> None:
     images = np.stack(photos(gallery, (320, 240), (320, 240)))
     images[1] = images[1, :, ::-1]
     images = np.concatenate([images, np.zeros_like(images[:1])])
-    together = run_disk(models, images, 300)
-    for image, batched in zip(images, together, strict=True):
+    batch = run_disk(models, images, 300)
+    for image, batched in zip(images, batch, strict=True):
         (alone,) = run_disk(models, image[None], 300)
         assert len(alone[0]) == len(batched[0])
         np.testing.assert_array_equal(alone[0], batched[0])
         np.testing.assert_allclose(alone[2], batched[2], atol=1e-5)
-    assert [len(features[0]) for features in together[:2]] == [300, 300]
-    assert len(together[2][0]) < 20  # nothing to see in a black photo but its corners
+    assert [len(features[0]) for features in batch[:2]] == [300, 300]
+    assert len(batch[2][0]) < 20  # a black photo has keypoints only at its corners
 
 
-def test_fewer_keypoints_are_the_best_of_more(models: Path, gallery: Path) -> None:
+def test_a_lower_limit_keeps_the_best_keypoints(models: Path, gallery: Path) -> None:
     (image,) = photos(gallery, (320, 240))
     ((many, _, _),), ((few, _, _),) = (run_disk(models, image[None], most) for most in (400, 50))
     np.testing.assert_array_equal(few, many[:50])
 
 
-def test_the_plain_reference_is_kornias_disk(models: Path, gallery: Path) -> None:
+def test_the_disk_reference_agrees_with_kornia(models: Path, gallery: Path) -> None:
     (image,) = photos(gallery, (333, 250))
     state = load_state(find_weights(WEIGHTS["disk-depth-save.pth"], cache=models / "weights"))
     with torch.no_grad():
-        (theirs,) = upstream.disk(models / "weights")(torch.from_numpy(image[None]), n=500, pad_if_not_divisible=True)
+        (expected,) = upstream.disk(models / "weights")(torch.from_numpy(image[None]), n=500, pad_if_not_divisible=True)
         keypoints, scores, descriptors = reference.disk(state, torch.from_numpy(image), 500)
-    order = theirs.detection_scores.argsort(descending=True)
-    np.testing.assert_array_equal(theirs.keypoints[order], keypoints)
-    np.testing.assert_allclose(theirs.detection_scores[order], scores, atol=1e-4)
-    np.testing.assert_allclose(theirs.descriptors[order], descriptors, atol=1e-5)
+    order = expected.detection_scores.argsort(descending=True)
+    np.testing.assert_array_equal(expected.keypoints[order], keypoints)
+    np.testing.assert_allclose(expected.detection_scores[order], scores, atol=1e-4)
+    np.testing.assert_allclose(expected.descriptors[order], descriptors, atol=1e-5)
 
 
-def test_the_plain_reference_is_lightglue(models: Path) -> None:
+def test_the_lightglue_reference_agrees_with_the_published_network(models: Path) -> None:
     random = np.random.default_rng(1)
     counts = (150, 130)
     keypoints = [torch.from_numpy(random.uniform(0, 600, (n, 2)).astype(np.float32)) for n in counts]
@@ -104,53 +105,55 @@ def test_the_plain_reference_is_lightglue(models: Path) -> None:
         for k, d, s in zip(keypoints, descriptors, sizes, strict=True)
     ]
     with torch.no_grad():
-        theirs = network({"image0": sides[0], "image1": sides[1]})
+        expected = network({"image0": sides[0], "image1": sides[1]})
         layers = reference.lightglue(state, (keypoints[0], keypoints[1]), (descriptors[0], descriptors[1]), sizes)
-        found, scores = reference.mutual_matches(reference.assignment(state, *layers[-1], 8), 0.1)
-    np.testing.assert_array_equal(found, theirs["matches0"][0])
-    assert (found >= 0).sum() > 50
-    np.testing.assert_allclose(scores, theirs["matching_scores0"][0] * (found >= 0), atol=1e-4)
+        matches, scores = reference.mutual_matches(reference.assignment(state, *layers[-1], 8), 0.1)
+    np.testing.assert_array_equal(matches, expected["matches0"][0])
+    assert (matches >= 0).sum() > 50
+    np.testing.assert_allclose(scores, expected["matching_scores0"][0] * (matches >= 0), atol=1e-4)
 
 
 @pytest.mark.parametrize("counts", [((1000, 5), (700, 1000)), ((1, 1), (1, 300)), ((0, 40), (40, 0))])
-def test_single_graph_ignores_poisoned_padding(models: Path, counts: tuple[tuple[int, int], tuple[int, int]]) -> None:
+def test_the_single_graph_ignores_the_content_of_padding(
+    models: Path, counts: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
     random = np.random.default_rng(2)
     session = ort.InferenceSession(str(model_path(models, "disk", "matcher")), providers=["CPUExecutionProvider"])
 
-    def feed(rows: slice, most: tuple[int, int], poison: float) -> dict[str, NDArray[np.generic]]:
+    def feed(rows: slice, width: tuple[int, int], padding: float) -> dict[str, NDArray[np.generic]]:
         result: dict[str, NDArray[np.generic]] = {"threshold": np.array(0.1, np.float32)}
         for side in (0, 1):
             lengths = np.array(counts[side])[rows]
-            keypoints, descriptors = everything[side]
+            keypoints, descriptors = sides[side]
             for name, values in (("keypoints", keypoints), ("descriptors", descriptors)):
-                values = values[rows, : most[side]].copy()
+                values = values[rows, : width[side]].copy()
                 for row, length in enumerate(lengths):
-                    values[row, length:] = poison
+                    values[row, length:] = padding
                 result[f"{name}{side}"] = values
             result |= {f"lengths{side}": lengths, f"size{side}": np.full((len(lengths), 2), 640, np.float32)}
         return result
 
     base = random.normal(size=(2, 1000, 128)).astype(np.float32)
-    everything = []
+    sides = []
     for _ in (0, 1):
         descriptors = base + 0.3 * random.normal(size=base.shape).astype(np.float32)
         descriptors /= np.linalg.norm(descriptors, axis=2, keepdims=True)
-        everything.append((random.uniform(0, 640, (2, 1000, 2)).astype(np.float32), descriptors))
+        sides.append((random.uniform(0, 640, (2, 1000, 2)).astype(np.float32), descriptors))
     longest = max(counts[0]), max(counts[1])
-    clean, poisoned = (session.run(None, feed(slice(0, 2), longest, poison)) for poison in (0.0, 1e4))
-    np.testing.assert_array_equal(clean[0], poisoned[0])
-    np.testing.assert_array_equal(clean[1], poisoned[1])
+    zeros, noise = (session.run(None, feed(slice(0, 2), longest, padding)) for padding in (0.0, 1e4))
+    np.testing.assert_array_equal(zeros[0], noise[0])
+    np.testing.assert_array_equal(zeros[1], noise[1])
     for row, (m, n) in enumerate(zip(*counts, strict=True)):
-        assert (clean[0][row, m:] == -1).all() and (clean[0][row] < max(n, 1)).all()
+        assert (zeros[0][row, m:] == -1).all() and (zeros[0][row] < max(n, 1)).all()
         if min(m, n) == 0:
-            assert (clean[0][row] == -1).all() and (clean[1][row] == 0).all()
+            assert (zeros[0][row] == -1).all() and (zeros[1][row] == 0).all()
         else:
             alone = session.run(None, feed(slice(row, row + 1), (m, n), 0.0))
-            np.testing.assert_array_equal(alone[0][0], clean[0][row, :m])
-            np.testing.assert_allclose(alone[1][0], clean[1][row, :m], atol=1e-5)
+            np.testing.assert_array_equal(alone[0][0], zeros[0][row, :m])
+            np.testing.assert_allclose(alone[1][0], zeros[1][row, :m], atol=1e-5)
 
 
-def test_models_tell_what_made_them(models: Path) -> None:
+def test_models_record_their_weights_parity_and_settings(models: Path) -> None:
     for precision in ("fp32", "int8"):
         if precision == "int8" and kernels.unavailable_reason():
             continue
@@ -166,7 +169,7 @@ def test_models_tell_what_made_them(models: Path) -> None:
             }
 
 
-def test_a_wrong_or_damaged_model_is_named_in_one_line(models: Path, tmp_path: Path) -> None:
+def test_a_wrong_or_damaged_model_is_reported_by_name_in_one_line(models: Path, tmp_path: Path) -> None:
     path = model_path(tmp_path, "disk", "extractor")
 
     def refusal() -> str:
@@ -189,7 +192,7 @@ def test_a_wrong_or_damaged_model_is_named_in_one_line(models: Path, tmp_path: P
 
 
 @pytest.mark.skipif(kernels.unavailable_reason() is not None, reason=str(kernels.unavailable_reason()))
-def test_a_damaged_layer_is_named_in_one_line(models: Path, tmp_path: Path) -> None:
+def test_a_damaged_layer_is_reported_by_name_in_one_line(models: Path, tmp_path: Path) -> None:
     settings = Settings(device="cpu", precision="int8")
     folder = model_path(tmp_path, "disk", "stages-int8")
     shutil.copytree(model_path(models, "disk", "stages-int8"), folder)
@@ -206,7 +209,7 @@ def test_a_damaged_layer_is_named_in_one_line(models: Path, tmp_path: Path) -> N
         assert "\n" not in str(raised.value)
 
 
-def test_a_model_that_is_not_the_network_is_not_kept(models: Path, tmp_path: Path) -> None:
+def test_a_model_with_changed_weights_is_discarded(models: Path, tmp_path: Path) -> None:
     from lgbatch.export import parity
 
     state = load_state(find_weights(WEIGHTS["disk_lightglue.pth"], cache=models / "weights"))
@@ -220,11 +223,11 @@ def test_a_model_that_is_not_the_network_is_not_kept(models: Path, tmp_path: Pat
         parity.matcher(tmp_path / "changed.onnx", state)
 
 
-def test_what_is_there_is_not_exported_again(models: Path) -> None:
-    ensure_models(models, "disk", KINDS, say=lambda line: pytest.fail(line))
+def test_existing_models_are_not_exported_again(models: Path) -> None:
+    ensure_models(models, "disk", KINDS, log=lambda line: pytest.fail(line))
 
 
-def test_an_unwritable_models_folder_is_one_line(tmp_path: Path) -> None:
+def test_an_unwritable_model_folder_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(errors.ModelError, match="choose another with --models"):
         export(tmp_path / "file" / "models", "disk")

@@ -1,4 +1,4 @@
-"""SuperPoint, and LightGlue for it and for SIFT, exported with random weights, against independent references."""
+"""SuperPoint, and LightGlue for SuperPoint and SIFT, exported with random weights, against independent references."""
 
 from pathlib import Path
 
@@ -17,58 +17,60 @@ from tests.helpers import random_weights, upstream
 
 pytestmark = pytest.mark.slow
 SIZES = [(64, 48), (333, 500), (101, 37), (320, 240), (511, 341)]
+"""(width, height)."""
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def random_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     random_weights.models(folder, "superpoint", "extractor", "stages", "matcher")
     random_weights.models(folder, "sift", "stages", "matcher")
     return folder
 
 
-def test_superpoint_is_its_reference_in_batches_too(made: Path) -> None:
-    model = open_extractor(made, Settings(extractor="superpoint", device="cpu", threads=1))
+def test_superpoint_agrees_with_its_reference_alone_and_in_batches(random_models: Path) -> None:
+    model = open_extractor(random_models, Settings(extractor="superpoint", device="cpu", threads=1))
     state = random_weights.superpoint()
     for width, height in SIZES:
-        images = np.stack([parity._photo(height, width, seed) for seed in range(4)])
+        images = np.stack([parity.synthetic_photo(height, width, seed) for seed in range(4)])
         outputs = model.run({"image": images, "max_keypoints": np.array(400)})
         for image, keypoints, scores, descriptors, count in zip(images, *outputs, strict=True):
             with torch.no_grad():
                 expected = reference.superpoint(state, torch.from_numpy(image), 400)
-            theirs, mine = parity.same_keypoints(expected[0].numpy(), keypoints[:count])
-            assert len(mine) >= 0.995 * max(count, len(expected[0])) > 0
+            expected_rows, rows = parity.same_keypoints(expected[0].numpy(), keypoints[:count])
+            assert len(rows) >= 0.995 * max(count, len(expected[0])) > 0
             assert scores[:count].min() > 0.0005
-            assert (expected[2].numpy()[theirs] * descriptors[mine]).sum(1).min() > 1 - 1e-3
+            assert (expected[2].numpy()[expected_rows] * descriptors[rows]).sum(1).min() > 1 - 1e-3
             alone = model.run({"image": image[None], "max_keypoints": np.array(400)})
             np.testing.assert_array_equal(alone[0][0, : alone[3][0]], keypoints[:count])
 
 
 @pytest.mark.parametrize("extractor", ["superpoint", "sift"])
-def test_matches_and_depth_are_the_published_lightglues(made: Path, extractor: str) -> None:
+def test_matches_and_early_exit_agree_with_the_published_lightglue(random_models: Path, extractor: str) -> None:
     random = np.random.default_rng(0)
     dim = 256 if extractor == "superpoint" else 128
     sides = []
-    base = random.normal(size=(300, dim)), random.uniform(0, 600, (300, 2)), random.uniform(1, 20, 300)
+    base_descriptors, base_keypoints = random.normal(size=(300, dim)), random.uniform(0, 600, (300, 2))
+    scales = random.uniform(1, 20, 300)
     for count in (300, 260):
-        descriptors = base[0] + 0.05 * random.normal(size=base[0].shape)
+        descriptors = base_descriptors + 0.05 * random.normal(size=base_descriptors.shape)
         descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-        keypoints = base[1] + 0.3 * random.normal(size=(300, 2))
-        rows = [a[:count].astype(np.float32) for a in (keypoints, base[2], descriptors, base[2], base[2] / 4)]
-        more = rows[3:] if extractor == "sift" else [None, None]
-        sides.append(Features(rows[0], rows[1], rows[2], (600, 480), *more))
-    matcher = Matcher(made, Settings(extractor=extractor, device="cpu", precision="fp32", threads=1))
+        keypoints = base_keypoints + 0.3 * random.normal(size=(300, 2))
+        arrays = [a[:count].astype(np.float32) for a in (keypoints, scales, descriptors, scales, scales / 4)]
+        scales_and_oris = arrays[3:] if extractor == "sift" else [None, None]
+        sides.append(Features(arrays[0], arrays[1], arrays[2], (600, 480), *scales_and_oris))
+    matcher = Matcher(random_models, Settings(extractor=extractor, device="cpu", precision="fp32", threads=1))
     ((matches, depth),) = matcher.match_and_stop([(matcher.encode(sides[0]), matcher.encode(sides[1]))], 4096)
     expected, stop = upstream.match(random_weights.lightglue(extractor), *sides)
-    found = {(int(a), int(b)) for a, b in matches.indices}
+    actual = {(int(a), int(b)) for a, b in matches.indices}
     assert depth == stop == random_weights.STOP
     assert len(expected) > 50
-    assert len(found & expected) >= 0.995 * len(found | expected)
+    assert len(actual & expected) >= 0.995 * len(actual | expected)
 
 
-def test_other_weights_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_wrong_weights_are_refused_in_one_line(tmp_path: Path) -> None:
     torch.save(random_weights.superpoint(), tmp_path / "superpoint_v1.pth")
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(ModelError, match=r"is not superpoint_v1.pth: sha256 .*; the original is at https") as raised:
-        export(tmp_path / "models", "superpoint", weights=tmp_path, say=said.append)
-    assert "\n" not in str(raised.value) and "noncommercial" in said[0]
+        export(tmp_path / "models", "superpoint", weights=tmp_path, log=lines.append)
+    assert "\n" not in str(raised.value) and "noncommercial" in lines[0]

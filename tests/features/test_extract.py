@@ -1,4 +1,6 @@
-from collections.abc import Sequence
+"""The extract stage: batches, failures, repeated runs, and the pixels of keypoints."""
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,7 @@ from lgbatch.errors import StoreError
 from lgbatch.features.extract import extract, group_by_shape
 from lgbatch.features.network import Extractor
 from lgbatch.photos.crawl import crawl
+from lgbatch.photos.decode import decode
 from lgbatch.storage.features import FeatureStore
 from lgbatch.types import Failure, Photo
 
@@ -18,43 +21,43 @@ def photo(name: str, height: int, width: int) -> Photo:
     return Photo(name, np.zeros((height, width, 3), np.uint8), (width, height))
 
 
-def test_batches_hold_one_shape_and_nothing_is_lost() -> None:
+def test_batches_have_one_shape_and_no_photo_is_lost() -> None:
     shapes = [(4, 6), (6, 4), (4, 6), (5, 5), (4, 6), (6, 4), (4, 6)]
     photos: list[Photo | Failure] = [photo(str(i), *shape) for i, shape in enumerate(shapes)]
     photos.insert(2, Failure("extract", "bad", "reason"))
     batches = list(group_by_shape(photos, 2))
     assert Failure("extract", "bad", "reason") in batches
-    full = [batch for batch in batches if not isinstance(batch, Failure)]
-    assert all(len({p.pixels.shape for p in batch}) == 1 and len(batch) <= 2 for batch in full)
-    assert sorted(p.name for batch in full for p in batch) == [str(i) for i in range(7)]
+    photo_batches = [batch for batch in batches if not isinstance(batch, Failure)]
+    assert all(len({p.pixels.shape for p in batch}) == 1 and len(batch) <= 2 for batch in photo_batches)
+    assert sorted(p.name for batch in photo_batches for p in batch) == [str(i) for i in range(7)]
 
 
-def test_few_photos_wait_however_many_shapes_there_are() -> None:
-    taken = 0
+def test_few_photos_wait_for_a_batch_however_many_shapes_there_are() -> None:
+    consumed = 0
 
-    def photos() -> Sequence[Photo]:
-        nonlocal taken
+    def photos() -> Iterator[Photo]:
+        nonlocal consumed
         for i in range(100):
-            taken += 1
+            consumed += 1
             yield photo(str(i), 5 + i, 5)
 
-    given = 0
+    yielded = 0
     for _ in group_by_shape(photos(), 2):
-        given += 1
-        assert taken - given <= 4 * 2 + 1
-    assert given == 100
+        yielded += 1
+        assert consumed - yielded <= 4 * 2 + 1
+    assert yielded == 100
 
 
 @pytest.mark.weights
-def test_bad_photos_fail_by_name_and_odd_ones_work(models: Path, gallery: Path, tmp_path: Path) -> None:
+def test_bad_photos_are_failures_and_unusual_ones_are_extracted(models: Path, gallery: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     nested = images / "day 1" / "north side"
     nested.mkdir(parents=True)
     view = cv2.resize(cv2.imread(str(gallery / "view_00.jpg")), (320, 240), interpolation=cv2.INTER_AREA)
     encoded = cv2.imencode(".jpg", view)[1].tobytes()
     (nested / "my photo 1.JPG").write_bytes(encoded)
-    (images / "cut.jpg").write_bytes(encoded[: len(encoded) // 2])
-    (images / "text.jpg").write_text("this is no photo")
+    (images / "truncated.jpg").write_bytes(encoded[: len(encoded) // 2])
+    (images / "text.jpg").write_text("not a photo")
     cv2.imwrite(str(images / "dot.png"), np.zeros((1, 1, 3), np.uint8))
     cv2.imwrite(str(images / "flat.png"), np.full((100, 120, 3), 128, np.uint8))
     cv2.imwrite(str(images / "deep.png"), view.astype(np.uint16) * 257)
@@ -64,24 +67,24 @@ def test_bad_photos_fail_by_name_and_odd_ones_work(models: Path, gallery: Path, 
 
     done = extract(images, tmp_path / "features.h5", models=models, settings=settings)
 
-    assert sorted(failure.name for failure in done.failures) == ["cut.jpg", "text.jpg"]
+    assert sorted(failure.name for failure in done.failures) == ["text.jpg", "truncated.jpg"]
     assert (done.images, done.new) == (8, 6)
     with FeatureStore(tmp_path / "features.h5") as store:
         counts = {name: store.count(name) for name in store.names()}
         assert counts["dot.png"] == 0
-        assert counts.pop("flat.png") < 20  # nothing to see but its corners
-        good = {"alpha.png", "day 1/north side/my photo 1.JPG", "deep.png", "grey.tif"}
-        assert {name for name, count in counts.items() if count} == good
+        assert counts.pop("flat.png") < 20  # only the corners of the photo
+        with_keypoints = {"alpha.png", "day 1/north side/my photo 1.JPG", "deep.png", "grey.tif"}
+        assert {name for name, count in counts.items() if count} == with_keypoints
         assert done.keypoints == sum(counts.values()) + store.count("flat.png")
         assert store.image_size("day 1/north side/my photo 1.JPG") == (320, 240)
         assert store.image_folder == images
-        # The same pixels, stored in 16 bits, or with an opaque alpha: the same keypoints.
+        # Both files hold the same pixels, one in 16 bits, one with an opaque alpha channel.
         deep, alpha = store.read("deep.png"), store.read("alpha.png")
         np.testing.assert_array_equal(deep.keypoints, alpha.keypoints)
 
 
 @pytest.mark.weights
-def test_again_extracts_only_what_is_new(models: Path, gallery: Path, tmp_path: Path) -> None:
+def test_a_second_run_extracts_only_new_photos(models: Path, gallery: Path, tmp_path: Path) -> None:
     images, path = tmp_path / "images", tmp_path / "features.h5"
     images.mkdir()
     view = cv2.resize(cv2.imread(str(gallery / "view_00.jpg")), (320, 240), interpolation=cv2.INTER_AREA)
@@ -98,16 +101,14 @@ def test_again_extracts_only_what_is_new(models: Path, gallery: Path, tmp_path: 
 
 
 @pytest.mark.weights
-def test_keypoints_are_in_original_pixels(models: Path, gallery: Path, tmp_path: Path) -> None:
+def test_keypoints_are_in_pixels_of_the_original_photo(models: Path, gallery: Path, tmp_path: Path) -> None:
     whole = cv2.imread(str(gallery / "view_03.jpg"))
     cv2.imwrite(str(tmp_path / "big.png"), cv2.resize(whole, (1000, 750), interpolation=cv2.INTER_CUBIC))
     (ref,) = crawl(tmp_path).images
-    from lgbatch.photos.decode import decode
-
     extractor = Extractor(models, Settings(resize=500, max_keypoints=300))
     (features,) = extractor.extract([decode(ref, 500)])
     assert features.image_size == (1000, 750)
-    # The detector answers on whole pixels of the half-size photo: their centres lie at 2 k + 0.5.
+    # The detector returns whole pixels k of the half-size photo; their centres are at 2 k + 0.5.
     halves = (features.keypoints - 0.5) / 2
     np.testing.assert_allclose(halves, np.rint(halves), atol=1e-4)
     assert features.keypoints[:, 0].max() > 600

@@ -1,4 +1,4 @@
-"""What the tests of extractors and matchers share: photos, runs of a model, and when features are the same."""
+"""Helpers of the tests of extractors: a photo, a run of the model, and a comparison of features."""
 
 from pathlib import Path
 
@@ -11,29 +11,32 @@ from lgbatch.runtime.models import Model
 from lgbatch.types import Features
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+"""Keypoints (N, 2), scores (N,) and descriptors (N, D) of an image."""
 
 
 def photo(folder: Path, size: tuple[int, int], number: int = 0) -> NDArray[np.float32]:
+    """A photo of the folder, resized to (width, height): (3, H, W) RGB in 0..1."""
     image = cv2.imread(str(sorted(folder.glob("*.jpg"))[number]))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA)[..., ::-1]
     return np.ascontiguousarray(resized.transpose(2, 0, 1), dtype=np.float32) / 255
 
 
-def run(model: Model, images: NDArray[np.float32], most: int) -> list[Found]:
-    outputs = model.run({"image": images, "max_keypoints": np.array(most)})
+def run(model: Model, images: NDArray[np.float32], max_keypoints: int) -> list[Found]:
+    """Run an extractor on a batch (B, 3, H, W), and remove the padding of each image."""
+    outputs = model.run({"image": images, "max_keypoints": np.array(max_keypoints)})
     return [(k[:c], s[:c], d[:c]) for k, s, d, c in zip(*outputs, strict=True)]
 
 
-def assert_same(found: Found, expected: Found) -> None:
-    """As many keypoints, 99.5% of them in the same places, with the same scores and descriptors."""
-    assert len(found[0]) == len(expected[0]) > 0
-    mine, theirs = parity.same_keypoints(found[0], expected[0])
-    assert len(mine) >= 0.995 * len(found[0])
-    assert (found[2][mine] * expected[2][theirs]).sum(1).min() > 1 - 1e-3
-    np.testing.assert_allclose(found[1][mine], expected[1][theirs], atol=1e-3)
+def assert_same(actual: Found, expected: Found) -> None:
+    """The number of keypoints is equal, and 99.5% of them have equal positions, scores and descriptors."""
+    assert len(actual[0]) == len(expected[0]) > 0
+    rows, expected_rows = parity.same_keypoints(actual[0], expected[0])
+    assert len(rows) >= 0.995 * len(actual[0])
+    assert (actual[2][rows] * expected[2][expected_rows]).sum(1).min() > 1 - 1e-3
+    np.testing.assert_allclose(actual[1][rows], expected[1][expected_rows], atol=1e-3)
 
 
 def cut(features: Features, count: int) -> Features:
-    """The best `count` keypoints."""
+    """The `count` keypoints of highest score."""
     rows = slice(0, count)
     return Features(features.keypoints[rows], features.scores[rows], features.descriptors[rows], features.image_size)

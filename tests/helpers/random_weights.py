@@ -1,6 +1,6 @@
-"""Seeded random weights for networks whose real ones are in no package, and models made of them.
+"""Seeded random weights for networks without downloadable weights, and models exported from them.
 
-They are scaled so that the networks have something to say: score maps with maxima, and assignments that are sure.
+The weights are scaled so that score maps have maxima and assignments are confident.
 """
 
 from pathlib import Path
@@ -16,20 +16,20 @@ from lgbatch.runtime.registry import Kind
 
 SOURCE = {"weights": "random", "weights_sha256": "0" * 64}
 STOP = 5
-"""After as many layers, the random LightGlue takes every pair for done."""
+"""Early exit of the random LightGlue: it stops every pair after this many layers."""
 
 
 def superpoint() -> dict[str, Tensor]:
-    """SuperPoint's weights, by the names of the published file."""
+    """Random weights of SuperPoint, with the names in the published file."""
     random, state = torch.Generator().manual_seed(0), {}
     widths = {"conv1": (1, 64), "conv2": (64, 64), "conv3": (64, 128), "conv4": (128, 128)}
-    shapes = {f"{name}a": (outside, inside, 3) for name, (inside, outside) in widths.items()}
-    shapes |= {f"{name}b": (outside, outside, 3) for name, (_, outside) in widths.items()}
+    shapes = {f"{name}a": (outputs, inputs, 3) for name, (inputs, outputs) in widths.items()}
+    shapes |= {f"{name}b": (outputs, outputs, 3) for name, (_, outputs) in widths.items()}
     shapes |= {"convPa": (256, 128, 3), "convPb": (65, 256, 1), "convDa": (256, 128, 3), "convDb": (256, 256, 1)}
-    for name, (outside, inside, side) in shapes.items():
-        scale = ((20 if name == "convPb" else 2) / (inside * side * side)) ** 0.5
-        state[f"{name}.weight"] = scale * torch.randn(outside, inside, side, side, generator=random)
-        state[f"{name}.bias"] = 0.05 * torch.randn(outside, generator=random)
+    for name, (outputs, inputs, side) in shapes.items():
+        scale = ((20 if name == "convPb" else 2) / (inputs * side * side)) ** 0.5
+        state[f"{name}.weight"] = scale * torch.randn(outputs, inputs, side, side, generator=random)
+        state[f"{name}.bias"] = 0.05 * torch.randn(outputs, generator=random)
     return state
 
 
@@ -40,7 +40,7 @@ def lightglue(extractor: str, **settings: float) -> Any:
         torch.manual_seed(0)
         network = published.module("lightglue").LightGlue(None, **shape, **settings).eval()
     with torch.no_grad():
-        for name, value in network.named_parameters():  # the exporter keeps one of what is all ones
+        for name, value in network.named_parameters():  # all ones as initialised: the exporter would merge them
             if ".ffn.1." in name:
                 value += 0.1 * torch.randn(len(value), generator=torch.Generator().manual_seed(len(name)))
         for head in network.log_assignment:
@@ -52,7 +52,7 @@ def lightglue(extractor: str, **settings: float) -> Any:
 
 
 def models(folder: Path, extractor: str, *kinds: Kind) -> None:
-    """Write models of random weights where the tool looks for them."""
+    """Export models with random weights into `folder`, under the names that lgbatch expects."""
     for kind in kinds:
         if kind == "extractor":
             state = superpoint()

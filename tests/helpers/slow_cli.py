@@ -1,6 +1,6 @@
-"""lgbatch's command line with stand-ins for the networks that take their time; run as a program of its own.
+"""lgbatch's command line with slow stand-ins for the networks, as a separate program.
 
-`[*COMMAND, SECONDS, ...]`: each photo, and each batch of pairs, takes SECONDS; the rest are arguments of lgbatch.
+Run [*COMMAND, SECONDS, *ARGUMENTS]: each photo and each batch of pairs takes SECONDS.
 """
 
 import sys
@@ -24,10 +24,12 @@ COMMAND = [
 ]
 
 
-def slowed(work: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-    def slow(*given: Any) -> Any:
+def slowed(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    """The function, preceded by a pause."""
+
+    def slow(*arguments: Any) -> Any:
         time.sleep(seconds)
-        return work(*given)
+        return function(*arguments)
 
     return slow
 
@@ -40,5 +42,5 @@ def main() -> None:
         monkeypatch.setattr(module, "ensure_models", lambda *_: None)
     monkeypatch.setattr(stand_in._Extractor, "extract", slowed(stand_in._Extractor.extract, seconds))
     monkeypatch.setattr(stand_in._Matcher, "match", slowed(stand_in._Matcher.match, seconds))
-    sys.argv[0] = str(Path("lgbatch"))
+    sys.argv[0] = "lgbatch"
     run_cli()

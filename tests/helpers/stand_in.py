@@ -1,4 +1,4 @@
-"""What stands in for the networks: features that need no model, and matches of each keypoint with its like."""
+"""Stand-ins for the networks: random features without a model, and matches of keypoints with equal rows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from lgbatch.storage.features import FeatureStore
 from lgbatch.types import Features, Matches, Photo
 
 COUNT = 20
+"""Keypoints of each image, and matches of each pair."""
 
 
 class _Extractor:
@@ -46,22 +47,22 @@ class _Matcher:
 
 
 class StandIn:
-    """Puts the stand-ins where extraction and matching look for the networks."""
+    """Patches that make extraction and matching use the stand-ins."""
 
     @staticmethod
     def use(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(extractors, "Extractor", _Extractor)
-        monkeypatch.setattr(match, "open_matchers", lambda *given: [_Matcher(*given)] * available_cores())
+        monkeypatch.setattr(match, "open_matchers", lambda *arguments: [_Matcher(*arguments)] * available_cores())
 
     @staticmethod
-    def break_features(monkeypatch: pytest.MonkeyPatch, name: str, read: list[str]) -> None:
-        """Features of `name`, or of all images if it is empty, cannot be read; `read` gets each name that was."""
+    def break_features(monkeypatch: pytest.MonkeyPatch, broken: str, reads: list[str]) -> None:
+        """Reading the features of image `broken`, or of all images if it is empty, fails. `reads` logs all reads."""
         original = FeatureStore.read
 
-        def damaged(store: FeatureStore, wanted: str) -> Features:
-            read.append(wanted)
-            if name in ("", wanted):
-                raise ItemError(f"no features of {wanted}")
-            return original(store, wanted)
+        def read(store: FeatureStore, name: str) -> Features:
+            reads.append(name)
+            if broken in ("", name):
+                raise ItemError(f"no features of {name}")
+            return original(store, name)
 
-        monkeypatch.setattr(FeatureStore, "read", damaged)
+        monkeypatch.setattr(FeatureStore, "read", read)

@@ -1,4 +1,4 @@
-"""What the tests feed into a COLMAP database, and read back from it. No model is needed for any of it."""
+"""Synthetic photos, features and matches for the tests of COLMAP databases, and a reader of databases."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ SYNTHETIC_SIZE = (512, 384)
 
 @dataclass
 class Source:
-    """Features and matches in memory; both protocols of import_database."""
+    """Features and matches in memory, for both protocols of import_database."""
 
     points: dict[str, FloatArray] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    found: dict[Pair, IntArray] = field(default_factory=dict)
+    matches: dict[Pair, IntArray] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         return list(self.points)
@@ -34,14 +34,14 @@ class Source:
         return self.sizes[name]
 
     def pairs(self) -> list[Pair]:
-        return list(self.found)
+        return list(self.matches)
 
     def indices(self, pair: Pair) -> IntArray:
-        return self.found[pair]
+        return self.matches[pair]
 
 
 def photo(folder: Path, name: str, size: tuple[int, int]) -> None:
-    """A grey photo, in the format of its suffix."""
+    """Write a grey photo of (width, height) in the format of its suffix."""
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     done, data = cv2.imencode(file.suffix, np.full((size[1], size[0], 3), 128, np.uint8))
@@ -50,7 +50,7 @@ def photo(folder: Path, name: str, size: tuple[int, int]) -> None:
 
 
 def scene(folder: Path, names: tuple[str, ...] = NAMES, count: int = 20) -> Source:
-    """Blank photos with random keypoints; each pair of neighbours has 10 matches."""
+    """Write blank photos with random keypoints; consecutive photos have 10 matches."""
     rng = np.random.default_rng(0)
     source = Source()
     for name in names:
@@ -59,18 +59,20 @@ def scene(folder: Path, names: tuple[str, ...] = NAMES, count: int = 20) -> Sour
         source.sizes[name] = SIZE
     for a, b in itertools.pairwise(names):
         left, right = np.sort(rng.permutation(count)[:10]), rng.permutation(count)[:10]
-        source.found[Pair(a, b)] = np.stack([left, right], axis=1).astype(np.int32)
+        source.matches[Pair(a, b)] = np.stack([left, right], axis=1).astype(np.int32)
     return source
 
 
 def import_source(
     path: Path, source: Source, mode: str = "image", model: str = "SIMPLE_RADIAL", rebuild: bool = False
 ) -> DatabaseCounts:
+    """Import a source into the database at `path`, with the photos in the folder `images` beside it."""
     folder = path.parent / "images"
     return import_database(path, folder, source, source, camera_mode=mode, camera_model=model, rebuild=rebuild)
 
 
 def part(source: Source, names: list[str]) -> Source:
+    """Some images of a source, without matches."""
     return Source({name: source.points[name] for name in names}, source.sizes)
 
 
@@ -82,7 +84,7 @@ def exif_photo(
     focal: int | None = None,
     gps: tuple[float, float, float] | None = None,
 ) -> None:
-    """A photo with EXIF: make and model in one, focal length in mm on 35 mm film, degrees north and east, metres."""
+    """Write a photo with EXIF: camera model, 35 mm equivalent focal length, and GPS (degrees north, east; metres)."""
     pil = pytest.importorskip("PIL.Image")
     exif = pil.Exif()
     if camera:
@@ -98,7 +100,7 @@ def exif_photo(
 
 
 def content(path: Path) -> dict[str, object]:
-    """All rows, read through pycolmap."""
+    """All rows of a database, read with pycolmap."""
     import pycolmap
 
     with pycolmap.Database.open(path) as db:
@@ -117,7 +119,7 @@ def content(path: Path) -> dict[str, object]:
 
 
 def synthetic(folder: Path, images: int, prefix: str = "", seed: int = 0, suffix: str = ".jpg") -> Source:
-    """Cameras around a cloud of points, half a pixel of noise; blank photos in `folder`/images."""
+    """Keypoints and matches of cameras around random points, with half a pixel of noise, and blank photos."""
     import pycolmap
 
     pycolmap.set_random_seed(seed)
@@ -139,5 +141,5 @@ def synthetic(folder: Path, images: int, prefix: str = "", seed: int = 0, suffix
             source.points[name] = db.read_keypoints(image_id)[:, :2] - np.float32(0.5)
             source.sizes[name] = SYNTHETIC_SIZE
         for a, b in itertools.combinations(names, 2):
-            source.found[Pair(names[a], names[b])] = db.read_matches(a, b).astype(np.int32)
+            source.matches[Pair(names[a], names[b])] = db.read_matches(a, b).astype(np.int32)
     return source

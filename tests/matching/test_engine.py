@@ -1,9 +1,10 @@
-"""The loop over pairs: what is kept of images, and what becomes of batches that do not fit into memory."""
+"""The matching engine: the cache of encoded images, and batches and pairs that fail."""
 
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,75 +18,77 @@ from lgbatch.runtime.registry import Shape
 from lgbatch.types import Failure, Features, Matches, Pair
 
 
-def stem(number: float) -> EncodedImage:
-    values = np.full((1, 1), number, np.float32)
+def encoded(value: float) -> EncodedImage:
+    values = np.full((1, 1), value, np.float32)
     return EncodedImage(values, values, values)
 
 
-def test_a_stem_is_made_once_even_for_many_threads() -> None:
-    made: list[str] = []
-    gate = threading.Barrier(8)
+def test_an_image_is_encoded_once_for_many_threads() -> None:
+    calls: list[str] = []
+    barrier = threading.Barrier(8)
 
-    def make(name: str) -> EncodedImage:
-        made.append(name)
-        return stem(float(name))
+    def encode(name: str) -> EncodedImage:
+        calls.append(name)
+        return encoded(float(name))
 
-    cache = EncodedImageCache(make, capacity=20, uses=dict.fromkeys(map(str, range(20)), 9))
+    cache = EncodedImageCache(encode, capacity=20, uses=dict.fromkeys(map(str, range(20)), 9))
 
-    def use(start: int) -> list[float]:
-        gate.wait()
+    def get_all(start: int) -> list[float]:
+        barrier.wait()
         return [float(cache.get(str((start + i) % 20)).x[0, 0]) for i in range(20)]
 
     with ThreadPoolExecutor(8) as pool:
-        for start, values in zip(range(8), pool.map(use, range(8)), strict=True):
+        for start, values in zip(range(8), pool.map(get_all, range(8)), strict=True):
             assert values == [(start + i) % 20 for i in range(20)]
-    assert sorted(made, key=int) == [str(i) for i in range(20)]
+    assert sorted(calls, key=int) == [str(i) for i in range(20)]
 
 
-def test_stems_that_were_used_longest_ago_leave() -> None:
-    made: list[str] = []
+def test_the_least_recently_used_image_is_dropped() -> None:
+    calls: list[str] = []
 
-    def make(name: str) -> EncodedImage:
-        made.append(name)
-        return stem(0)
+    def encode(name: str) -> EncodedImage:
+        calls.append(name)
+        return encoded(0)
 
-    cache = EncodedImageCache(make, capacity=2, uses=dict.fromkeys("abc", 9))
+    cache = EncodedImageCache(encode, capacity=2, uses=dict.fromkeys("abc", 9))
     for name in "abacab":
         cache.get(name)
-    assert made == ["a", "b", "c", "b"]
+    assert calls == ["a", "b", "c", "b"]
 
 
-def test_features_that_cannot_be_read_fail_every_pair_of_theirs() -> None:
-    def make(name: str) -> EncodedImage:
+def test_an_image_that_cannot_be_encoded_raises_for_each_of_its_pairs() -> None:
+    def encode(name: str) -> EncodedImage:
         raise ItemError(f"no features of {name}")
 
-    cache = EncodedImageCache(make, capacity=2, uses={"a": 9})
+    cache = EncodedImageCache(encode, capacity=2, uses={"a": 9})
     for _ in range(2):
         with pytest.raises(ItemError, match="no features of a"):
             cache.get("a")
 
 
-def test_a_stem_leaves_with_its_last_pair() -> None:
-    made: list[str] = []
+def test_an_image_is_dropped_after_its_last_pair() -> None:
+    calls: list[str] = []
 
-    def make(name: str) -> EncodedImage:
-        made.append(name)
-        return stem(0)
+    def encode(name: str) -> EncodedImage:
+        calls.append(name)
+        return encoded(0)
 
-    cache = EncodedImageCache(make, capacity=2, uses={"a": 3, "b": 1, "c": 1})
-    for name in "abac":  # b is gone when c comes, so that a can stay
+    cache = EncodedImageCache(encode, capacity=2, uses={"a": 3, "b": 1, "c": 1})
+    for name in "abac":  # b has left before c comes, so that a stays
         cache.get(name)
     cache.get("a")
-    assert made == ["a", "b", "c"]
+    assert calls == ["a", "b", "c"]
 
 
-class Small:
-    """Matches each point with itself, and has no memory for more than so many points in a batch."""
+class FakeMatcher:
+    """Matches point i with point i. Out of memory for a batch of more than `limit` points; raises for one pair."""
 
-    def __init__(self, limit: int, broken: Pair | None = None) -> None:
-        self.limit, self.broken = limit, broken
+    def __init__(self, limit: int, failing: Pair | None = None) -> None:
+        self.limit, self.failing = limit, failing
         self.refused: list[int] = []
+        """Points of each batch that did not fit."""
         self.shrunk: list[int] = []
+        """Batches refused before each call of `shrink`."""
         self.stages = SimpleNamespace(device="cpu", precision="fp32", shape=Shape(), shrink=self.shrink)
 
     def shrink(self) -> None:
@@ -102,8 +105,8 @@ class Small:
             raise RuntimeError(f"Failed to allocate memory for {points} points\nat line 1")
         matches = []
         for first, second in pairs:
-            if self.broken == (str(int(first.x[0, 0])), str(int(second.x[0, 0]))):
-                raise ValueError("this pair is broken")
+            if self.failing == (str(int(first.x[0, 0])), str(int(second.x[0, 0]))):
+                raise ValueError("this pair fails")
             rows = np.arange(min(len(first.x), len(second.x)), dtype=np.int32)
             matches.append(Matches(np.stack([rows, rows], axis=1), np.ones(len(rows), np.float32)))
         return matches
@@ -114,25 +117,33 @@ def features_of(number: int) -> Features:
     return Features(points, points[:, 0], points, (8, 6))
 
 
+def match_all(pairs: Sequence[Pair], names: Sequence[str], matcher: FakeMatcher) -> dict[Pair, Matches | Failure]:
+    """Match with two threads; each image has ten keypoints."""
+    matchers: Any = [matcher] * 2
+    outcomes = list(match_pairs(pairs, dict.fromkeys(names, 10), lambda name: features_of(int(name)), matchers))
+    assert len(outcomes) == len(pairs)
+    return dict(outcomes)
+
+
 @pytest.mark.parametrize("limit", [20, 30, 100])
-def test_batches_that_do_not_fit_are_halved_and_nothing_is_lost(limit: int) -> None:
+def test_batches_that_do_not_fit_are_halved_and_no_pair_is_lost(limit: int) -> None:
     names = [str(i) for i in range(12)]
-    pairs, matcher = exhaustive(names), Small(limit)
-    found = dict(match_pairs(pairs, dict.fromkeys(names, 10), lambda name: features_of(int(name)), [matcher] * 2))  # type: ignore[list-item]
-    assert found.keys() == set(pairs)
-    assert all(isinstance(made, Matches) and len(made.indices) == 10 for made in found.values())
+    pairs, matcher = exhaustive(names), FakeMatcher(limit)
+    outcomes = match_all(pairs, names, matcher)
+    assert outcomes.keys() == set(pairs)
+    assert all(isinstance(outcome, Matches) and len(outcome.indices) == 10 for outcome in outcomes.values())
     assert len(matcher.refused) == len(matcher.shrunk) > 0
 
 
-def test_one_pair_that_fails_takes_no_other_with_it() -> None:
+def test_a_pair_that_fails_leaves_the_others_of_its_batch_matched() -> None:
     names = [str(i) for i in range(8)]
-    pairs, matcher = exhaustive(names), Small(10_000, broken=Pair("2", "5"))
-    found = dict(match_pairs(pairs, dict.fromkeys(names, 10), lambda name: features_of(int(name)), [matcher] * 2))  # type: ignore[list-item]
-    failed = {pair: made for pair, made in found.items() if isinstance(made, Failure)}
-    assert failed == {Pair("2", "5"): Failure("match", "2 5", "this pair is broken")}
-    assert len(found) == len(pairs)
+    pairs, matcher = exhaustive(names), FakeMatcher(10_000, failing=Pair("2", "5"))
+    outcomes = match_all(pairs, names, matcher)
+    failures = {pair: outcome for pair, outcome in outcomes.items() if isinstance(outcome, Failure)}
+    assert failures == {Pair("2", "5"): Failure("match", "2 5", "this pair fails")}
+    assert len(outcomes) == len(pairs)
 
 
 def test_a_pair_that_never_fits_is_a_failure() -> None:
-    (told,) = match_pairs([Pair("0", "1")], {"0": 10, "1": 10}, lambda name: features_of(int(name)), [Small(5)])  # type: ignore[list-item]
-    assert told == (Pair("0", "1"), Failure("match", "0 1", "Failed to allocate memory for 20 points"))
+    outcomes = match_all([Pair("0", "1")], ["0", "1"], FakeMatcher(5))
+    assert outcomes == {Pair("0", "1"): Failure("match", "0 1", "Failed to allocate memory for 20 points")}

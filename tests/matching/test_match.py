@@ -1,3 +1,5 @@
+"""The match stage: what it stores, what it reports as failures, and what it refuses."""
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from lgbatch.workspace.folder import Workspace
 
 @pytest.fixture
 def workspace(tmp_path: Path, demo_features: Sequence[Features]) -> Workspace:
-    """Features of five images: three real ones with different counts, one without keypoints, and one far away."""
+    """Features of five images: three that overlap, one without keypoints, and one of another part of the scene."""
     workspace = Workspace(tmp_path)
     counts = {"a/1.jpg": (0, 300), "b 2.jpg": (1, 250), "c.jpg": (2, 41), "empty.jpg": (3, 0), "z.jpg": (11, 200)}
     with FeatureStore(workspace.features, append={"test": 1}) as store:
@@ -30,7 +32,7 @@ def workspace(tmp_path: Path, demo_features: Sequence[Features]) -> Workspace:
 
 
 @pytest.mark.weights
-def test_every_pair_ends_in_the_store_or_among_the_failures(models: Path, workspace: Workspace) -> None:
+def test_every_pair_is_stored_or_reported_as_a_failure(models: Path, workspace: Workspace) -> None:
     text = "a/1.jpg\tb 2.jpg\nb 2.jpg\ta/1.jpg\na/1.jpg\tb 2.jpg\nc.jpg c.jpg\nempty.jpg c.jpg\n"
     text += "c.jpg a/1.jpg\ngone.jpg c.jpg\nz.jpg\tb 2.jpg\n"
     workspace.pairs.write_text(text)
@@ -54,8 +56,8 @@ def test_every_pair_ends_in_the_store_or_among_the_failures(models: Path, worksp
         for a, b in store.pairs(names):
             if "empty.jpg" in (a, b):
                 continue
-            stems = [matcher.encode(features.read(name)) for name in (a, b)]
-            (alone,) = matcher.match([(stems[0], stems[1])], 4096)
+            first, second = (matcher.encode(features.read(name)) for name in (a, b))
+            (alone,) = matcher.match([(first, second)], 4096)
             np.testing.assert_array_equal(store.read(Pair(a, b)).indices, alone.indices)
         forward, backward = (store.read(Pair(*names)) for names in (("a/1.jpg", "b 2.jpg"), ("b 2.jpg", "a/1.jpg")))
         assert len(forward.indices) > 100
@@ -65,7 +67,7 @@ def test_every_pair_ends_in_the_store_or_among_the_failures(models: Path, worksp
 
 
 @pytest.mark.weights
-def test_again_matches_nothing_and_changes_nothing(models: Path, workspace: Workspace) -> None:
+def test_a_second_run_matches_nothing_and_does_not_change_the_store(models: Path, workspace: Workspace) -> None:
     write_pairs(workspace.pairs, [Pair("a/1.jpg", "c.jpg"), Pair("a/1.jpg", "b 2.jpg")])
     settings = Settings()
     first = match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=settings)
@@ -85,7 +87,7 @@ def test_again_matches_nothing_and_changes_nothing(models: Path, workspace: Work
 
 
 @pytest.mark.weights
-def test_no_pairs_are_fine_and_no_pairs_file_is_not(models: Path, workspace: Workspace) -> None:
+def test_a_pairs_file_may_be_empty_but_must_exist(models: Path, workspace: Workspace) -> None:
     def run() -> int:
         return match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=Settings()).pairs
 
@@ -96,7 +98,7 @@ def test_no_pairs_are_fine_and_no_pairs_file_is_not(models: Path, workspace: Wor
 
 
 @pytest.mark.weights
-def test_two_images_with_one_name_in_hlocs_layout_are_refused_by_name(
+def test_pairs_of_images_that_share_a_name_in_hlocs_layout_are_failures(
     models: Path, tmp_path: Path, demo_features: Sequence[Features]
 ) -> None:
     workspace = Workspace(tmp_path)
@@ -111,14 +113,14 @@ def test_two_images_with_one_name_in_hlocs_layout_are_refused_by_name(
 
 
 def test_features_of_another_extractor_are_refused(tmp_path: Path) -> None:
-    workspace, one = Workspace(tmp_path), np.ones((1, 2), np.float32)
+    workspace, ones = Workspace(tmp_path), np.ones((1, 2), np.float32)
     with FeatureStore(workspace.features, append={"extractor": "aliked-n16"}) as store:
-        store.write("a.jpg", Features(one, one[:, 0], one, (8, 6)))
+        store.write("a.jpg", Features(ones, ones[:, 0], ones, (8, 6)))
     write_pairs(workspace.pairs, [Pair("a.jpg", "b.jpg")])
     with pytest.raises(InputError, match=r"holds aliked-n16 features: match them with --extractor aliked-n16$"):
         match(workspace.pairs, workspace.features, workspace.matches, models=tmp_path, settings=Settings())
 
 
-def test_without_models_matching_says_how_to_make_them(tmp_path: Path) -> None:
+def test_missing_models_are_reported_with_the_export_command(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="run `lgbatch export disk`"):
         Matcher(tmp_path, Settings())

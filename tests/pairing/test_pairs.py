@@ -1,4 +1,4 @@
-"""Pairs: which ones there are, and that the file gives back what was written."""
+"""Candidate pairs, and reading and writing of the pairs file."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def test_sequential_pairs_each_image_with_its_followers() -> None:
     assert sequential([], 5) == sequential(["a"], 5) == []
 
 
-def test_the_file_is_hlocs_and_tab_separated_only_where_a_name_needs_it(tmp_path: Path) -> None:
+def test_the_format_is_hlocs_with_tabs_only_if_a_name_needs_them(tmp_path: Path) -> None:
     path = tmp_path / "pairs.txt"
     pairs = [Pair("a.jpg", "b.jpg"), Pair("b.jpg", "s/my photo 1.JPG"), Pair("#1.jpg", "a.jpg")]
     write_pairs(path, pairs)
@@ -63,51 +63,51 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_repeated_reversed_and_self_pairs_are_dropped_and_counted(tmp_path: Path) -> None:
-    found = read(tmp_path, b"b a\na c\nb a\na b\na b\nc c\na\tc\n")
-    assert found == PairsFile([Pair("b", "a"), Pair("a", "c")], 2, 2, 1, [])
+    parsed = read(tmp_path, b"b a\na c\nb a\na b\na b\nc c\na\tc\n")
+    assert parsed == PairsFile([Pair("b", "a"), Pair("a", "c")], 2, 2, 1, [])
 
 
-def test_lines_that_cannot_be_read_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
-    found = read(tmp_path, b"a b\none\nmy photo 1.jpg b.jpg\na\tb\tc\n\xff b\na\t\na\0 b\nc d")
-    assert found.pairs == [("a", "b"), ("c", "d")]
-    assert [(f.stage, f.name) for f in found.failures] == [("pairs", f"pairs.txt line {n}") for n in range(2, 8)]
-    assert [f.reason for f in found.failures] == [
-        "1 words instead of 2 names; names with spaces need a tab between them",
-        "4 words instead of 2 names; names with spaces need a tab between them",
-        "3 names with tabs between instead of 2",
+def test_invalid_lines_become_failures_and_the_rest_is_read(tmp_path: Path) -> None:
+    parsed = read(tmp_path, b"a b\none\nmy photo 1.jpg b.jpg\na\tb\tc\n\xff b\na\t\na\0 b\nc d")
+    assert parsed.pairs == [("a", "b"), ("c", "d")]
+    assert [(f.stage, f.name) for f in parsed.failures] == [("pairs", f"pairs.txt line {n}") for n in range(2, 8)]
+    assert [f.reason for f in parsed.failures] == [
+        "1 words instead of 2 names; separate names with spaces by a tab",
+        "4 words instead of 2 names; separate names with spaces by a tab",
+        "3 names separated by tabs instead of 2",
         "not valid UTF-8",
         "the name is empty",
         "the name holds a control character: rename the file",
     ]
 
 
-def test_byte_order_mark_windows_lines_blanks_and_comments(tmp_path: Path) -> None:
-    found = read(tmp_path, "\ufeffa  b \r\n\r\n \t \r\n# a note\r\n#x y\r\nmy a\tmy b\r\n  # note\r\nc d".encode())
-    assert found == PairsFile([Pair("a", "b"), Pair("my a", "my b"), Pair("c", "d")], 0, 0, 0, [])
+def test_byte_order_mark_windows_lines_blanks_and_comments_are_accepted(tmp_path: Path) -> None:
+    parsed = read(tmp_path, "\ufeffa  b \r\n\r\n \t \r\n# a note\r\n#x y\r\nmy a\tmy b\r\n  # note\r\nc d".encode())
+    assert parsed == PairsFile([Pair("a", "b"), Pair("my a", "my b"), Pair("c", "d")], 0, 0, 0, [])
 
 
-def test_an_empty_file_is_no_pairs(tmp_path: Path) -> None:
+def test_an_empty_file_has_no_pairs(tmp_path: Path) -> None:
     assert read(tmp_path, b"") == PairsFile([], 0, 0, 0, [])
 
 
-def test_each_name_is_kept_once_in_memory(tmp_path: Path) -> None:
+def test_pairs_share_one_copy_of_each_name(tmp_path: Path) -> None:
     pairs = read(tmp_path, b"one.jpg two.jpg\ntwo.jpg three.jpg\nthree.jpg one.jpg\n").pairs
     assert pairs[0].b is pairs[1].a and pairs[1].b is pairs[2].a and pairs[2].b is pairs[0].a
 
 
 @pytest.mark.parametrize(("target", "message"), [("missing.txt", "lgbatch pairs"), (".", "Is a directory")])
-def test_a_file_that_cannot_be_opened_is_one_line(tmp_path: Path, target: str, message: str) -> None:
-    with pytest.raises(InputError, match=message) as caught:
+def test_an_unreadable_file_raises_a_one_line_input_error(tmp_path: Path, target: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
         read_pairs(tmp_path / target)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
 
 
 @given(st.lists(names, max_size=8, unique=True))
-def test_what_was_written_is_read_back(stems: list[str]) -> None:
-    pairs = exhaustive(stems)
+def test_written_pairs_are_read_back(image_names: list[str]) -> None:
+    pairs = exhaustive(image_names)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.txt"
         write_pairs(path, pairs)
@@ -115,17 +115,17 @@ def test_what_was_written_is_read_back(stems: list[str]) -> None:
 
 
 @given(st.one_of(st.binary(), st.text("ab#\t \r\n\ufeff\u3000\x85").map(str.encode)))
-def test_no_bytes_end_the_run_and_no_line_is_lost(content: bytes) -> None:
+def test_any_bytes_can_be_read_and_no_line_is_lost(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        found = read(Path(folder), content)
-        write_pairs(Path(folder) / "again.txt", found.pairs)
-        assert read_pairs(Path(folder) / "again.txt").pairs == found.pairs
-    counted = len(found.pairs) + found.duplicates + found.reversed + found.self_pairs + len(found.failures)
-    assert counted <= content.count(b"\n") + 1
-    assert len({frozenset(pair) for pair in found.pairs}) == len(found.pairs)
+        parsed = read(Path(folder), content)
+        write_pairs(Path(folder) / "again.txt", parsed.pairs)
+        assert read_pairs(Path(folder) / "again.txt").pairs == parsed.pairs
+    accounted_lines = len(parsed.pairs) + parsed.duplicates + parsed.reversed + parsed.self_pairs + len(parsed.failures)
+    assert accounted_lines <= content.count(b"\n") + 1
+    assert len({frozenset(pair) for pair in parsed.pairs}) == len(parsed.pairs)
 
 
-def test_a_disk_that_fails_in_everything_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_io_error_raises_input_error_even_if_cleanup_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 

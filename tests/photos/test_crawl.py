@@ -1,4 +1,4 @@
-"""The crawl finds each photo once, under one name, in one order."""
+"""crawl() lists each photo once, under one name, in a fixed order."""
 
 import os
 import sys
@@ -18,32 +18,32 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    found = crawl(folder)
-    assert [folder / image.name for image in found.images] == [image.path for image in found.images]
-    return [image.name for image in found.images]
+    images = crawl(folder).images
+    assert [folder / image.name for image in images] == [image.path for image in images]
+    return [image.name for image in images]
 
 
-def test_finds_every_suffix_in_any_case_at_any_depth_sorted_by_code_point(tmp_path: Path) -> None:
-    wanted = [f"a/{suffix}/p.{suffix}" for suffix in SUFFIXES] + [f"{s}.{s.upper()}" for s in SUFFIXES]
-    wanted += ["deep/er/my photo 1.JPG", "B.jpg", "10.jpg", "9.jpg", "ä 日本.jpg"]
-    touch(tmp_path, *wanted, "notes.txt", "jpg", "p.jpg.bak", "p.gif", "a/jpg.d/readme")
-    assert names(tmp_path) == sorted(wanted)
+def test_lists_every_suffix_in_any_case_at_any_depth_sorted_by_code_point(tmp_path: Path) -> None:
+    photos = [f"a/{suffix}/p.{suffix}" for suffix in SUFFIXES] + [f"{s}.{s.upper()}" for s in SUFFIXES]
+    photos += ["deep/er/my photo 1.JPG", "B.jpg", "10.jpg", "9.jpg", "ä 日本.jpg"]
+    touch(tmp_path, *photos, "notes.txt", "jpg", "p.jpg.bak", "p.gif", "a/jpg.d/readme")
+    assert names(tmp_path) == sorted(photos)
 
 
-def test_hidden_files_and_folders_are_skipped_but_the_given_folder_may_be_hidden(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_skipped_but_the_photo_folder_may_be_hidden(tmp_path: Path) -> None:
     folder = tmp_path / ".photos"
     touch(folder, "a.jpg", ".b.jpg", ".thumbs/c.jpg", "d/.e/f.jpg", ".jpg")
     assert names(folder) == ["a.jpg"]
 
 
-def test_the_real_name_wins_over_links(tmp_path: Path) -> None:
+def test_the_real_path_takes_precedence_over_links(tmp_path: Path) -> None:
     touch(tmp_path, "z/p.jpg")
     (tmp_path / "a.jpg").symlink_to(tmp_path / "z/p.jpg")
     (tmp_path / "b").symlink_to(tmp_path / "z", target_is_directory=True)
     assert names(tmp_path) == ["z/p.jpg"]
 
 
-def test_of_several_links_to_what_lies_outside_the_first_name_wins(tmp_path: Path) -> None:
+def test_of_several_links_to_an_outside_file_the_first_name_wins(tmp_path: Path) -> None:
     touch(tmp_path, "outside/p.jpg", "outside/sub/q.jpg", "photos/own.jpg")
     for link, target in {
         "b": "outside",
@@ -55,42 +55,42 @@ def test_of_several_links_to_what_lies_outside_the_first_name_wins(tmp_path: Pat
     assert names(tmp_path / "photos") == ["a/q.jpg", "b.jpg", "own.jpg"]
 
 
-def test_loops_of_links_end(tmp_path: Path) -> None:
+def test_link_cycles_terminate(tmp_path: Path) -> None:
     touch(tmp_path, "a/p.jpg")
     (tmp_path / "a/up").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "a/self").symlink_to(tmp_path / "a/self")
     (tmp_path / "x.jpg").symlink_to(tmp_path / "y.jpg")
     (tmp_path / "y.jpg").symlink_to(tmp_path / "x.jpg")
-    found = crawl(tmp_path)
-    assert [image.name for image in found.images] == ["a/p.jpg"]
-    assert [failure.name for failure in found.failures] == ["x.jpg", "y.jpg"]
+    result = crawl(tmp_path)
+    assert [image.name for image in result.images] == ["a/p.jpg"]
+    assert [failure.name for failure in result.failures] == ["x.jpg", "y.jpg"]
 
 
-def test_a_link_as_the_folder_itself(tmp_path: Path) -> None:
+def test_the_photo_folder_may_be_a_link(tmp_path: Path) -> None:
     touch(tmp_path, "real/p.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
     assert names(tmp_path / "link") == ["p.jpg"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
-def test_what_cannot_be_used_is_named_and_does_not_end_the_run(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems reject these names")
+def test_unusable_files_are_failures_and_do_not_end_the_run(tmp_path: Path) -> None:
     touch(tmp_path, "good.jpg", "new\nline.jpg", "tab\t.jpg")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/latin\xe9.jpg")).write_bytes(b"x")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
-    found = crawl(tmp_path)
-    assert [image.name for image in found.images] == ["good.jpg"]
-    reasons = {failure.name: failure.reason for failure in found.failures}
+    result = crawl(tmp_path)
+    assert [image.name for image in result.images] == ["good.jpg"]
+    reasons = {failure.name: failure.reason for failure in result.failures}
     assert list(reasons) == ["gone.jpg", r"latin\udce9.jpg", r"new\nline.jpg", "pipe.jpg", r"tab\t.jpg"]
-    assert "leads nowhere" in reasons["gone.jpg"]
+    assert "broken link" in reasons["gone.jpg"]
     assert "UTF-8" in reasons[r"latin\udce9.jpg"]
     assert "control character" in reasons[r"new\nline.jpg"]
     assert reasons["pipe.jpg"] == "not a regular file"
-    assert all(failure.stage == "crawl" for failure in found.failures)
+    assert all(failure.stage == "crawl" for failure in result.failures)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
-def test_a_link_with_a_good_name_rescues_a_file_with_a_bad_one(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems reject these names")
+def test_a_link_with_a_valid_name_makes_a_file_with_an_invalid_name_usable(tmp_path: Path) -> None:
     touch(tmp_path, "bad\n.jpg")
     (tmp_path / "good.jpg").symlink_to(tmp_path / "bad\n.jpg")
     assert names(tmp_path) == ["good.jpg"]
@@ -99,17 +99,19 @@ def test_a_link_with_a_good_name_rescues_a_file_with_a_bad_one(tmp_path: Path) -
 
 def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "ok/a.jpg", "locked/b.jpg")
-    scandir = os.scandir  # chmod would not lock out root.
+    scandir = os.scandir  # chmod does not keep root out.
 
-    def refuse(path: str) -> "os._ScandirIterator[str]":
+    def deny_locked(path: str) -> "os._ScandirIterator[str]":
         if path.endswith("locked"):
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    found = crawl(tmp_path)
-    assert [image.name for image in found.images] == ["ok/a.jpg"]
-    assert [(f.name, f.reason) for f in found.failures] == [("locked/", "the folder cannot be read: Permission denied")]
+    monkeypatch.setattr(os, "scandir", deny_locked)
+    result = crawl(tmp_path)
+    assert [image.name for image in result.images] == ["ok/a.jpg"]
+    assert [(f.name, f.reason) for f in result.failures] == [
+        ("locked/", "the folder cannot be read: Permission denied")
+    ]
     with pytest.raises(InputError, match=r"cannot read the folder .*locked: Permission denied"):
         crawl(tmp_path / "locked")
 
@@ -128,24 +130,24 @@ def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path, monkeypatch
         ("nul\0", "cannot open the photo folder"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path, target: str, message: str) -> None:
+def test_an_unusable_photo_folder_is_a_one_line_error(tmp_path: Path, target: str, message: str) -> None:
     touch(tmp_path, "a.jpg", "a.txt", "empty/readme.txt")
     with pytest.raises(InputError, match=message) as caught:
         crawl(tmp_path / target)
     assert "\n" not in str(caught.value)
 
 
-def test_when_no_photo_is_usable_the_first_reason_is_given(tmp_path: Path) -> None:
+def test_if_no_photo_is_usable_the_error_gives_the_first_reason(tmp_path: Path) -> None:
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    with pytest.raises(InputError, match=r"gone.jpg: the link leads nowhere"):
+    with pytest.raises(InputError, match=r"gone.jpg: broken link"):
         crawl(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "b/my photo 1.JPG", "ä\u3000日.jpg", "#1.jpg", " a.jpg", "a\u2028.jpg"])
-def test_names_that_can_be_stored(name: str) -> None:
+def test_valid_names_have_no_problem(name: str) -> None:
     assert name_problem(name) is None
 
 
 @pytest.mark.parametrize("name", ["", "a\n.jpg", "a\r", "a\tb", "\0", "\x7f", "a\x85", "\udce9.jpg"])
-def test_names_that_cannot_be_stored(name: str) -> None:
+def test_invalid_names_have_a_problem(name: str) -> None:
     assert name_problem(name)

@@ -1,4 +1,4 @@
-"""Decoding gives the pixels that COLMAP sees, and one reason for what is no photo."""
+"""decode() gives the pixels that COLMAP sees; resize maps keypoints back to the original image."""
 
 import struct
 import zlib
@@ -10,12 +10,12 @@ import pytest
 
 from lgbatch.errors import ItemError
 from lgbatch.photos.decode import decode
-from lgbatch.photos.resize import resized, to_original
+from lgbatch.photos.resize import resized_size, to_original
 from lgbatch.types import ByteArray, ImageRef, Photo
 
 
 def scene(height: int = 24, width: int = 40) -> ByteArray:
-    """An RGB picture that looks different in every orientation, smooth enough for JPEG."""
+    """An RGB image that differs in every orientation, smooth enough for JPEG."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), (x + 2 * y) * 2 % 256]
     return np.dstack(planes).astype(np.uint8)
@@ -48,8 +48,8 @@ def jpeg(orientation: int, order: str = "<") -> bytes:
     return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + plain[2:]
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def chunk(chunk_type: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + chunk_type + body + struct.pack(">I", zlib.crc32(chunk_type + body))
 
 
 def png(orientation: int) -> bytes:
@@ -58,31 +58,31 @@ def png(orientation: int) -> bytes:
 
 
 def tiff(
-    orientation: int = 1, order: str = "<", image: np.ndarray | None = None, bits: int = 8, kind: int = 1
+    orientation: int = 1, order: str = "<", image: np.ndarray | None = None, bits: int = 8, sample_format: int = 1
 ) -> bytes:
-    """An uncompressed TIFF, directory first; kind is the sample format."""
+    """An uncompressed TIFF with its directory before the pixels."""
     image = scene() if image is None else image
     pixels = image.astype(image.dtype.newbyteorder(order)).tobytes()
     height, width, channels = image.shape
     tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 2 if channels == 3 else 1)]
     tags += [(273, 4, 0), (274, 3, orientation), (277, 3, channels), (278, 4, height), (279, 4, len(pixels))]
-    tags += [(284, 3, 1), (339, 3, kind)]
-    after = 8 + 2 + 12 * len(tags) + 4
+    tags += [(284, 3, 1), (339, 3, sample_format)]
+    directory_end = 8 + 2 + 12 * len(tags) + 4
     out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(tags))
     extra = b""
-    for tag, size, value in tags:
+    for tag, field_type, value in tags:
         if tag in (258, 339) and channels == 3:
-            out += struct.pack(order + "HHII", tag, 3, 3, after + len(extra))
+            out += struct.pack(order + "HHII", tag, 3, 3, directory_end + len(extra))
             extra += struct.pack(order + "HHH", value, value, value)
         else:
-            value = after + 12 if tag == 273 else value
-            out += struct.pack(order + "HHI", tag, size, 1)
-            out += struct.pack(order + "I", value) if size == 4 else struct.pack(order + "HH", value, 0)
+            value = directory_end + 12 if tag == 273 else value
+            out += struct.pack(order + "HHI", tag, field_type, 1)
+            out += struct.pack(order + "I", value) if field_type == 4 else struct.pack(order + "HH", value, 0)
     return out + bytes(4) + extra.ljust(12, b"\0") + pixels
 
 
-def seen_by_colmap(folder: Path) -> dict[str, tuple[tuple[int, int], ByteArray]]:
-    """Name -> (camera width and height after import_images, pixels) of every file in `folder`."""
+def read_by_colmap(folder: Path) -> dict[str, tuple[tuple[int, int], ByteArray]]:
+    """Import a folder: name -> ((width, height) of the COLMAP camera, pixels) of every file."""
     import pycolmap
 
     database, names = folder.parent / "colmap.db", sorted(path.name for path in folder.iterdir())
@@ -90,16 +90,19 @@ def seen_by_colmap(folder: Path) -> dict[str, tuple[tuple[int, int], ByteArray]]
     pycolmap.import_images(database, folder, image_names=names)
     with pycolmap.Database.open(database) as db:
         cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
-        used = {image.name: cameras[image.camera_id] for image in db.read_all_images()}
-    assert sorted(used) == names
+        camera_of = {image.name: cameras[image.camera_id] for image in db.read_all_images()}
+    assert sorted(camera_of) == names
     return {
-        name: ((used[name].width, used[name].height), pycolmap.Bitmap.read(folder / name, as_rgb=True).to_array())
+        name: (
+            (camera_of[name].width, camera_of[name].height),
+            pycolmap.Bitmap.read(folder / name, as_rgb=True).to_array(),
+        )
         for name in names
     }
 
 
-def assert_seen_alike(folder: Path, tolerance: int) -> None:
-    for name, (size, pixels) in seen_by_colmap(folder).items():
+def assert_same_as_colmap(folder: Path, tolerance: int) -> None:
+    for name, (size, pixels) in read_by_colmap(folder).items():
         photo = decode(ImageRef(name, folder / name), 0)
         assert photo.size == size, name
         assert photo.pixels.shape == pixels.shape, name
@@ -107,7 +110,7 @@ def assert_seen_alike(folder: Path, tolerance: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_what_colmap_sees(tmp_path: Path, orientation: int) -> None:
+def test_the_orientation_is_that_of_colmap(tmp_path: Path, orientation: int) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for order, letter in ("<", "i"), (">", "m"):
@@ -115,14 +118,14 @@ def test_orientation_is_what_colmap_sees(tmp_path: Path, orientation: int) -> No
         (folder / f"{letter}.tif").write_bytes(tiff(orientation, order))
         (folder / f"{letter}16.tif").write_bytes(tiff(orientation, order, scene() * np.uint16(257), bits=16))
     (folder / "p.png").write_bytes(png(orientation))
-    assert_seen_alike(folder, tolerance=2)
-    # The tags are there: without the care that decode takes, OpenCV turns these photos.
+    assert_same_as_colmap(folder, tolerance=2)
+    # The tags are valid: OpenCV by default rotates these photos.
     for file in () if orientation == 1 else folder.iterdir():
-        turned = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-        assert turned.shape != scene().shape or np.abs(turned.astype(int) - scene()).max() > 50
+        rotated = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        assert rotated.shape != scene().shape or np.abs(rotated.astype(int) - scene()).max() > 50
 
 
-def test_orientation_of_webp_is_not_applied_either(tmp_path: Path) -> None:
+def test_the_orientation_of_webp_is_not_applied(tmp_path: Path) -> None:
     plain = encoded(".webp", scene(), cv2.IMWRITE_WEBP_QUALITY, 101)
     assert plain[12:16] == b"VP8L"
     body = exif(6, "<")
@@ -133,7 +136,7 @@ def test_orientation_of_webp_is_not_applied_either(tmp_path: Path) -> None:
     np.testing.assert_array_equal(photo.pixels, scene())
 
 
-def test_kinds_of_files_are_seen_as_colmap_sees_them(tmp_path: Path) -> None:
+def test_every_format_decodes_as_in_colmap(tmp_path: Path) -> None:
     rgb, grey = scene(), scene()[..., :1]
     wide = rgb.astype(np.uint16) * 257 - rgb % 3
     alpha = np.dstack([rgb[..., ::-1], rgb[..., 0]])
@@ -164,14 +167,14 @@ def test_kinds_of_files_are_seen_as_colmap_sees_them(tmp_path: Path) -> None:
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    assert_seen_alike(folder, tolerance=1)
+    assert_same_as_colmap(folder, tolerance=1)
     photo = decode(ImageRef("rgb16.png", folder / "rgb16.png"), 0)
     assert photo.pixels.dtype == np.uint8
     assert np.abs(photo.pixels.astype(int) - rgb).max() <= 1
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".jp2", ".bmp", ".png", ".tif"])
-def test_colours_come_as_rgb(tmp_path: Path, suffix: str) -> None:
+def test_pixels_are_rgb_and_contiguous(tmp_path: Path, suffix: str) -> None:
     red = np.full((64, 64, 3), (250, 20, 10), np.uint8)
     photo = read(tmp_path, encoded(suffix, red), f"p{suffix}")
     assert np.abs(photo.pixels.astype(int) - red).max() <= 4
@@ -191,30 +194,30 @@ def test_colours_come_as_rgb(tmp_path: Path, suffix: str) -> None:
         (1, 1, 1, (1, 1)),
     ],
 )
-def test_the_long_side_shrinks_and_never_grows(
+def test_the_long_side_is_shrunk_and_never_enlarged(
     tmp_path: Path, width: int, height: int, resize: int, expected: tuple[int, int]
 ) -> None:
-    assert resized(width, height, resize) == expected
+    assert resized_size(width, height, resize) == expected
     if width * height <= 10_000:
         photo = read(tmp_path, encoded(".png", scene(height, width)), resize=resize)
         assert photo.size == (width, height)
         assert photo.pixels.shape == (expected[1], expected[0], 3)
 
 
-def test_shrinking_averages_areas(tmp_path: Path) -> None:
+def test_resizing_averages_areas(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)
     photo = read(tmp_path, encoded(".png", image), resize=4)
     means = image.reshape(2, 4, 4, 4, 3).mean(axis=(1, 3))
     assert np.abs(photo.pixels - means).max() <= 0.5
 
 
-def test_a_jpeg_of_one_pixel(tmp_path: Path) -> None:
+def test_a_jpeg_of_one_pixel_decodes(tmp_path: Path) -> None:
     photo = read(tmp_path, encoded(".jpg", np.full((1, 1, 3), 77, np.uint8)), resize=1024)
     assert photo.size == (1, 1)
     assert np.abs(photo.pixels.astype(int) - 77).max() <= 1
 
 
-def test_keypoints_map_back_by_each_axis_own_scale() -> None:
+def test_to_original_scales_each_axis_separately() -> None:
     shape, size = (333, 1000, 3), (3001, 1000)
     corners = np.array([[-0.5, -0.5], [999.5, 332.5]], np.float32)
     mapped = to_original(corners, shape, size)
@@ -225,10 +228,10 @@ def test_keypoints_map_back_by_each_axis_own_scale() -> None:
     assert to_original(np.empty((0, 2), np.float32), shape, size).shape == (0, 2)
 
 
-def test_a_dot_is_found_where_it_was(tmp_path: Path) -> None:
+def test_to_original_recovers_the_position_of_a_dot(tmp_path: Path) -> None:
     image = np.zeros((90, 120, 3), np.uint8)
     image[60:63, 30:33] = 255  # Its centre is at x 31, y 61.
     photo = read(tmp_path, encoded(".png", image), resize=40)
     y, x = np.unravel_index(photo.pixels[..., 0].argmax(), photo.pixels.shape[:2])
-    found = to_original(np.array([[x, y]], np.float32), photo.pixels.shape, photo.size)
-    np.testing.assert_allclose(found, [[31, 61]], atol=1e-4)
+    keypoints = to_original(np.array([[x, y]], np.float32), photo.pixels.shape, photo.size)
+    np.testing.assert_allclose(keypoints, [[31, 61]], atol=1e-4)

@@ -1,4 +1,4 @@
-"""Photos that say they are larger than they are, and what their headers say otherwise."""
+"""The image size in the header is read as by the decoder, and checked before memory is allocated."""
 
 import struct
 import subprocess
@@ -16,7 +16,7 @@ from lgbatch.photos.image_header import claimed_size
 from lgbatch.types import ImageRef
 from tests.photos.test_decode import chunk, tiff
 
-KINDS = ("png", "jpg", "tif", "webp", "bmp", "jp2")
+FORMATS = ("png", "jpg", "tif", "webp", "bmp", "jp2")
 
 
 def encoded(suffix: str, width: int, height: int, *flags: int) -> bytes:
@@ -32,44 +32,44 @@ def vp8x(width: int, height: int, frame: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def claiming(kind: str, width: int, height: int) -> bytes:
-    """A small file whose header has another size than its pixels."""
-    if kind == "png":
+def claiming(suffix: str, width: int, height: int) -> bytes:
+    """A small file whose header gives this size, whatever the size of its pixel data."""
+    if suffix == "png":
         header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
         pixels = chunk(b"IDAT", zlib.compress(bytes(1 << 20)))
         return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
-    if kind == "tif":
+    if suffix == "tif":
         data = bytearray(tiff())
-        for at, side in (18, width), (30, height):
-            struct.pack_into("<I", data, at, side)
+        for offset, side in (18, width), (30, height):
+            struct.pack_into("<I", data, offset, side)
         return bytes(data)
-    if kind == "webp":
+    if suffix == "webp":
         return vp8x(width, height, encoded("webp", 16, 16))
-    data = bytearray(encoded(kind, 64, 64))
-    if kind == "jpg":
-        at = next(data.find(marker) for marker in (b"\xff\xc0", b"\xff\xc2") if marker in data)
-        struct.pack_into(">HH", data, at + 5, height, width)
-    elif kind == "bmp":
+    data = bytearray(encoded(suffix, 64, 64))
+    if suffix == "jpg":
+        offset = next(data.find(marker) for marker in (b"\xff\xc0", b"\xff\xc2") if marker in data)
+        struct.pack_into(">HH", data, offset + 5, height, width)
+    elif suffix == "bmp":
         struct.pack_into("<ii", data, 18, width, height)
     else:
-        at = data.find(b"\xff\x4f\xff\x51")
-        struct.pack_into(">II", data, at + 8, width, height)
-        struct.pack_into(">II", data, at + 24, width, height)  # of a tile
+        codestream = data.find(b"\xff\x4f\xff\x51")
+        struct.pack_into(">II", data, codestream + 8, width, height)
+        struct.pack_into(">II", data, codestream + 24, width, height)  # tile size
         box = data.find(b"ihdr")
         struct.pack_into(">II", data, box + 4, height, width)
     return bytes(data)
 
 
-def refused(path: Path, max_megapixels: float = 500) -> str:
+def rejection(path: Path, max_megapixels: float = 500) -> str:
     with pytest.raises(ItemError) as error:
         decode(ImageRef(path.name, path), 1024, max_megapixels)
     return str(error.value)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_bomb_takes_neither_memory_nor_time(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"bomb.{kind}"
-    path.write_bytes(claiming(kind, 60000, 60000))
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_decompression_bomb_costs_neither_memory_nor_time(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"bomb.{suffix}"
+    path.write_bytes(claiming(suffix, 60000, 60000))
     assert path.stat().st_size < 1 << 16
     script = (
         "import sys, time; from pathlib import Path; from lgbatch.photos.decode import *\n"
@@ -79,32 +79,32 @@ def test_a_bomb_takes_neither_memory_nor_time(tmp_path: Path, kind: str) -> None
         "except ItemError as error: print(error)\n"
         "print(peak() - before); print(time.process_time() - start)"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    reason, megabytes, seconds = done.stdout.splitlines()
+    process = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    reason, megabytes, seconds = process.stdout.splitlines()
     assert reason == (
-        "the header says 60000x60000 pixels, more than 500 megapixels, the limit that --max-megapixels raises"
+        "the header says 60000x60000 pixels, more than the limit of 500 megapixels: raise --max-megapixels"
     )
     assert float(megabytes) < 10
     assert float(seconds) < 0.2
-    assert done.stderr == ""
+    assert process.stderr == ""
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_limit_is_where_it_says(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / f"photo.{kind}"
-    path.write_bytes(tiff(image=np.zeros((40, 50, 3), np.uint8)) if kind == "tif" else encoded(kind, 50, 40))
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_photo_at_the_limit_is_read_and_one_above_is_rejected(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    path.write_bytes(tiff(image=np.zeros((40, 50, 3), np.uint8)) if suffix == "tif" else encoded(suffix, 50, 40))
     assert decode(ImageRef(path.name, path), 0, 0.002).size == (50, 40)
-    assert "50x40 pixels, more than 0.0019 megapixels" in refused(path, 0.0019)
+    assert "50x40 pixels, more than the limit of 0.0019 megapixels" in rejection(path, 0.0019)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("size", [(0, 40), (40, 0), (0, 0)])
-def test_no_width_or_height_is_no_photo(tmp_path: Path, kind: str, size: tuple[int, int]) -> None:
-    if kind == "webp":
-        pytest.skip("stores the size less one")
-    path = tmp_path / f"none.{kind}"
-    path.write_bytes(claiming(kind, *size))
-    assert refused(path) == f"the header says {size[0]}x{size[1]} pixels: no photo"
+def test_an_empty_side_is_rejected(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    if suffix == "webp":
+        pytest.skip("WebP stores the size minus one")
+    path = tmp_path / f"empty.{suffix}"
+    path.write_bytes(claiming(suffix, *size))
+    assert rejection(path) == f"the header says {size[0]}x{size[1]} pixels: not a photo"
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_no_width_or_height_is_no_photo(tmp_path: Path, kind: str, size: tuple[i
         ("jp2", ()),
     ],
 )
-def test_headers_are_read_as_the_decoder_does(suffix: str, flags: tuple[int, ...]) -> None:
+def test_claimed_size_is_that_of_the_encoder(suffix: str, flags: tuple[int, ...]) -> None:
     for width, height in (37, 41), (300, 257), (1, 1):
-        if (suffix, width) == ("jp2", 1):  # too small for its encoder
+        if (suffix, width) == ("jp2", 1):  # too small for the encoder
             break
         data = encoded(suffix, width, height, *flags)
         assert claimed_size(data) == (width, height)
@@ -129,35 +129,35 @@ def test_headers_are_read_as_the_decoder_does(suffix: str, flags: tuple[int, ...
             assert claimed_size(vp8x(width, height, data)) == (width, height)
         if suffix == "jp2":
             assert claimed_size(data[data.find(b"\xff\x4f\xff\x51") :]) == (width, height)
-        for end in range(0, 64):  # cut short: whatever it says, it says without an exception
+        for end in range(0, 64):  # a truncated header raises nothing
             claimed_size(data[:end])
     assert claimed_size(vp8x(70001, 80002, encoded("webp", 16, 16))) == (70001, 80002)
 
 
-def test_a_bmp_from_the_top_down_has_a_size_too(tmp_path: Path) -> None:
+def test_the_size_of_a_top_down_bmp_is_positive(tmp_path: Path) -> None:
     data = bytearray(encoded("bmp", 16, 12))
     struct.pack_into("<i", data, 22, -12)
     path = tmp_path / "a.bmp"
     path.write_bytes(data)
     assert decode(ImageRef("a.bmp", path), 0, 1).size == (16, 12)
-    assert "16x12" in refused(path, 0.0001)
+    assert "16x12" in rejection(path, 0.0001)
 
 
-def test_a_tile_larger_than_the_photo_counts(tmp_path: Path) -> None:
+def test_the_limit_applies_to_tiles(tmp_path: Path) -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     data = bytearray(tiff(image=image))
-    for at, tag in ((106, 322), (118, 323)):  # in the place of the strips' rows and byte counts
-        assert struct.unpack_from("<H", data, at)[0] in (278, 279)
-        struct.pack_into("<H", data, at, tag)
-        struct.pack_into("<I", data, at + 8, 60000)
+    for offset, tag in ((106, 322), (118, 323)):  # replace RowsPerStrip and StripByteCounts
+        assert struct.unpack_from("<H", data, offset)[0] in (278, 279)
+        struct.pack_into("<H", data, offset, tag)
+        struct.pack_into("<I", data, offset + 8, 60000)
     path = tmp_path / "tiles.tif"
     path.write_bytes(data)
-    assert "60000x60000" in refused(path)
+    assert "60000x60000" in rejection(path)
 
 
-def test_a_file_too_large_for_any_such_photo_is_not_read(tmp_path: Path) -> None:
+def test_a_file_too_large_for_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "endless.jpg"
     with path.open("wb") as file:
         file.write(b"\xff\xd8\xff")
-        file.truncate(1 << 40)  # sparse
-    assert refused(path).startswith("the file, of 1099.5 GB, is too large for a photo of 500 megapixels")
+        file.truncate(1 << 40)  # a sparse file
+    assert rejection(path).startswith("the file (1099.5 GB) is too large for the limit of 500 megapixels")

@@ -1,4 +1,4 @@
-"""Two photos to their matches, as files and as a picture."""
+"""Matching two photos: arrays, text, pictures and errors."""
 
 import json
 from pathlib import Path
@@ -21,48 +21,50 @@ FEW = Settings(max_keypoints=300, threads=1, precision="fp32")
 
 
 @pytest.mark.weights
-def test_points_stay_or_leave_as_the_matches_say(models: Path, gallery: Path, tmp_path: Path) -> None:
+def test_outputs_agree_with_the_matcher(models: Path, gallery: Path, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("m.png", "m.jpg", "m.npz", "m.json")]
     photos = [gallery / name for name in ("view_00.jpg", "view_03.jpg")]
-    found = infer.run(*photos, files, models=models, settings=FEW)
+    result = infer.run(*photos, files, models=models, settings=FEW)
 
     extractor, matcher = Extractor(models, FEW), Matcher(models, FEW)
-    stems = [matcher.encode(extractor.extract([decode(ref, 1024)])[0]) for ref in crawl(gallery).images[0:4:3]]
-    ((matches, stop),) = matcher.match_and_stop([(stems[0], stems[1])], 4096)
-    np.testing.assert_array_equal(found.trace.matches.indices, matches.indices)
-    assert found.trace.stop == stop and len(matches.indices) > 30
-    for side, layers in enumerate((found.trace.layers0, found.trace.layers1)):
+    encoded = [matcher.encode(extractor.extract([decode(ref, 1024)])[0]) for ref in crawl(gallery).images[0:4:3]]
+    ((matches, stop),) = matcher.match_and_stop([(encoded[0], encoded[1])], 4096)
+    np.testing.assert_array_equal(result.trace.matches.indices, matches.indices)
+    assert result.trace.stop == stop and len(matches.indices) > 30
+    for side, layers in enumerate((result.trace.layers0, result.trace.layers1)):
         assert layers.min() >= 1 and layers.max() == stop
         assert (layers[matches.indices[:, side]] == stop).all()
 
     with np.load(files[2]) as arrays:
-        told = json.loads(files[3].read_text())
-        assert told.keys() == set(arrays.files) and told["stop"] == stop and told["image1"] == "view_03.jpg"
-        for name, values in found.as_dict().items():
+        text = json.loads(files[3].read_text())
+        assert text.keys() == set(arrays.files) and text["stop"] == stop and text["image1"] == "view_03.jpg"
+        for name, values in result.as_dict().items():
             np.testing.assert_array_equal(arrays[name], values)
-            np.testing.assert_array_equal(np.array(told[name]).ravel(), np.ravel(values))
+            np.testing.assert_array_equal(np.array(text[name]).ravel(), np.ravel(values))
     for file in files[:2]:
         picture = cv2.imread(str(file))
         assert picture.shape[1] >= 1000 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 5000
 
 
 @pytest.mark.weights
-def test_a_photo_without_keypoints_has_a_picture_too(models: Path, gallery: Path, tmp_path: Path) -> None:
+def test_a_photo_without_keypoints_is_drawn(models: Path, gallery: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "grün.png"), np.full((4, 90, 3), 120, np.uint8))
-    found = infer.run(gallery / "view_00.jpg", tmp_path / "grün.png", [tmp_path / "m.png"], models=models, settings=FEW)
-    assert found.format().endswith("300 and 0 keypoints, 0 matches, after 0 of 9 layers")
+    result = infer.run(
+        gallery / "view_00.jpg", tmp_path / "grün.png", [tmp_path / "m.png"], models=models, settings=FEW
+    )
+    assert result.format().endswith("300 and 0 keypoints, 0 matches, after 0 of 9 layers")
     assert cv2.imread(str(tmp_path / "m.png")) is not None
 
 
-def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path, gallery: Path) -> None:
+def test_unusable_files_are_reported_in_one_line(tmp_path: Path, gallery: Path) -> None:
     photo, text = gallery / "view_00.jpg", tmp_path / "text.jpg"
     text.write_text("no photo")
-    for first, output, told in (
+    for first, output, message in (
         (tmp_path / "none.jpg", "m.png", "none.jpg: cannot be read"),
         (text, "m.png", "text.jpg: not a photo"),
         (photo, "m.gif", "m.gif: give the output a name that ends in .png"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             infer.run(first, photo, [output], models=tmp_path, settings=FEW)
     result = CliRunner().invoke(cli.app, ["infer", str(text), str(photo)])
     assert result.exit_code == 2 and result.stderr.count("\n") == 1

@@ -5,8 +5,8 @@ from lgbatch.pipelines.render import Quad, view
 from lgbatch.reconstruction.truth import Array, KnownCamera
 
 
-def seen(camera: KnownCamera, quads: list[Quad], pixels: Array) -> Array:
-    """Colours (P, 3) under pixels (P, 2), by casting a ray at every quad: no homography, no depth buffer."""
+def ray_cast(camera: KnownCamera, quads: list[Quad], pixels: Array) -> Array:
+    """Colours (P, 3) at pixels (P, 2), by ray casting: no homography, no depth buffer."""
     rotation, translation = camera.camera_from_world[:, :3], camera.camera_from_world[:, 3]
     rays = np.column_stack([pixels, np.ones(len(pixels))]) @ np.linalg.inv(camera.calibration).T @ rotation
     eye = -rotation.T @ translation
@@ -41,25 +41,25 @@ def test_a_spot_appears_where_its_point_projects() -> None:
         assert np.abs(centroid - camera.project(point[None])[0]).max() < 0.03, name
 
 
-def test_every_pixel_shows_what_its_rays_hit() -> None:
+def test_pixels_agree_with_ray_casting() -> None:
     quads, camera = scene.gallery(), scene.cameras()["view_00.jpg"]
     image = view(camera, quads)
     rng = np.random.default_rng(0)
     pixels = np.column_stack([rng.integers(2, n - 2, 3000) for n in scene.SIZE])
     grid = (np.arange(5) + 0.5) / 5 - 0.5
-    inside = [np.array([dx, dy]) for dx in grid for dy in grid]
+    samples = [np.array([dx, dy]) for dx in grid for dy in grid]
 
     def error(x: float, y: float) -> float:
-        """Mean error in grey levels, had the image been shifted by x and y."""
+        """Mean error in grey levels, if the image were shifted by (x, y) pixels."""
         shifted = pixels + np.array([x, y])
-        expected = np.mean([seen(camera, quads, shifted + sample) for sample in inside], axis=0)
+        expected = np.mean([ray_cast(camera, quads, shifted + sample) for sample in samples], axis=0)
         return float(np.abs(image[pixels[:, 1], pixels[:, 0]] - expected).mean())
 
     assert error(0, 0) < 1
     assert min(error(0.5, 0), error(-0.5, 0), error(0, 0.5), error(0, -0.5)) > 3
 
 
-def test_the_nearer_quad_hides_the_other_in_any_order() -> None:
+def test_the_nearer_quad_hides_the_other_in_either_order() -> None:
     camera = KnownCamera(np.eye(3, 4), np.array([[100, 0, 31.5], [0, 100, 23.5], [0, 0, 1]]), (64, 48))
     grey = [np.full((4, 4, 3), level, np.uint8) for level in (50, 200)]
     far = Quad(np.array([-2.0, -2, 4]), np.array([4.0, 0, 0]), np.array([0, 4.0, 0]), grey[0])
@@ -69,8 +69,8 @@ def test_the_nearer_quad_hides_the_other_in_any_order() -> None:
         expected = np.full((48, 64), 50)
         expected[14:34, 22:42] = 200
         np.testing.assert_array_equal(image, expected)
-    turned = Quad(near.corner + near.right, -near.right, near.down, grey[1])
-    assert view(camera, [far, turned]).max() == 50
+    reversed_quad = Quad(near.corner + near.right, -near.right, near.down, grey[1])
+    assert view(camera, [far, reversed_quad]).max() == 50
 
 
 def test_a_quad_may_reach_behind_the_camera_or_lie_outside() -> None:

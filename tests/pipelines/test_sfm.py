@@ -1,4 +1,4 @@
-"""The whole way on real weights, through the command line as a user types it."""
+"""Complete runs with the real weights, through the command line."""
 
 import json
 import shutil
@@ -19,8 +19,8 @@ from lgbatch.workspace.folder import Workspace
 
 pytestmark = pytest.mark.weights
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
-FILLED = {
+DATA = Path(__file__).parents[3] / "shared" / "data"
+SUMMARY_KEYS = {
     "images",
     "failed_images",
     "keypoints",
@@ -44,34 +44,34 @@ def lgbatch(*arguments: str | Path, expect: int = 0) -> str:
 
 
 def rows(database: Path) -> bytes:
-    """Everything in a database, as SQL. In a process of its own: sqlite3 and pycolmap do not see each other's locks."""
+    """A database as SQL. Uses a process of its own: sqlite3 and pycolmap do not see each other's locks."""
     script = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).iterdump())"
     return subprocess.run([sys.executable, "-c", script, str(database)], capture_output=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
 def demo(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The demo at its defaults, by the command of the README."""
+    """The workspace of `lgbatch demo` with default settings."""
     folder = tmp_path_factory.mktemp("demo")
     lgbatch("demo", "-o", folder, "--models", models)
     return Workspace(folder)
 
 
-def test_demo_finds_all_cameras_where_they_are(demo: Workspace) -> None:
+def test_the_demo_registers_all_cameras_accurately(demo: Workspace) -> None:
     summary = json.loads(demo.summary.read_text())
-    assert summary.keys() >= FILLED
+    assert summary.keys() >= SUMMARY_KEYS
     assert (summary["images"], summary["failed_images"], summary["registered_images"]) == (12, 0, 12)
     assert (summary["pairs"], summary["keypoints"]) == (66, 12 * 2048)
     accuracy = summary["accuracy"]
     assert accuracy["registered_cameras"] == accuracy["known_cameras"] == 12
     assert accuracy["rotation_error_deg_max"] < 0.1
-    assert accuracy["position_error_max"] < 0.01  # metres, in a room of seven
-    # A half-pixel mistake would show here first: without the +0.5 of COLMAP's convention it is about 0.014.
+    assert accuracy["position_error_max"] < 0.01  # metres; the room is 7 m wide
+    # This does not test the pixel origin: the error is 0.024, and 0.018 without the +0.5 of COLMAP's convention.
     assert accuracy["relative_rotation_error_deg_median"] < 0.03
     assert cv2.imread(str(demo.root / "model.png")) is not None
 
 
-def test_demo_files_are_hlocs(demo: Workspace) -> None:
+def test_the_demo_stores_have_the_layout_of_hloc(demo: Workspace) -> None:
     with h5py.File(demo.features, "r") as features, h5py.File(demo.matches, "r") as matches:
         image = features["view_03.jpg"]
         count = len(image["keypoints"])
@@ -85,7 +85,7 @@ def test_demo_files_are_hlocs(demo: Workspace) -> None:
     assert len(demo.pairs.read_text().splitlines()) == 66
 
 
-def test_again_nothing_is_computed_and_nothing_changes(demo: Workspace, models: Path) -> None:
+def test_a_second_run_changes_nothing(demo: Workspace, models: Path) -> None:
     def state() -> list[bytes]:
         return [demo.features.read_bytes(), demo.matches.read_bytes(), rows(demo.database)]
 
@@ -96,7 +96,7 @@ def test_again_nothing_is_computed_and_nothing_changes(demo: Workspace, models: 
     assert (again.registered_images, again.points3D) == (first["registered_images"], first["points3D"])
 
 
-def test_three_steps_by_hand_on_names_with_spaces(models: Path, gallery: Path, tmp_path: Path) -> None:
+def test_single_stages_on_names_with_spaces(models: Path, gallery: Path, tmp_path: Path) -> None:
     images, work = tmp_path / "my photos", tmp_path / "work"
     for i in range(4):
         folder = images / f"day {i % 2 + 1}"
@@ -116,7 +116,7 @@ def test_three_steps_by_hand_on_names_with_spaces(models: Path, gallery: Path, t
     assert (work / "sparse" / "0" / "images.bin").is_file()
 
 
-def test_photos_that_show_nothing_end_with_advice(models: Path, tmp_path: Path) -> None:
+def test_photos_without_texture_end_with_advice(models: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for i in range(3):
@@ -127,7 +127,7 @@ def test_photos_that_show_nothing_end_with_advice(models: Path, tmp_path: Path) 
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the fountain-P11 photos")
-def test_fountain_is_accurate(models: Path, tmp_path: Path) -> None:
+def test_fountain_p11_is_accurate(models: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     summary = json.loads(lgbatch("run", DATA / "fountain-P11" / "images", "-o", out, "--models", models, "--json"))
     accuracy = evaluate(out / "sparse" / "0", read_strecha(DATA / "fountain-P11" / "gt_dense_cameras"))
@@ -140,7 +140,7 @@ def test_fountain_is_accurate(models: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the sacre_coeur photos")
-def test_internet_photos_run_through(models: Path, tmp_path: Path) -> None:
+def test_internet_photos_have_a_model(models: Path, tmp_path: Path) -> None:
     result = sfm.run(DATA / "sacre_coeur" / "mapping", tmp_path, models=models, settings=Settings(max_keypoints=1024))
     assert (result.images, result.failed_images) == (10, 0)
     assert result.registered_images is not None and result.registered_images >= 2

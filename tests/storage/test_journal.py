@@ -1,3 +1,5 @@
+"""JournaledFile behaves as a plain file, and its commits are atomic."""
+
 import contextlib
 import io
 import os
@@ -20,11 +22,11 @@ PAGE = 16
 
 @pytest.fixture(autouse=True, scope="module")
 def small_pages() -> Iterator[None]:
-    """Pages and blocks of a few bytes: all there is to meet at their ends is met within a few steps."""
+    """Use pages and blocks of a few bytes, so that short tests reach all their boundaries."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "PAGE", PAGE)
         patch.setattr(journal, "BLOCK", 12)
-        patch.setattr(journal, "BLOCKS", 2)
+        patch.setattr(journal, "MAX_BLOCKS", 2)
         yield
 
 
@@ -37,7 +39,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def change(file: JournaledFile, old: bytes) -> bytes:
-    """Change two old pages and go on beyond the end, within its page and after; return what the file then holds."""
+    """Change two old pages and append within the last page and beyond it; return the new content."""
     new = bytearray(old)
     for start, data in (PAGE - 3, b"change"), (len(old) - 2, b"n" * 3 * PAGE):
         file.seek(start)
@@ -47,7 +49,7 @@ def change(file: JournaledFile, old: bytes) -> bytes:
 
 
 def begin_commit(path: Path, folder: Path) -> tuple[bytes, bytes, bytes]:
-    """The old bytes, the new ones, and the journal between them, as a kill just before the change leaves them."""
+    """Copy the file and its journal to `folder` as a kill during a commit leaves them; return old, new and journal."""
     old = path.read_bytes()
     file = JournaledFile(path)
     new = change(file, old)
@@ -55,9 +57,9 @@ def begin_commit(path: Path, folder: Path) -> tuple[bytes, bytes, bytes]:
         patch.setattr(journal, "_apply", lambda file, body: shutil.copytree(path.parent, folder))
         file.commit()
     file.close()
-    left = folder / path.name
-    assert left.read_bytes()[: len(old)] == old and len(left.read_bytes()) == len(new)
-    return old, new, journal_path(left).read_bytes()
+    killed = folder / path.name
+    assert killed.read_bytes()[: len(old)] == old and len(killed.read_bytes()) == len(new)
+    return old, new, journal_path(killed).read_bytes()
 
 
 STEPS = st.lists(
@@ -73,7 +75,7 @@ STEPS = st.lists(
 
 @given(start=st.binary(max_size=60), steps=STEPS)
 @settings(max_examples=150, deadline=None)
-def test_any_use_equals_a_plain_file(
+def test_any_sequence_of_calls_equals_a_plain_file(
     tmp_path_factory: pytest.TempPathFactory, start: bytes, steps: list[tuple[str, int, int | bytes]]
 ) -> None:
     path = tmp_path_factory.mktemp("model") / "file"
@@ -100,7 +102,7 @@ def test_any_use_equals_a_plain_file(
 def check_step(
     file: JournaledFile, model: bytearray, committed: int, step: str, position: int, argument: int | bytes
 ) -> None:
-    """Do one thing to the file and to its model."""
+    """Apply one step to the file and to its model, and compare."""
     if isinstance(argument, bytes):
         assert file.seek(position) == file.tell() == position
         assert file.write(argument) == len(argument)
@@ -118,7 +120,7 @@ def check_step(
         model[end:] = bytes(max(0, end - len(model)))
 
 
-def test_changes_are_seen_but_not_on_disk_until_the_commit(path: Path) -> None:
+def test_uncommitted_changes_are_read_but_not_on_disk(path: Path) -> None:
     old = path.read_bytes()
     file = JournaledFile(path)
     new = change(file, old)
@@ -131,7 +133,7 @@ def test_changes_are_seen_but_not_on_disk_until_the_commit(path: Path) -> None:
     file.close()
 
 
-def test_what_was_not_committed_is_dropped_on_close(path: Path) -> None:
+def test_close_drops_uncommitted_changes(path: Path) -> None:
     old = path.read_bytes()
     file = JournaledFile(path)
     change(file, old)
@@ -139,40 +141,40 @@ def test_what_was_not_committed_is_dropped_on_close(path: Path) -> None:
     assert path.read_bytes() == old
 
 
-def test_a_torn_journal_is_dropped(path: Path, tmp_path: Path) -> None:
-    old, new, whole = begin_commit(path, tmp_path / "left")
-    left = tmp_path / "left" / path.name
-    for length in range(len(whole)):
-        journal_path(left).write_bytes(whole[:length])
-        recover(left)
-        assert left.read_bytes() == old + new[len(old) :]
-        assert not journal_path(left).exists()
-    journal_path(left).write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
-    recover(left)
-    assert left.read_bytes() == old + new[len(old) :]
+def test_an_incomplete_journal_is_dropped(path: Path, tmp_path: Path) -> None:
+    old, new, complete = begin_commit(path, tmp_path / "killed")
+    killed = tmp_path / "killed" / path.name
+    for length in range(len(complete)):
+        journal_path(killed).write_bytes(complete[:length])
+        recover(killed)
+        assert killed.read_bytes() == old + new[len(old) :]
+        assert not journal_path(killed).exists()
+    journal_path(killed).write_bytes(complete[:50] + bytes([complete[50] ^ 1]) + complete[51:])
+    recover(killed)
+    assert killed.read_bytes() == old + new[len(old) :]
 
 
-def test_a_whole_journal_is_replayed_and_keeps_new_bytes(path: Path, tmp_path: Path) -> None:
-    _, new, whole = begin_commit(path, tmp_path / "left")
-    left = tmp_path / "left" / path.name
-    for _ in range(2):  # and once more, for a kill during the replay
-        journal_path(left).write_bytes(whole)
-        file = JournaledFile(left)
-        assert left.read_bytes() == file.read() == new
-        assert not journal_path(left).exists()
+def test_a_complete_journal_is_replayed_and_keeps_new_bytes(path: Path, tmp_path: Path) -> None:
+    _, new, complete = begin_commit(path, tmp_path / "killed")
+    killed = tmp_path / "killed" / path.name
+    for _ in range(2):  # twice, as after a kill during the replay
+        journal_path(killed).write_bytes(complete)
+        file = JournaledFile(killed)
+        assert killed.read_bytes() == file.read() == new
+        assert not journal_path(killed).exists()
         file.close()
 
 
-def test_a_journal_of_what_is_not_there_is_dropped(path: Path, tmp_path: Path) -> None:
-    begin_commit(path, tmp_path / "left")
-    left = tmp_path / "left" / path.name
-    left.write_bytes(b"another file")
-    recover(left)
-    assert left.read_bytes() == b"another file"
-    assert not journal_path(left).exists()
+def test_the_journal_of_another_file_is_dropped(path: Path, tmp_path: Path) -> None:
+    begin_commit(path, tmp_path / "killed")
+    killed = tmp_path / "killed" / path.name
+    killed.write_bytes(b"another file")
+    recover(killed)
+    assert killed.read_bytes() == b"another file"
+    assert not journal_path(killed).exists()
 
 
-def test_a_commit_that_fails_leaves_the_file_as_before(path: Path) -> None:
+def test_a_failed_commit_leaves_the_file_unchanged(path: Path) -> None:
     old = path.read_bytes()
     journal_path(path).mkdir()
     file = JournaledFile(path)
@@ -183,7 +185,7 @@ def test_a_commit_that_fails_leaves_the_file_as_before(path: Path) -> None:
     assert path.read_bytes() == old
 
 
-def test_a_commit_that_fails_after_its_journal_is_finished_at_the_next_opening(path: Path) -> None:
+def test_a_commit_that_fails_after_its_journal_is_complete_is_finished_at_the_next_opening(path: Path) -> None:
     file = JournaledFile(path)
     new = change(file, path.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
@@ -195,8 +197,8 @@ def test_a_commit_that_fails_after_its_journal_is_finished_at_the_next_opening(p
     assert path.read_bytes() == new
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
-def test_a_full_disk_leaves_the_file_as_before(path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file size limit")
+def test_a_full_disk_leaves_the_file_unchanged(path: Path) -> None:
     script = """
         import resource, sys
         from pathlib import Path
@@ -204,20 +206,20 @@ def test_a_full_disk_leaves_the_file_as_before(path: Path) -> None:
         path = Path(sys.argv[1])
         path.write_bytes(bytes(range(256)) * (PAGE * 5 // 2 // 256))
         old = path.read_bytes()
-        def fails(step):
+        def fails(commit):
             try:
-                step()
+                commit()
             except OSError as error:
                 return error.strerror == "File too large"
         file = JournaledFile(path)
         resource.setrlimit(resource.RLIMIT_FSIZE, (3 * PAGE, 3 * PAGE))
-        file.write(bytes(len(old)))  # three pages, which do not fit into the journal
+        file.write(bytes(len(old)))  # three pages: the journal exceeds the limit
         assert fails(file.commit)
-        assert file.failure is None
+        assert file.write_error is None
         file.seek(4 * PAGE)
-        file.write(b"more")  # no exception amid what HDF5 does
+        file.write(b"more")  # raises nothing, as HDF5 requires
         file.truncate(4 * PAGE)
-        assert file.failure and fails(file.commit)
+        assert file.write_error and fails(file.commit)
         file.close()
         assert path.read_bytes() == old
     """
@@ -225,21 +227,21 @@ def test_a_full_disk_leaves_the_file_as_before(path: Path) -> None:
     assert not journal_path(path).exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
-def test_only_one_may_have_it_open(path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_the_open_file_is_locked(path: Path) -> None:
     file = JournaledFile(path)
-    journal_path(path).write_bytes(b"its commit")
+    journal_path(path).write_bytes(b"commit of the other")
     with pytest.raises(BlockingIOError):
         JournaledFile(path)
     with pytest.raises(BlockingIOError):
         recover(path)
-    assert journal_path(path).read_bytes() == b"its commit"
+    assert journal_path(path).read_bytes() == b"commit of the other"
     file.close()
     JournaledFile(path).close()
     assert not journal_path(path).exists()
 
 
-def test_what_is_not_there_cannot_be_opened(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         JournaledFile(tmp_path / "none")
     with pytest.raises(IsADirectoryError):

@@ -1,4 +1,4 @@
-"""What several kinds of torture share."""
+"""Fixtures of the torture tests."""
 
 import shutil
 import subprocess
@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture import figures, scene, standin
-from tests.torture.process import Server
+from tests.torture.harness import budget, scene, stand_in_models
+from tests.torture.harness.process import Server
 
-HERE = Path(__file__).parent
+FAULTS = Path(__file__).parent / "harness" / "faults.c"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for line in figures.told:
+    for line in budget.report_lines:
         terminalreporter.write_line(f"torture: {line}")
 
 
 @pytest.fixture(scope="session")
-def standins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the stand-in models."""
-    return standin.write(tmp_path_factory.mktemp("models"))
+    return stand_in_models.write(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
@@ -35,18 +35,18 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """For whole commands, quickly."""
+    """Runs whole commands without their start-up time."""
     with Server() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """For whole commands, on a disk that fails when it is asked to."""
+def faulty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Runs whole commands whose file system calls fail on request."""
     compiler = shutil.which("cc")
     if sys.platform != "linux" or compiler is None:
         pytest.skip("needs Linux and a C compiler")
     library = tmp_path_factory.mktemp("faults") / "faults.so"
-    subprocess.run([compiler, "-O1", "-Wall", "-shared", "-fPIC", "-o", library, HERE / "faults.c", "-ldl"], check=True)
+    subprocess.run([compiler, "-O1", "-Wall", "-shared", "-fPIC", "-o", library, FAULTS, "-ldl"], check=True)
     with Server(library) as running:
         yield running

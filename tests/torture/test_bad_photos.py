@@ -1,4 +1,4 @@
-"""`lgbatch run` on folders with bad, unusual or badly named photos among good ones."""
+"""`lgbatch run` on folders with corrupt, unusual or badly named photos among good ones."""
 
 import itertools
 import shutil
@@ -6,57 +6,58 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture import contents, figures
-from tests.torture.bad_photos import BAD, BAD_NAMES, FINE, GOOD_NAMES, PHOTO, Maker, holds
-from tests.torture.process import Done, Server
+from tests.torture.corpus.bad_photos import BAD, BAD_NAMES, FINE, GOOD_NAMES, PHOTO, AddFile, with_file
+from tests.torture.harness import budget, contents
+from tests.torture.harness.process import Done, Server
 
 GOOD = 4
 """Photos of the fixture `photos`."""
 NO_PHOTO = ("folder called photo", "link to its folder", "link to its parent")
-CASES: dict[str, tuple[Maker, int, str]] = {
-    **{kind: (make, 1, "failed: bad.") for kind, make in BAD.items()},
-    **{kind: (make, 0, "images      ") for kind, make in FINE.items()},
-    **{f"name: {kind}": (holds(name, PHOTO), 0, "images      5,") for kind, name in GOOD_NAMES.items()},
-    **{f"name: {kind}": (holds(name, PHOTO), 1, "rename the file") for kind, name in BAD_NAMES.items()},
-    "name: becomes another's": (holds("day 1-b.bmp", PHOTO), 1, "hloc"),
+CASES: dict[str, tuple[AddFile, int, str]] = {
+    **{kind: (add, 1, "failed: bad.") for kind, add in BAD.items()},
+    **{kind: (add, 0, "images      ") for kind, add in FINE.items()},
+    **{f"name: {kind}": (with_file(name, PHOTO), 0, "images      5,") for kind, name in GOOD_NAMES.items()},
+    **{f"name: {kind}": (with_file(name, PHOTO), 1, "rename the file") for kind, name in BAD_NAMES.items()},
+    "name: same in hloc's layout": (with_file("day 1-b.bmp", PHOTO), 1, "hloc"),
 }
-"""Kind: how it is made, exit status, and what the message must hold."""
+"""Kind: what to add, exit status, and a part of the message."""
 
 
-def judge(done: Done, status: int, word: str) -> None:
-    # Some lines: libpng writes to the terminal itself about PNGs that are strange although their checksums are right.
+def check(done: Done, status: int, message: str) -> None:
+    # Three lines: libpng itself prints about PNGs that are invalid in spite of valid checksums.
     assert done.problem(lines=3) is None, (done.problem(lines=3), done.err)
-    assert done.status == status, (done.status, done.err, done.out)
-    assert word in done.out + done.err, (word, done.out, done.err)
-    assert not any((ord(c) < 32 and c != "\n") or ord(c) == 127 for c in done.out + done.err), "it reaches the terminal"
+    output = done.out + done.err
+    assert done.status == status, (done.status, output)
+    assert message in output, (message, output)
+    assert not any((ord(c) < 32 and c != "\n") or ord(c) == 127 for c in output), "a control character is printed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CASES)
 def test_one_bad_photo_never_ends_a_run(
-    kind: str, tmp_path: Path, server: Server, standins: Path, photos: Path
+    kind: str, tmp_path: Path, server: Server, stand_ins: Path, photos: Path
 ) -> None:
-    make, status, word = CASES[kind]
+    add, status, message = CASES[kind]
     folder, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(photos, folder)
-    make(folder)
-    judge(server.run("run", folder, "-o", out, "--models", standins), status, word)
-    left = contents.read(out)
-    more = (status == 0 or "becomes" in kind) and kind not in NO_PHOTO
-    assert not left.problems
-    assert len(left.features) == len(left.rows["images"]) == GOOD + more
+    add(folder)
+    check(server.run("run", folder, "-o", out, "--models", stand_ins), status, message)
+    workspace = contents.read(out)
+    usable = (status == 0 or "hloc" in kind) and kind not in NO_PHOTO
+    assert not workspace.problems
+    assert len(workspace.features) == len(workspace.rows["images"]) == GOOD + usable
 
 
-def test_all_bad_photos_together_never_end_a_run(tmp_path: Path, server: Server, standins: Path, photos: Path) -> None:
+def test_all_bad_photos_together_never_end_a_run(tmp_path: Path, server: Server, stand_ins: Path, photos: Path) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(photos, folder)
-    bad = list(itertools.chain(BAD.values(), (holds(name, PHOTO) for name in BAD_NAMES.values())))
-    for number, make in enumerate(bad):
+    bad = list(itertools.chain(BAD.values(), (with_file(name, PHOTO) for name in BAD_NAMES.values())))
+    for number, add in enumerate(bad):
         (folder / f"bad {number}").mkdir()
-        make(folder / f"bad {number}")
-    done = server.run("run", folder, "-o", out, "--models", standins)
+        add(folder / f"bad {number}")
+    done = server.run("run", folder, "-o", out, "--models", stand_ins)
     assert f"images      {GOOD + len(bad)}, of which {len(bad)} failed" in done.out
     assert done.status == 1 and done.problem(lines=2 * len(bad)) is None
-    left = contents.read(out)
-    assert len(left.features) == len(left.rows["images"]) == GOOD and not left.problems
-    figures.tell(f"photos: {len(bad)} bad ones among {GOOD} good ones, in one run; {len(CASES)} kinds in all")
+    workspace = contents.read(out)
+    assert len(workspace.features) == len(workspace.rows["images"]) == GOOD and not workspace.problems
+    budget.report(f"photos: {len(bad)} bad ones among {GOOD} good ones, in one run; {len(CASES)} kinds in all")

@@ -1,162 +1,161 @@
-"""Each call that changes a file fails in turn, or the process dies in it: one clear line, and nothing lost."""
+"""Each call that changes a file fails in turn, or the process is killed in it: one clear line, and nothing is lost."""
 
-import errno
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.torture import contents, figures, scene
-from tests.torture.process import Server
+from tests.torture.harness import budget, contents, scene
+from tests.torture.harness.faults import COMMIT_EACH_ITEM, COUNT, DEATHS, ERRORS, TORN
+from tests.torture.harness.process import Done, Server
 
-# Commits after each item, so that every step of a commit is met.
-COMMITS = """
-import lgbatch.workspace.stage
-assert lgbatch.workspace.stage.COMMIT_SECONDS
-lgbatch.workspace.stage.COMMIT_SECONDS = -1
-"""
-COUNT, ONCE, ALWAYS, KILL, TORN, MOVE = range(6)  # as in faults.c
-ERRORS = {
-    "no space left": (ALWAYS, errno.ENOSPC),
-    "quota exceeded": (ALWAYS, errno.EDQUOT),
-    "input/output error, once": (ONCE, errno.EIO),
-    "input/output errors": (ALWAYS, errno.EIO),
-    "permission denied": (ONCE, errno.EACCES),
-    "not permitted": (ALWAYS, errno.EPERM),
-    "read-only from now on": (ALWAYS, errno.EROFS),
-}
-DEATHS = {"killed before it": (KILL, 0), "killed half-way through it": (TORN, 0)}
+
+@dataclass
+class Call:
+    """A call that changes a file, from the log of faults.c."""
+
+    number: int
+    kind: str
+    bytes: int
+    path: str
+
+    def __str__(self) -> str:
+        return f"call {self.number}, {self.kind} of {Path(self.path).name}"
 
 
 @dataclass
 class Bench:
-    """Where faults are tried, and what an uninterrupted run does there."""
+    """Runs a command with faults, and compares its workspace with that of an uninterrupted run."""
 
     server: Server
     arguments: tuple[str | Path, ...]
     folder: Path
     log: Path
-    calls: list[list[str]] = field(default_factory=list)
-    """Number, kind, bytes and file of every call that changes a file."""
-    whole: contents.Workspace = field(default_factory=contents.Workspace)
+    calls: list[Call] = field(default_factory=list)
+    """Calls of an uninterrupted run."""
+    complete: contents.Workspace = field(default_factory=contents.Workspace)
+    """Workspace of an uninterrupted run."""
 
-    def run(self, mode: int, at: int = 0, reason: int = 0) -> contents.Workspace:
-        """One faulty run in a new workspace, and what it left; what it did wrong is raised as an AssertionError."""
+    def run(self, mode: int, at: int = 0, reason: int = 0) -> tuple[Done, contents.Workspace]:
+        """Run in a new workspace with a fault; returns how the run ended, and the workspace that it left."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.log.unlink(missing_ok=True)
-        self.done = self.server.run(
-            *self.arguments, first=COMMITS, fault=(str(self.folder), str(self.log), mode, at, reason)
-        )
-        return contents.read(self.folder)
+        fault = (str(self.folder), str(self.log), mode, at, reason)
+        done = self.server.run(*self.arguments, preamble=COMMIT_EACH_ITEM, fault=fault)
+        return done, contents.read(self.folder)
 
-    def go_on(self) -> None:
-        """The same without a fault, to its end."""
+    def problems(self, workspace: contents.Workspace) -> Iterator[str]:
+        """Check a workspace after a fault: files must be readable or restorable from a journal, and items intact."""
+        journals = [self.folder / f"{problem.partition(':')[0]}.journal" for problem in workspace.problems]
+        if not all(journal.exists() for journal in journals):
+            yield f"left {workspace.problems}"
+        if corrupt := self.corrupt(workspace):
+            yield f"left {corrupt} corrupt"
+
+    def problems_of_the_next_run(self) -> Iterator[str]:
+        """Run again without a fault, and compare the finished workspace."""
         again = self.server.run(*self.arguments)
-        assert again.problem() is None and again.status == 0, (
-            f"the next run {again.problem()}: {again.err or again.out}"
-        )
-        different = contents.differences(contents.read(self.folder), self.whole)
-        assert not different, f"after the next run {different}"
+        if again.problem() or again.status != 0:
+            yield f"the next run {again.problem()}: {again.err or again.out}"
+        elif differences := contents.differences(contents.read(self.folder), self.complete):
+            yield f"after the next run {differences}"
 
-    def corrupt(self, left: contents.Workspace) -> list[str]:
-        return [name for name, item in left.items.items() if not contents.equal(item, self.whole.items[name])]
+    def corrupt(self, workspace: contents.Workspace) -> list[str]:
+        items = self.complete.items
+        return [name for name, item in workspace.items.items() if not contents.equal(item, items[name])]
+
+
+@dataclass
+class Tally:
+    """What a test did, and what went wrong."""
+
+    runs: int = 0
+    checked: int = 0
+    lost: int = 0
+    corrupt: int = 0
+    unreadable: int = 0
+    """Workspaces with a file that plain h5py cannot open until the next run has restored it."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, bench: Bench, done: Done, workspace: contents.Workspace) -> None:
+        self.runs += 1
+        self.statuses[done.status] += 1
+        self.checked += len(workspace.items)
+        self.corrupt += len(bench.corrupt(workspace))
+        self.unreadable += bool(workspace.problems)
+
+    def assert_clean(self) -> None:
+        for line in self.wrong:
+            budget.report(f"  {line}")
+        assert not self.wrong, f"{len(self.wrong)} wrong\n" + "\n".join(self.wrong)
 
 
 @pytest.fixture(scope="module")
-def bench(failing: Server, standins: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(faulty_server: Server, stand_ins: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("faults")
     scene.render(folder / "photos", 3)
-    arguments = ("run", folder / "photos", "-o", folder / "out", "--models", standins, "--threads", "1")
-    bench = Bench(failing, arguments, folder / "out", folder / "log")
-    bench.whole = bench.run(COUNT)
-    assert bench.done.status == 0 and not bench.whole.problems, bench.done.err
-    assert len(bench.whole.features) == len(bench.whole.matches) == 3 and bench.whole.rows["two_view_geometries"]
-    bench.calls = [line.split("\t") for line in bench.log.read_text().splitlines()]
+    arguments = ("run", folder / "photos", "-o", folder / "out", "--models", stand_ins, "--threads", "1")
+    bench = Bench(faulty_server, arguments, folder / "out", folder / "log")
+    done, bench.complete = bench.run(COUNT)
+    assert done.status == 0 and not bench.complete.problems, done.err
+    assert len(bench.complete.features) == len(bench.complete.matches) == 3
+    assert bench.complete.rows["two_view_geometries"]
+    for line in bench.log.read_text().splitlines():
+        number, kind, size, path = line.split("\t")
+        bench.calls.append(Call(int(number), kind, int(size), path))
     return bench
 
 
-def where(call: list[str]) -> str:
-    return f"{call[1]} of {Path(call[3]).name}"
-
-
-def report(what: str, wrong: list[str]) -> None:
-    for line in wrong:
-        figures.tell(f"  {line}")
-    assert not wrong, f"{what}: {len(wrong)} wrong\n" + "\n".join(wrong)
-
-
-def test_a_call_that_fails_ends_in_one_line_and_the_next_run_goes_on(bench: Bench) -> None:
-    wrong, statuses, checked, corrupt = [], Counter[int](), 0, 0
-    for number, call in enumerate(bench.calls[:: figures.FAULTS]):
-        names = list(ERRORS) if figures.ALL_ERRORS else [list(ERRORS)[number % len(ERRORS)]]
+def test_a_failing_call_ends_in_one_line_and_the_next_run_finishes(bench: Bench) -> None:
+    tally = Tally()
+    for turn, call in enumerate(bench.calls[:: budget.FAULTS]):
+        names = list(ERRORS) if budget.ALL_ERRORS else [list(ERRORS)[turn % len(ERRORS)]]
         for name in names:
-            left = bench.run(ERRORS[name][0], int(call[0]), ERRORS[name][1])
-            statuses[bench.done.status] += 1
-            checked += len(left.items)
-            problem = bench.done.problem()
-            if not problem and bench.done.status == 0 and (different := contents.differences(left, bench.whole)):
-                problem = f"ended with status 0, but {different}"
-            if not problem and left.problems and not damaged_until_the_next_run(bench, left):
-                problem = f"left {left.problems}"
-            if not problem and (bad := bench.corrupt(left)):
-                problem, corrupt = f"left {bad} corrupt", corrupt + len(bad)
-            try:
-                bench.go_on()
-            except AssertionError as error:
-                problem = f"{problem}; {error}" if problem else str(error)
-            if problem:
-                wrong.append(f"{name} at call {call[0]}, {where(call)}: {problem}: {shown(bench.done.err)}")
-    figures.tell(
-        f"faults: {sum(statuses.values())} failing calls of {len(bench.calls)}, exit statuses {dict(statuses)}, "
-        f"items checked {checked}, corrupt {corrupt}"
+            mode, reason = ERRORS[name]
+            done, workspace = bench.run(mode, call.number, reason)
+            tally.add(bench, done, workspace)
+            problems = [problem] if (problem := done.problem()) else []
+            if done.status == 0 and (differences := contents.differences(workspace, bench.complete)):
+                problems.append(f"ended with status 0, but {differences}")
+            problems += [*bench.problems(workspace), *bench.problems_of_the_next_run()]
+            if problems:
+                tally.wrong.append(f"{name} at {call}: {'; '.join(problems)}: {shortened(done.err)}")
+    budget.report(
+        f"faults: {tally.runs} failing calls of {len(bench.calls)}, exit statuses {dict(tally.statuses)}, "
+        f"items checked {tally.checked}, corrupt {tally.corrupt}"
     )
-    report("faults", wrong)
+    tally.assert_clean()
 
 
-def damaged_until_the_next_run(bench: Bench, left: contents.Workspace) -> bool:
-    """Whether what cannot be read has a journal beside it, from which the next run restores it."""
-    return all(bench.folder.joinpath(f"{problem.partition(':')[0]}.journal").exists() for problem in left.problems)
-
-
-def test_killed_in_a_call_nothing_committed_is_lost(bench: Bench) -> None:
-    wrong, checked, lost, corrupt, unreadable, runs = [], 0, 0, 0, 0, 0
-    for name, (mode, _) in DEATHS.items():
-        before: set[str] = set()
-        for call in bench.calls[:: figures.FAULTS]:
-            if mode == TORN and int(call[2]) < 2:
-                continue  # there is no half of it
-            left = bench.run(mode, int(call[0]))
-            runs += 1
-            if bench.done.status != -9:
-                wrong.append(f"{name} {call[0]}, {where(call)}: was not killed, but ended with {bench.done.status}")
-            now = set(left.items)
-            checked += len(now)
-            problem = ""
-            if left.problems:
-                unreadable += 1
-                if not damaged_until_the_next_run(bench, left):
-                    problem = f"left {left.problems}"
-            else:
-                # Threads aside, all runs are alike: what one that died earlier had committed, this one had too.
-                lost += len(before - now)
-                problem = f"lost {sorted(before - now)}" if before - now else ""
-                before = now
-            if bad := bench.corrupt(left):
-                problem, corrupt = f"left {bad} corrupt", corrupt + len(bad)
-            try:
-                bench.go_on()
-            except AssertionError as error:
-                problem = f"{problem}; {error}"
-            if problem:
-                wrong.append(f"{name} {call[0]}, {where(call)}: {problem}")
-    figures.tell(
-        f"kills in a call: {runs}, items checked {checked}, lost {lost}, corrupt {corrupt}; "
-        f"unreadable to plain h5py until the next run {unreadable}"
+def test_a_kill_in_a_call_loses_no_committed_item(bench: Bench) -> None:
+    tally = Tally()
+    for name, mode in DEATHS.items():
+        committed: set[str] = set()
+        for call in bench.calls[:: budget.FAULTS]:
+            if mode == TORN and call.bytes < 2:
+                continue  # too short to write half of it
+            done, workspace = bench.run(mode, call.number)
+            tally.add(bench, done, workspace)
+            problems = [] if done.status == -9 else [f"was not killed, but ended with {done.status}"]
+            if not workspace.problems:
+                # With one thread all runs are alike: this run had committed what a run killed earlier had.
+                lost = committed - workspace.items.keys()
+                tally.lost += len(lost)
+                problems += [f"lost {sorted(lost)}"] if lost else []
+                committed = set(workspace.items)
+            problems += [*bench.problems(workspace), *bench.problems_of_the_next_run()]
+            if problems:
+                tally.wrong.append(f"{name}, {call}: {'; '.join(problems)}")
+    budget.report(
+        f"kills in a call: {tally.runs}, items checked {tally.checked}, lost {tally.lost}, corrupt {tally.corrupt}; "
+        f"unreadable to plain h5py until the next run {tally.unreadable}"
     )
-    report("kills in a call", wrong)
+    tally.assert_clean()
 
 
-def shown(text: str) -> str:
+def shortened(text: str) -> str:
     return " | ".join(text.strip().splitlines()[:3])[:200]

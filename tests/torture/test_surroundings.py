@@ -1,4 +1,4 @@
-"""What happens around a run: clocks jump, folders vanish, disks are full."""
+"""Runs in a hostile environment: the clock jumps, the workspace vanishes, the disk is full."""
 
 import shutil
 import subprocess
@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from tests.torture import contents, figures
-from tests.torture.process import Server
-from tests.torture.test_faults import COMMITS, COUNT, MOVE
+from tests.torture.harness import budget, contents
+from tests.torture.harness.faults import COMMIT_EACH_ITEM, COUNT, MOVE
+from tests.torture.harness.process import Server
 
-_CLOCKS = {
+_CLOCKS = {  # the time, from the real time and the number of the call
     "backwards": "lambda now, n: now - 1e6 * n",
     "to 1970": "lambda now, n: 0.0 if n > 3 else now",
     "to 2100": "lambda now, n: now + 4e9 * (n > 3)",
     "to and fro": "lambda now, n: now + (-1) ** n * 1e5",
 }
-_JUMP = """
+_JUMPING_CLOCK = """
 import time
 def jumping(real, change={change}):
     calls = [0]
@@ -32,27 +32,29 @@ time.time = jumping(time.time)
 
 
 @pytest.fixture(scope="module")
-def whole(server: Server, standins: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> contents.Workspace:
-    """What an undisturbed run leaves."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    assert server.run("run", photos, "-o", out, "--models", standins).status == 0
+def complete(
+    server: Server, stand_ins: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> contents.Workspace:
+    """The workspace of an undisturbed run."""
+    out = tmp_path_factory.mktemp("complete") / "out"
+    assert server.run("run", photos, "-o", out, "--models", stand_ins).status == 0
     return contents.read(out)
 
 
-def some(of: Iterable[object], *short: object) -> list[ParameterSet]:
-    """All as parameters, those beyond the short ones marked slow."""
-    return [pytest.param(value, marks=() if value in short else pytest.mark.slow) for value in of]
+def parameters(values: Iterable[object], *short: object) -> list[ParameterSet]:
+    """Parameters, all but those of the `short` suite marked as slow."""
+    return [pytest.param(value, marks=() if value in short else pytest.mark.slow) for value in values]
 
 
-@pytest.mark.parametrize("jump", some(_CLOCKS, "to and fro"))
-def test_a_clock_that_jumps_changes_nothing(
-    jump: str, tmp_path: Path, server: Server, standins: Path, photos: Path, whole: contents.Workspace
+@pytest.mark.parametrize("jump", parameters(_CLOCKS, "to and fro"))
+def test_a_jumping_clock_changes_nothing(
+    jump: str, tmp_path: Path, server: Server, stand_ins: Path, photos: Path, complete: contents.Workspace
 ) -> None:
-    first = _JUMP.format(change=_CLOCKS[jump])
+    preamble = _JUMPING_CLOCK.format(change=_CLOCKS[jump])
     for _ in range(2):
-        done = server.run("run", photos, "-o", tmp_path / "out", "--models", standins, first=first)
+        done = server.run("run", photos, "-o", tmp_path / "out", "--models", stand_ins, preamble=preamble)
         assert done.problem() is None and done.status == 0, done.err
-        assert not contents.differences(contents.read(tmp_path / "out"), whole)
+        assert not contents.differences(contents.read(tmp_path / "out"), complete)
 
 
 VANISHED = {
@@ -62,34 +64,36 @@ VANISHED = {
     "verification": "database.db-wal",
     "mapping": "images.bin",
 }
-"""Stage, and the file that it writes to when the folder goes away."""
+"""Stage, and the file that it writes when the workspace vanishes."""
 
 
-@pytest.mark.parametrize("stage", some(VANISHED, "matching", "verification"))
-def test_a_workspace_that_vanishes_ends_in_one_line(
-    stage: str, tmp_path: Path, failing: Server, standins: Path, photos: Path, whole: contents.Workspace
+@pytest.mark.parametrize("stage", parameters(VANISHED, "matching", "verification"))
+def test_a_vanished_workspace_ends_in_one_line(
+    stage: str, tmp_path: Path, faulty_server: Server, stand_ins: Path, photos: Path, complete: contents.Workspace
 ) -> None:
     out, moved, log = tmp_path / "out", tmp_path / "out moved", tmp_path / "log"
-    command = ("run", photos, "-o", out, "--models", standins, "--threads", "1")
-    failing.run(*command, first=COMMITS, fault=(str(out), str(log), COUNT, 0, 0))
+    command = ("run", photos, "-o", out, "--models", stand_ins, "--threads", "1")
+    faulty_server.run(*command, preamble=COMMIT_EACH_ITEM, fault=(str(out), str(log), COUNT, 0, 0))
     calls = [line.split("\t")[0] for line in log.read_text().splitlines() if Path(line).name == VANISHED[stage]]
     shutil.rmtree(out)
-    done = failing.run(*command, first=COMMITS, fault=(str(out), str(log), MOVE, int(calls[len(calls) // 2]), 0))
-    assert moved.is_dir(), "it was not moved"
+    done = faulty_server.run(
+        *command, preamble=COMMIT_EACH_ITEM, fault=(str(out), str(log), MOVE, int(calls[len(calls) // 2]), 0)
+    )
+    assert moved.is_dir(), "the workspace was not moved"
     assert done.problem() is None and done.status == 2, (done.status, done.err)
-    left = contents.read(moved)
-    assert not left.problems
-    assert all(contents.equal(item, whole.items[name]) for name, item in left.items.items())
+    workspace = contents.read(moved)
+    assert not workspace.problems
+    assert all(contents.equal(item, complete.items[name]) for name, item in workspace.items.items())
     shutil.rmtree(out, ignore_errors=True)
     moved.rename(out)
-    done = failing.run(*command)
+    done = faulty_server.run(*command)
     assert done.problem() is None and done.status == 0, done.err
-    assert not contents.differences(contents.read(out), whole)
+    assert not contents.differences(contents.read(out), complete)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB, nearly all of it taken."""
+    """The folder of a mounted disk of 4 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
@@ -101,20 +105,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-@pytest.mark.parametrize("free", some((4, 40, 70, 100, 130, 170, 240, 310, 400), 40, 170))
-def test_a_disk_that_is_really_full(
-    free: int, small_disk: Path, server: Server, standins: Path, photos: Path, whole: contents.Workspace
+@pytest.mark.parametrize("free_kb", parameters((4, 40, 70, 100, 130, 170, 240, 310, 400), 40, 170))
+def test_a_full_disk_keeps_committed_items(
+    free_kb: int, small_disk: Path, server: Server, stand_ins: Path, photos: Path, complete: contents.Workspace
 ) -> None:
     filler = small_disk / "filler"
-    filler.write_bytes(bytes((4096 - free) * 1024 - 4096))
-    command = ("run", photos, "-o", small_disk / "out", "--models", standins, "--threads", "1")
-    done = server.run(*command, first=COMMITS)
-    left = contents.read(small_disk / "out")
+    filler.write_bytes(bytes((4096 - free_kb) * 1024 - 4096))
+    command = ("run", photos, "-o", small_disk / "out", "--models", stand_ins, "--threads", "1")
+    done = server.run(*command, preamble=COMMIT_EACH_ITEM)
+    workspace = contents.read(small_disk / "out")
     filler.unlink()
-    assert not left.problems
-    assert all(contents.equal(item, whole.items[name]) for name, item in left.items.items())
+    assert not workspace.problems
+    assert all(contents.equal(item, complete.items[name]) for name, item in workspace.items.items())
     again = server.run(*command)
-    assert again.status == 0 and not contents.differences(contents.read(small_disk / "out"), whole), again.err
-    figures.tell(f"full disk: {free} kB free: {len(left.items)} items kept, status {done.status}, then finished")
+    assert again.status == 0 and not contents.differences(contents.read(small_disk / "out"), complete), again.err
+    budget.report(
+        f"full disk: {free_kb} kB free: {len(workspace.items)} items kept, status {done.status}, then finished"
+    )
     assert done.problem() is None, (done.problem(), done.err)
     assert done.status == 2, done.err

@@ -24,92 +24,93 @@ HOLD = (
 
 def hold(folder: Path) -> "subprocess.Popen[str]":
     pipe = subprocess.PIPE
-    other = subprocess.Popen([sys.executable, "-c", HOLD % str(folder)], stdin=pipe, stdout=pipe, text=True)
-    assert other.stdout is not None and other.stdout.readline() == "held\n"
-    return other
+    holder = subprocess.Popen([sys.executable, "-c", HOLD % str(folder)], stdin=pipe, stdout=pipe, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    return holder
 
 
-def refused(folder: Path) -> str:
+def refusal(folder: Path) -> str:
     with pytest.raises(WorkspaceError) as error, locked(folder):
         pass
     return str(error.value)
 
 
-def test_the_second_is_told_who_holds_it_since_when(tmp_path: Path) -> None:
-    with hold(tmp_path) as other:
-        line = refused(tmp_path)
+def test_a_second_process_is_refused_with_a_message_that_names_the_holder(tmp_path: Path) -> None:
+    with hold(tmp_path) as holder:
+        message = refusal(tmp_path)
         assert re.fullmatch(
-            rf"{re.escape(str(tmp_path))}/ is in use by `lgbatch run` \(process {other.pid} on "
+            rf"{re.escape(str(tmp_path))}/ is in use by `lgbatch run` \(process {holder.pid} on "
             rf"{re.escape(socket.gethostname())}, since \d\d:\d\d\): wait for it, or use another --workspace",
-            line,
+            message,
         )
-        other.communicate()
+        holder.communicate()
     with locked(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_command_line_leaves_with_status_2(tmp_path: Path) -> None:
+def test_writing_commands_exit_with_status_2_while_the_workspace_is_locked(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lgbatch"]
-    with hold(tmp_path) as other:
+    with hold(tmp_path) as holder:
         for arguments in ["pairs", "-w"], ["match", "-w"], ["reconstruct", "-w"]:
-            done = subprocess.run([*command, *arguments, str(tmp_path)], capture_output=True, text=True)
-            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-            assert "is in use by `lgbatch run`" in done.stderr
+            result = subprocess.run([*command, *arguments, str(tmp_path)], capture_output=True, text=True)
+            assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.stderr
+            assert "is in use by `lgbatch run`" in result.stderr
         reading = subprocess.run([*command, "errors", "-w", str(tmp_path)], capture_output=True, text=True)
         assert (reading.returncode, reading.stderr) == (0, "")
-        other.communicate()
+        holder.communicate()
 
 
-def test_a_killed_holder_is_no_obstacle(tmp_path: Path) -> None:
-    with hold(tmp_path) as other:
-        other.kill()
-        other.wait()
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    with hold(tmp_path) as holder:
+        holder.kill()
+        holder.wait()
         assert (tmp_path / lock.NAME).exists()
         with locked(tmp_path):
             assert json.loads((tmp_path / lock.NAME).read_bytes())["pid"] == os.getpid()
     assert not (tmp_path / lock.NAME).exists()
 
 
-def test_one_process_may_lock_it_again(tmp_path: Path) -> None:
+def test_the_lock_is_reentrant_within_a_process(tmp_path: Path) -> None:
     with locked(tmp_path), locked(tmp_path / "." / "x" / ".."):
         pass
     assert not (tmp_path / lock.NAME).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b'{"pid": "x", "start": null}', b'{"pid": 1e99}'])
-def test_whatever_lies_there_does_no_harm(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    for without in False, True:
-        if without:
-            without_locks(monkeypatch)
+def test_an_invalid_lock_file_is_ignored(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file_locks_disabled in False, True:
+        if file_locks_disabled:
+            disable_file_locks(monkeypatch)
         (tmp_path / lock.NAME).write_bytes(content)
         with locked(tmp_path):
             pass
 
 
-def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+def disable_file_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(file: object) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(lock, "_lock", fail)
 
 
-def test_where_nothing_can_be_locked_the_process_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_locks(monkeypatch)
-    with hold(tmp_path) as other:
-        assert f"process {other.pid}" in refused(tmp_path)
-        other.kill()
-        other.wait()
+def test_without_file_locks_the_holder_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disable_file_locks(monkeypatch)
+    with hold(tmp_path) as holder:
+        assert f"process {holder.pid}" in refusal(tmp_path)
+        holder.kill()
+        holder.wait()
     with locked(tmp_path):
         pass
-    away = {"pid": other.pid, "host": "elsewhere", "command": "lgbatch match", "start": time.time() - 5 * 86400}
-    (tmp_path / lock.NAME).write_text(json.dumps(away))
-    line = refused(tmp_path)
-    assert re.search(r"`lgbatch match` \(process \d+ on elsewhere, since \d{4}-\d\d-\d\d \d\d:\d\d\)", line)
-    assert f"if that process is long gone, delete {tmp_path / lock.NAME}" in line
+    start = time.time() - 5 * 86400
+    remote_holder = {"pid": holder.pid, "host": "elsewhere", "command": "lgbatch match", "start": start}
+    (tmp_path / lock.NAME).write_text(json.dumps(remote_holder))
+    message = refusal(tmp_path)
+    assert re.search(r"`lgbatch match` \(process \d+ on elsewhere, since \d{4}-\d\d-\d\d \d\d:\d\d\)", message)
+    assert f"if that process has ended, delete {tmp_path / lock.NAME}" in message
 
 
-def test_many_at_once_are_one_at_a_time(tmp_path: Path) -> None:
+def test_concurrent_processes_never_hold_the_lock_together(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
         "from lgbatch.workspace.lock import locked; from lgbatch.errors import *\n"
@@ -121,31 +122,31 @@ def test_many_at_once_are_one_at_a_time(tmp_path: Path) -> None:
         "    except WorkspaceError: pass\n"
         "print(times)"
     )
-    run = [sys.executable, "-c", script, str(tmp_path)]
+    command = [sys.executable, "-c", script, str(tmp_path)]
     pipe = subprocess.PIPE
-    others = [subprocess.Popen(run, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
-    told = [other.communicate() for other in others]
-    assert [error for _, error in told] == [""] * 4
-    assert sum(int(times) for times, _ in told) > 20
+    processes = [subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
+    outputs = [process.communicate() for process in processes]
+    assert [error for _, error in outputs] == [""] * 4
+    assert sum(int(times) for times, _ in outputs) > 20
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_read_only_folder_raises_workspace_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert "cannot write in" in refused(tmp_path)
+    assert "cannot write to" in refusal(tmp_path)
 
 
-def test_no_folder_is_nothing_to_hold_unless_it_is_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_locked_unless_created(tmp_path: Path) -> None:
     with locked(tmp_path / "gone"):
         assert not (tmp_path / "gone").exists()
-    with locked(tmp_path / "new" / "deep", make=True):
+    with locked(tmp_path / "new" / "deep", create=True):
         assert (tmp_path / "new" / "deep" / lock.NAME).is_file()
     (tmp_path / "file").touch()
-    with pytest.raises(WorkspaceError, match="cannot make the folder"), locked(tmp_path / "file" / "x", make=True):
+    with pytest.raises(WorkspaceError, match="cannot create the folder"), locked(tmp_path / "file" / "x", create=True):
         pass
 
 
-def test_kill_9_then_run_again(tmp_path: Path) -> None:
+def test_a_run_continues_after_kill_9(tmp_path: Path) -> None:
     import cv2
     import numpy as np
 

@@ -8,7 +8,7 @@ from lgbatch.workspace.prefetch import prefetch
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
+def no_thread_leaks() -> Iterator[None]:
     before = threading.active_count()
     yield
     assert threading.active_count() == before
@@ -24,7 +24,7 @@ def test_results_come_in_order() -> None:
     assert list(prefetch(work, range(3), threads=4, depth=6)) == [0, 1, 4]
 
 
-def test_work_is_done_ahead_but_no_further_than_the_depth() -> None:
+def test_work_runs_ahead_up_to_the_depth() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -39,12 +39,12 @@ def test_work_is_done_ahead_but_no_further_than_the_depth() -> None:
         assert len(taken) == min(20, i + 5)
 
 
-def test_two_threads_work_at_once() -> None:
-    meeting = threading.Barrier(2, timeout=5)  # broken, and an error, if the second one does not come
+def test_threads_work_concurrently() -> None:
+    meeting = threading.Barrier(2, timeout=5)  # raises BrokenBarrierError unless two threads wait at once
     assert sorted(prefetch(lambda _: meeting.wait(), range(2), threads=2, depth=2)) == [0, 1]
 
 
-def test_a_failure_of_the_work_is_raised_when_its_turn_comes() -> None:
+def test_an_exception_of_work_is_raised_in_place_of_its_result() -> None:
     def work(i: int) -> int:
         if i == 3:
             raise ValueError("third")
@@ -56,7 +56,7 @@ def test_a_failure_of_the_work_is_raised_when_its_turn_comes() -> None:
         next(results)
 
 
-def test_a_failure_of_the_items_is_raised() -> None:
+def test_an_exception_of_the_items_is_raised() -> None:
     def items() -> Iterator[int]:
         yield 0
         raise ValueError("no more")
@@ -65,14 +65,14 @@ def test_a_failure_of_the_items_is_raised() -> None:
         list(prefetch(lambda i: i, items(), threads=2, depth=4))
 
 
-def test_stopping_early_waits_for_what_has_begun_and_drops_the_rest() -> None:
-    begun, ended, go_on = [], [], threading.Event()
+def test_closing_early_waits_for_running_items_and_drops_pending_ones() -> None:
+    started, finished, go_on = [], [], threading.Event()
 
     def work(i: int) -> int:
-        begun.append(i)
+        started.append(i)
         if i:
             assert go_on.wait(timeout=5)
-        ended.append(i)
+        finished.append(i)
         return i
 
     results = prefetch(work, range(100), threads=1, depth=10)
@@ -81,5 +81,5 @@ def test_stopping_early_waits_for_what_has_begun_and_drops_the_rest() -> None:
     timer.start()
     results.close()
     timer.join()
-    assert begun == ended
-    assert len(begun) <= 2
+    assert started == finished
+    assert len(started) <= 2

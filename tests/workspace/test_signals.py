@@ -17,17 +17,17 @@ from lgbatch.pairing.pairs_file import write_pairs
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.workspace.folder import Workspace
-from lgbatch.workspace.signals import Interrupted, deferred, handled, until_stopped
+from lgbatch.workspace.signals import Interrupted, deferred, handle_signals, until_stopped
 from tests.helpers import slow_cli, synthetic
 
 SLOW = slow_cli.COMMAND
-NUMBERS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 PHOTOS = 30
 
 
 @pytest.fixture(autouse=True)
 def foreground() -> Iterator[None]:
-    """Ctrl-C as in a shell's foreground: in the background it is ignored, here and in what is started."""
+    """Handle Ctrl-C as in the foreground of a shell: tests may run in the background, where it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -49,23 +49,23 @@ def arguments(files: Workspace, command: str) -> list[str]:
 
 
 def start(files: Workspace, command: str, seconds: str) -> "subprocess.Popen[str]":
-    """A command, in the middle of its loop."""
+    """Start a command and wait until it is in the middle of its loop."""
     if command == "match":
         assert subprocess.run([*SLOW, "0", *arguments(files, "extract")], capture_output=True).returncode == 0
         with FeatureStore(files.features) as store:
             write_pairs(files.pairs, exhaustive(store.names()))
-    other = subprocess.Popen(
+    process = subprocess.Popen(
         [*SLOW, seconds, *arguments(files, command)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    made = files.features if command == "extract" else files.matches
+    store_path = files.features if command == "extract" else files.matches
     deadline = time.time() + 60
-    while not made.exists() and time.time() < deadline:
+    while not store_path.exists() and time.time() < deadline:
         time.sleep(0.02)
     time.sleep(1)
-    return other
+    return process
 
 
 def count(files: Workspace, command: str) -> int:
@@ -77,81 +77,82 @@ def count(files: Workspace, command: str) -> int:
 
 
 @pytest.mark.parametrize("command", ["extract", "match"])
-@pytest.mark.parametrize(("number", "status"), NUMBERS)
-def test_the_first_keeps_what_is_in_flight(files: Workspace, command: str, number: int, status: int) -> None:
-    with start(files, command, "0.15" if command == "extract" else "1") as other:
-        other.send_signal(number)
-        told, errors = other.communicate()
-    assert (other.returncode, told) == (status, "")
-    assert "stopping after the batch in flight" in errors
-    assert errors.splitlines()[-1] == "lgbatch: interrupted; run the same command again to continue"
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_the_first_signal_keeps_the_batch_in_flight(files: Workspace, command: str, number: int, status: int) -> None:
+    with start(files, command, "0.15" if command == "extract" else "1") as process:
+        process.send_signal(number)
+        stdout, stderr = process.communicate()
+    assert (process.returncode, stdout) == (status, "")
+    assert "stopping after the batch in flight" in stderr
+    assert stderr.splitlines()[-1] == "lgbatch: interrupted; run the same command again to continue"
     total = PHOTOS if command == "extract" else PHOTOS * (PHOTOS - 1) // 2
-    done = count(files, command)
-    assert 0 < done < total  # all of it later than the last timed commit
+    committed = count(files, command)
+    assert 0 < committed < total  # the batches since the last timed commit included
     again = subprocess.run([*SLOW, "0", *arguments(files, command)], capture_output=True, text=True)
     assert again.returncode == 0 or "import" in again.stderr, again.stderr
     assert count(files, command) == total
 
 
-@pytest.mark.parametrize(("number", "status"), NUMBERS)
-def test_mapping_ends_at_once_and_leaves_no_draft(tmp_path: Path, number: int, status: int) -> None:
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_mapping_stops_at_once_and_leaves_no_draft(tmp_path: Path, number: int, status: int) -> None:
     source, files = synthetic.synthetic(tmp_path, 40), Workspace(tmp_path)
     synthetic.import_source(files.database, source)
     FeatureStore(files.features, append={}).close()
-    run = [sys.executable, "-m", "lgbatch", "reconstruct", "-w", str(tmp_path), "--images", str(tmp_path / "images")]
+    options = ["-w", str(tmp_path), "--images", str(tmp_path / "images")]
+    command = [sys.executable, "-m", "lgbatch", "reconstruct", *options]
     draft = tmp_path / "sparse.partial"
-    with subprocess.Popen(run, stderr=subprocess.PIPE, text=True) as other:
-        while not draft.exists() and other.poll() is None:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not draft.exists() and process.poll() is None:
             time.sleep(0.005)
-        other.send_signal(number)
-        errors = other.communicate()[1]
-    assert other.returncode == status, errors
-    assert errors == "lgbatch: interrupted; run the same command again to continue\n"
+        process.send_signal(number)
+        stderr = process.communicate()[1]
+    assert process.returncode == status, stderr
+    assert stderr == "lgbatch: interrupted; run the same command again to continue\n"
     assert not draft.exists() and not files.sparse.exists() and not (tmp_path / ".lgbatch.lock").exists()
 
 
-def test_the_second_leaves_at_once(files: Workspace) -> None:
-    with start(files, "extract", "5") as other:
+def test_a_second_signal_exits_at_once(files: Workspace) -> None:
+    with start(files, "extract", "5") as process:
         begin = time.time()
-        other.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         time.sleep(0.3)
-        assert other.poll() is None
-        other.send_signal(signal.SIGINT)
-        errors = other.communicate()[1]
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate()[1]
     assert time.time() - begin < 4
-    assert other.returncode == 130
-    assert errors.endswith("\n\n") and "Traceback" not in errors
+    assert process.returncode == 130
+    assert stderr.endswith("\n\n") and "Traceback" not in stderr
     with FeatureStore(files.features) as store:
         assert store.names() == []
 
 
-def test_ctrl_c_that_is_ignored_stays_ignored(files: Workspace) -> None:
+def test_an_ignored_ctrl_c_stays_ignored(files: Workspace) -> None:
     script = f"trap '' INT; exec {shlex.join(SLOW)} 0.1 \"$@\""
-    run = ["sh", "-c", script, "sh", *arguments(files, "extract")]
-    with subprocess.Popen(run, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    command = ["sh", "-c", script, "sh", *arguments(files, "extract")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         while not files.features.exists():
             time.sleep(0.02)
         time.sleep(0.5)
-        other.send_signal(signal.SIGINT)
-        other.communicate()
-    assert other.returncode == 0
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 0
     assert count(files, "extract") == PHOTOS
 
 
-@pytest.mark.parametrize(("number", "status"), NUMBERS)
-def test_outside_a_loop_the_first_one_acts_at_once(number: signal.Signals, status: int) -> None:
-    with pytest.raises(Interrupted) as error, handled():
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_signal_outside_a_deferred_block_raises_at_once(number: signal.Signals, status: int) -> None:
+    with pytest.raises(Interrupted) as error, handle_signals():
         os.kill(os.getpid(), number)
         time.sleep(5)
     assert error.value.status == status
-    with pytest.raises(Interrupted), handled():  # the one before is forgotten
+    with pytest.raises(Interrupted), handle_signals():  # the earlier signal does not count
         os.kill(os.getpid(), number)
         time.sleep(5)
 
 
-def test_a_loop_ends_and_says_so_at_its_end() -> None:
+def test_a_deferred_block_stops_its_loop_and_raises_at_its_end() -> None:
     seen = []
-    with pytest.raises(Interrupted), handled():
+    with pytest.raises(Interrupted), handle_signals():
         with deferred():
             for item in until_stopped(range(100)):
                 if item == 3:
@@ -163,39 +164,39 @@ def test_a_loop_ends_and_says_so_at_its_end() -> None:
     assert list(until_stopped(range(3))) == [0, 1, 2]
 
 
-def test_a_library_that_sets_its_own_handler_is_overruled() -> None:
+def test_handlers_replaced_by_a_library_are_reinstalled() -> None:
     script = (
         "import os, signal, zlib\n"
         "from lgbatch.workspace.signals import *; from lgbatch.colmap.log import colmap_log_off\n"
-        "with handled():\n"
+        "with handle_signals():\n"
         "    with colmap_log_off():\n"
         "        try: os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
         "        except Interrupted as error: print(error.status)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "143\n", "")
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "143\n", "")
 
 
-def test_handlers_are_put_back_and_left_alone_elsewhere() -> None:
-    def own(number: int, frame: object) -> None:
+def test_handlers_are_restored_and_other_threads_change_none() -> None:
+    def custom_handler(number: int, frame: object) -> None:
         pass
 
-    before = signal.signal(signal.SIGTERM, own)
+    before = signal.signal(signal.SIGTERM, custom_handler)
     try:
-        with handled():
-            assert signal.getsignal(signal.SIGTERM) is not own
-        assert signal.getsignal(signal.SIGTERM) is own
-        found = []
+        with handle_signals():
+            assert signal.getsignal(signal.SIGTERM) is not custom_handler
+        assert signal.getsignal(signal.SIGTERM) is custom_handler
+        handlers = []
 
-        def elsewhere() -> None:
-            with handled():
-                found.append(signal.getsignal(signal.SIGTERM))
+        def handle_in_thread() -> None:
+            with handle_signals():
+                handlers.append(signal.getsignal(signal.SIGTERM))
 
-        thread = threading.Thread(target=elsewhere)
+        thread = threading.Thread(target=handle_in_thread)
         thread.start()
         thread.join()
-        assert found == [own]
-        with deferred():  # as a library's user has it
-            assert signal.getsignal(signal.SIGTERM) is own
+        assert handlers == [custom_handler]
+        with deferred():  # as when lgbatch is used as a library
+            assert signal.getsignal(signal.SIGTERM) is custom_handler
     finally:
         signal.signal(signal.SIGTERM, before)

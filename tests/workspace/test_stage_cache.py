@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lgbatch.colmap import database
-from lgbatch.colmap import sqlite as colmap
+from lgbatch.colmap import database, sqlite
 from lgbatch.colmap.import_stores import import_stores
 from lgbatch.config import Settings
 from lgbatch.features import extractors
@@ -22,7 +21,7 @@ from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.reconstruction.results import Model, Reconstruction
 from lgbatch.runtime.registry import model_path
-from lgbatch.storage import store as itemfile
+from lgbatch.storage import store
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import Failure, Features, Matches
@@ -38,42 +37,42 @@ class Result:
     failures: tuple[Failure, ...]
 
 
-def test_a_stage_is_finished_while_all_is_as_it_was(tmp_path: Path) -> None:
-    left = tmp_path / "left"
-    left.write_text("result")
+def test_a_result_is_cached_while_inputs_and_outputs_are_unchanged(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.write_text("result")
     result = Result(3, (Failure("extract", "\udcff\n", "reason", "Traceback"),))
 
-    def kept(**made_from: Any) -> Result | None:
+    def cached_result(**made_from: Any) -> Result | None:
         return StageCache(tmp_path, "stage", **made_from).result(Result, failures=Failure)
 
-    assert kept(a=1) is None
-    StageCache(tmp_path, "stage", a=1).save(result, [left])
-    assert kept(a=1) == result
-    assert kept(a=2) is None
+    assert cached_result(a=1) is None
+    StageCache(tmp_path, "stage", a=1).save(result, [output])
+    assert cached_result(a=1) == result
+    assert cached_result(a=2) is None
     assert StageCache(tmp_path, "other", a=1).result(Result, failures=Failure) is None
     assert "Traceback" not in (tmp_path / "finished.json").read_text()
-    left.write_text("changed")
-    assert kept(a=1) is None
-    left.unlink()
-    assert kept(a=1) is None
+    output.write_text("changed")
+    assert cached_result(a=1) is None
+    output.unlink()
+    assert cached_result(a=1) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", b'{"lgbatch": "0.0.1", "stages": 3}', b"null"])
-def test_a_damaged_file_counts_as_nothing(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_cache_is_empty(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "finished.json").write_bytes(content)
     assert StageCache(tmp_path, "stage").result(Result, failures=Failure) is None
     StageCache(tmp_path, "stage").save(Result(3, ()), [])
     assert StageCache(tmp_path, "stage").result(Result, failures=Failure) is not None
 
 
-def test_a_result_of_other_fields_is_not_taken(tmp_path: Path) -> None:
+def test_a_result_with_other_fields_is_ignored(tmp_path: Path) -> None:
     StageCache(tmp_path, "stage").save(Result(3, ()), [])
     assert StageCache(tmp_path, "stage").result(Reconstruction, models=Model) is None
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six photos and a bad one; networks are stood in for."""
+    """Six photos and an unreadable one. Stand-ins replace the networks."""
     StandIn.use(monkeypatch)
     monkeypatch.setattr(sfm, "ensure_models", lambda *_: None)
     folder = tmp_path / "photos"
@@ -84,17 +83,17 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def forbid(monkeypatch: pytest.MonkeyPatch, *allowed: str) -> None:
-    """Nothing may open models, stores or databases any more."""
+def forbid_opening(monkeypatch: pytest.MonkeyPatch, *allowed: str) -> None:
+    """Make opening models, stores and databases fail, except the functions in `allowed`."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("opened")
 
-    for module, name in (extractors, "Extractor"), (engine, "Matcher"), (itemfile, "open_to_read"), (colmap, "_open"):
+    for module, name in (extractors, "Extractor"), (engine, "Matcher"), (store, "open_to_read"), (sqlite, "_open"):
         if name not in allowed:
             monkeypatch.setattr(module, name, refuse)
     if "JournaledFile" not in allowed:
-        monkeypatch.setattr(itemfile, "JournaledFile", refuse)
+        monkeypatch.setattr(store, "JournaledFile", refuse)
 
 
 def without_times(summary: Summary) -> dict[str, Any]:
@@ -102,7 +101,7 @@ def without_times(summary: Summary) -> dict[str, Any]:
     return {key: values[key] for key in values.keys() - {"seconds", "peak_memory_mb", "finished_already"}}
 
 
-def test_a_run_repeated_says_the_same_and_opens_nothing(
+def test_a_repeated_run_reports_the_same_and_opens_nothing(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -110,7 +109,7 @@ def test_a_run_repeated_says_the_same_and_opens_nothing(
     assert (first.matched_pairs, first.failed_images, first.finished_already) == (15, 1, False)
     before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.name != "summary.json"}
     with monkeypatch.context() as patch:
-        forbid(patch)
+        forbid_opening(patch)
         again = sfm.run(photos, out, models=tmp_path, settings=Settings(threads=3, max_errors=1))
     assert again.finished_already is True
     first.settings = again.settings
@@ -150,7 +149,7 @@ CHANGES += [touch("database.db"), remove("database.db"), remove("matches.h5"), r
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_has_changed_is_done_again(photos: Path, tmp_path: Path, change: Callable[[Path, Path], None]) -> None:
+def test_changed_files_are_processed_again(photos: Path, tmp_path: Path, change: Callable[[Path, Path], None]) -> None:
     out = tmp_path / "out"
     first = sfm.run(photos, out, models=tmp_path)
     change(photos, out)
@@ -158,7 +157,7 @@ def test_what_has_changed_is_done_again(photos: Path, tmp_path: Path, change: Ca
     images = {add_photo: 8, remove_photo: 6}.get(change, 7)
     assert (again.images, again.failed_images) == (images, 1)
     assert again.matched_pairs == (images - 1) * (images - 2) // 2
-    if change is not edit_pairs:  # which a run writes anew, as it was
+    if change is not edit_pairs:  # the run restores the pairs file
         assert again.finished_already is False
     last = sfm.run(photos, out, models=tmp_path)
     assert last.finished_already is True
@@ -166,21 +165,21 @@ def test_what_has_changed_is_done_again(photos: Path, tmp_path: Path, change: Ca
     assert first.settings == last.settings
 
 
-def test_settings_that_matter_and_failures_to_retry_are_not_cut_short(photos: Path, tmp_path: Path) -> None:
+def test_changed_settings_and_retried_failures_are_not_skipped(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     sfm.run(photos, out, models=tmp_path)
     before = signature(out / "features.h5")
     assert sfm.run(photos, out, models=tmp_path, retry_failed=True).finished_already is False
-    assert signature(out / "features.h5") == before  # so that no later stage is done again
+    assert signature(out / "features.h5") == before  # so that later stages are skipped
     assert sfm.run(photos, out, models=tmp_path).finished_already is True
     shorter = sfm.run(photos, out, models=tmp_path, pairing="sequential", window=1)
     assert (shorter.pairs, shorter.finished_already) == (5, False)
     (photos / "bad.jpg").unlink()
-    assert sfm.run(photos, out, models=tmp_path).exit_status == 1  # no model comes of such features
+    assert sfm.run(photos, out, models=tmp_path).exit_status == 1  # the stand-in's features give no model
     assert sfm.run(photos, out, models=tmp_path, retry_failed=True).finished_already is True
 
 
-def test_another_model_file_is_noticed(photos: Path, tmp_path: Path) -> None:
+def test_a_changed_model_file_is_not_skipped(photos: Path, tmp_path: Path) -> None:
     out, model = tmp_path / "out", model_path(tmp_path, "disk", "extractor")
     model.write_text("model")
     sfm.run(photos, out, models=tmp_path)
@@ -191,62 +190,61 @@ def test_another_model_file_is_noticed(photos: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Workspace:
-    """Stores from which a model comes."""
+    """Stores that can be reconstructed."""
     source, files = synthetic.synthetic(tmp_path, 6), Workspace(tmp_path / "out")
     files.root.mkdir()
     with FeatureStore(files.features, append={}) as features, MatchStore(files.matches, append={}) as matches:
         for name, points in source.points.items():
             scores, descriptors = np.ones(len(points), np.float32), np.zeros((len(points), 4), np.float32)
             features.write(name, Features(points, scores, descriptors, source.sizes[name]))
-        for pair, found in source.found.items():
+        for pair, found in source.matches.items():
             found = found[np.argsort(found[:, 0])]
             matches.write(pair, Matches(found, np.ones(len(found), np.float32)), len(source.points[pair.a]))
     return files
 
 
-def imported(files: Workspace) -> database.DatabaseCounts:
+def run_import(files: Workspace) -> database.DatabaseCounts:
     with FeatureStore(files.features) as features:
         names = features.names()
     return import_stores(files, files.root.parent / "images", names, Settings())
 
 
-def mapped(files: Workspace, mapper: Any = "incremental") -> Reconstruction:
+def run_mapping(files: Workspace, mapper: Any = "incremental") -> Reconstruction:
     return reconstruct(files.database, files.root.parent / "images", files.sparse, settings=Settings(mapper=mapper))
 
 
-def test_a_model_is_mapped_once(scene: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert imported(scene).images == 6
-    first = mapped(scene)
+def test_an_unchanged_database_is_mapped_once(scene: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_import(scene).images == 6
+    first = run_mapping(scene)
     assert first.models[0].registered_images == 6
     with monkeypatch.context() as patch:
-        forbid(patch, "open_to_read")
+        forbid_opening(patch, "open_to_read")
         start = time.perf_counter()
-        assert imported(scene) == database.DatabaseCounts(
-            finished_already=True
-        )  # verification changed the database, but that is known
-        again = mapped(scene)
+        # Verification changed the database; the cache has its new signature.
+        assert run_import(scene) == database.DatabaseCounts(finished_already=True)
+        again = run_mapping(scene)
         assert time.perf_counter() - start < 1
-    zero = {"seconds_verification": 0.0, "seconds_mapping": 0.0}
-    assert again == dataclasses.replace(first, **zero, finished_already=True)
+    no_time = {"seconds_verification": 0.0, "seconds_mapping": 0.0}
+    assert again == dataclasses.replace(first, **no_time, finished_already=True)
 
 
-def test_a_model_that_is_gone_or_changed_is_mapped_anew(scene: Workspace) -> None:
-    imported(scene)
-    first = mapped(scene)
+def test_a_deleted_or_changed_model_is_mapped_again(scene: Workspace) -> None:
+    run_import(scene)
+    first = run_mapping(scene)
     shutil.rmtree(scene.sparse)
-    again = mapped(scene)
+    again = run_mapping(scene)
     assert again.models == first.models and not again.finished_already
     assert (scene.sparse / "0" / "images.bin").is_file()
     (scene.sparse / "0" / "points3D.bin").write_bytes(b"")
-    assert not mapped(scene).finished_already
+    assert not run_mapping(scene).finished_already
     (scene.sparse / "mine.txt").write_text("the user's own")
-    assert mapped(scene).finished_already
-    assert not mapped(scene, "global").finished_already
+    assert run_mapping(scene).finished_already
+    assert not run_mapping(scene, "global").finished_already
 
 
-def test_an_import_after_a_model_has_it_mapped_anew(scene: Workspace) -> None:
-    imported(scene)
-    mapped(scene)
+def test_an_import_after_mapping_maps_again(scene: Workspace) -> None:
+    run_import(scene)
+    run_mapping(scene)
     before = signature(scene.database)
     photo = scene.root.parent / "images"
     synthetic.photo(photo, "later.jpg", synthetic.SYNTHETIC_SIZE)
@@ -256,6 +254,6 @@ def test_an_import_after_a_model_has_it_mapped_anew(scene: Workspace) -> None:
             "later.jpg",
             Features(points, points[:, 0], np.zeros((3, 4), np.float32), synthetic.SYNTHETIC_SIZE),
         )
-    assert imported(scene).images == 1
+    assert run_import(scene).images == 1
     assert signature(scene.database) != before
-    assert not mapped(scene).finished_already
+    assert not run_mapping(scene).finished_already

@@ -1,8 +1,8 @@
-"""Runs commands of lgbatch, each in a process of its own that is forked from one in which all is imported already.
+"""Forks a process per lgbatch command from one that has imported everything. Run as a script.
 
-Reads requests, one JSON object a line, from standard input, and answers on standard output: the process' number, then
-its exit status as os.waitpid tells it. The forked process does all that Python does at its end, but is left before the
-libraries tear themselves down: they look for their threads, which a fork does not have.
+Reads requests from standard input, one JSON object per line. Answers on standard output with two lines: the number of
+the process, then its status as returned by os.waitpid. The forked process runs Python's exit handlers, but then calls
+os._exit: native libraries would wait for threads that do not exist in a fork.
 """
 
 import atexit
@@ -21,13 +21,15 @@ import pycolmap  # noqa: F401
 import lgbatch.cli.main
 import lgbatch.kernels.library
 
-lgbatch.kernels.library.unavailable_reason = lambda: "left out"  # the small networks are in single precision
+# The stand-in models are fp32.
+lgbatch.kernels.library.unavailable_reason = lambda: "disabled by the torture tests"
 
 
-def redirected(path: str, number: int) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(handle, number)
-    os.close(handle)
+def redirect(path: str, descriptor: int) -> None:
+    """Let a file descriptor write to a new file."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(file, descriptor)
+    os.close(file)
 
 
 for line in sys.stdin:
@@ -42,15 +44,15 @@ else:
 
 os.setsid()
 os.chdir(request["folder"])
-redirected(os.devnull, 0)
-redirected(request["out"], 1)
-redirected(request["err"], 2)
+redirect(os.devnull, 0)
+redirect(request["out"], 1)
+redirect(request["err"], 2)
 os.environ.update(request["environment"])
 sys.argv = ["lgbatch", *(os.fsdecode(bytes.fromhex(argument)) for argument in request["arguments"])]
-exec(request["first"], {"__name__": "first"})
+exec(request["preamble"], {"__name__": "preamble"})
 if request["fault"]:
     root, log, *numbers = request["fault"]
-    os.environ["LGBATCH_FAULTS"] = "\n".join(map(str, request["fault"]))
+    os.environ["LGBATCH_FAULTS"] = "\n".join(map(str, request["fault"]))  # for the processes that this one starts
     ctypes.CDLL(None).faults_arm(os.fsencode(root), os.fsencode(log), *numbers)
 status: object = 0
 try:

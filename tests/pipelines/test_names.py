@@ -1,4 +1,4 @@
-"""Photos of all names, from the folder to COLMAP's database: each arrives, or fails by name."""
+"""Unusual photo names: each photo reaches COLMAP's database under its name, or is a failure with its name."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.helpers import slow_cli
 from tests.helpers.stand_in import StandIn
 from tests.helpers.synthetic import content
 
-FINE = [
+VALID = [
     'it\'s "quoted".png',
     "<b onload=x>&amp;.png",
     "\U0001f4f7/\U0001f600 \U00020000.png",
@@ -39,7 +39,7 @@ FINE = [
     "l" * 251 + ".png",
     "\ufeffmark.png",
 ]
-BAD = {
+INVALID = {
     b"new\nline.png": r"new\nline.png",
     b"tab\tbed.png": r"tab\tbed.png",
     b"bell\x07\x1b[2J.png": r"bell\x07\x1b[2J.png",
@@ -50,7 +50,7 @@ BAD = {
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     data = cv2.imencode(".png", np.full((48, 64, 3), 99, np.uint8))[1].tobytes()
-    for name in [*(os.fsencode(name) for name in FINE), *BAD]:
+    for name in [*(os.fsencode(name) for name in VALID), *INVALID]:
         file = os.path.join(os.fsencode(tmp_path), b"photos", name)  # noqa: PTH118
         os.makedirs(os.path.dirname(file), exist_ok=True)  # noqa: PTH103, PTH120
         with open(file, "wb") as out:  # noqa: PTH123
@@ -58,40 +58,38 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="its file systems take any bytes")
-def test_all_names_arrive_or_fail_by_name(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+def test_every_photo_is_imported_or_a_failure(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     StandIn.use(monkeypatch)
     monkeypatch.setattr(sfm, "ensure_models", lambda *_: None)
     out = Workspace(tmp_path / "out")
-    done = sfm.run(photos, out.root, models=tmp_path)
-    assert {failure.name for failure in done.failures} == set(BAD.values())
-    assert (done.images, done.matched_pairs) == (len(FINE) + len(BAD), len(FINE) * (len(FINE) - 1) // 2)
-    assert all(line.isprintable() for line in done.format().split("\n"))
-    assert json.loads(out.summary.read_text())["failed_images"] == len(BAD)
+    summary = sfm.run(photos, out.root, models=tmp_path)
+    assert {failure.name for failure in summary.failures} == set(INVALID.values())
+    assert (summary.images, summary.matched_pairs) == (len(VALID) + len(INVALID), len(VALID) * (len(VALID) - 1) // 2)
+    assert all(line.isprintable() for line in summary.format().split("\n"))
+    assert json.loads(out.summary.read_text())["failed_images"] == len(INVALID)
     assert sfm.run(photos, out.root, models=tmp_path).finished_already is True
-    assert set(content(out.database)["images"]) == set(FINE)  # type: ignore[call-overload]
+    assert set(content(out.database)["images"]) == set(VALID)  # type: ignore[call-overload]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="its file systems take any bytes")
-def test_the_terminal_may_be_of_any_encoding(photos: Path, tmp_path: Path) -> None:
-    slow = [*slow_cli.COMMAND, "0"]
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+def test_names_are_printed_in_any_terminal_encoding(photos: Path, tmp_path: Path) -> None:
+    cli = [*slow_cli.COMMAND, "0"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     (photos / "\U0001f4f7" / "bad \U0001f600.jpg").write_text("no photo")
     out = str(tmp_path / "out")
     for command in ["extract", str(photos), "-w", out], ["errors", "-w", out], ["pairs", "-w", out, "--json"]:
-        done = subprocess.run([*slow, *command], env=environment, capture_output=True, text=True)
-        assert done.returncode in (0, 1), done.stderr
-        assert "bug" not in done.stderr
-    listed = subprocess.run([*slow, "errors", "-w", out], env=environment, capture_output=True, text=True).stdout
-    assert r"failed: \U0001f4f7/bad \U0001f600.jpg (extract): not a photo" in listed
+        process = subprocess.run([*cli, *command], env=environment, capture_output=True, text=True)
+        assert process.returncode in (0, 1), process.stderr
+        assert "bug" not in process.stderr
+    errors = subprocess.run([*cli, "errors", "-w", out], env=environment, capture_output=True, text=True).stdout
+    assert r"failed: \U0001f4f7/bad \U0001f600.jpg (extract): not a photo" in errors
 
 
 @pytest.mark.parametrize(
     "name", ["../a.png", "/etc/a.png", "..", ".", "/", "a.png/keypoints", "a.png/", "a.png/../a.png"]
 )
-def test_pairs_of_names_that_lead_elsewhere_fail_by_name(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pairs_with_paths_as_names_are_failures(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     StandIn.use(monkeypatch)
     monkeypatch.setattr(sfm, "ensure_models", lambda *_: None)
     (tmp_path / "photos").mkdir()
@@ -100,7 +98,7 @@ def test_pairs_of_names_that_lead_elsewhere_fail_by_name(
     files = Workspace(tmp_path / "out")
     sfm.run(tmp_path / "photos", files.root, models=tmp_path)
     files.pairs.write_text(f"{name}\tb.png\n")
-    done = match(files.pairs, files.features, files.matches, models=tmp_path, settings=Settings())
-    assert [(failure.name, failure.reason) for failure in done.failures] == [
+    matched = match(files.pairs, files.features, files.matches, models=tmp_path, settings=Settings())
+    assert [(failure.name, failure.reason) for failure in matched.failures] == [
         (f"{name} b.png", f"no features of {name}")
     ]

@@ -1,10 +1,10 @@
-"""Small ONNX models in the place of DISK and LightGlue: they find the points that scene.py paints, and match equals.
+"""Small ONNX models in place of DISK and LightGlue: they detect the points that scene.py paints and match them.
 
-extractor   a pixel whose red is 255 is a keypoint; its descriptor is the 16 bits of green and blue, as -1/4 or 1/4
-matcher     a point whose first bit is set leaves after the first layer, all are sure after the third, and equal
-            descriptors match
+extractor   a pixel whose red is 255 is a keypoint; its descriptor holds the 16 bits of green and blue as -1/4 or 1/4
+matcher     points whose first bit is set are pruned after the first layer; all points are confident after the third
+            (early exit); equal descriptors match
 
-`work` makes a network slow: so many products of 256 x 256 matrices.
+`work` slows a network down: it is a number of 256 x 256 matrix products.
 """
 
 from pathlib import Path
@@ -14,19 +14,18 @@ from onnx import helper, parser
 
 from lgbatch.runtime.registry import INTERFACE, PACK, model_path, stage_names
 
-BITS = 16
 _HEADER = '<ir_version: 10, opset_import: ["": 20]>'
 _WORK = """
-  most = ReduceMax <keepdims = 0> ({seed})
-  nought = Constant <value_float = 0.0> ()
-  begin = Mul (most, nought)
+  largest = ReduceMax <keepdims = 0> ({seed})
+  zero_factor = Constant <value_float = 0.0> ()
+  begin = Mul (largest, zero_factor)
   square = Constant <value_ints = [256, 256]> ()
   matrix = Expand (begin, square)
   rounds = Constant <value_ints = [{work}]> ()
-  go = Constant <value = bool {{1}}> ()
-  done = Loop (rounds, go, matrix) <body = body (int64 i, bool before, float[256,256] a)
-    => (bool still, float[256,256] b) {{ still = Identity (before) b = MatMul (a, matrix) }}>
-  nothing = ReduceMax <keepdims = 0> (done)
+  yes = Constant <value = bool {{1}}> ()
+  done = Loop (rounds, yes, matrix) <body = body (int64 i, bool condition, float[256,256] a)
+    => (bool next, float[256,256] b) {{ next = Identity (condition) b = MatMul (a, matrix) }}>
+  zero = ReduceMax <keepdims = 0> (done)
 """
 _EXTRACTOR = """
 extractor (float[b,3,h,w] image, int64 max_keypoints)
@@ -42,22 +41,22 @@ extractor (float[b,3,h,w] image, int64 max_keypoints)
   sides = Shape <start = 2, end = 4> (image)
   width = Shape <start = 3, end = 4> (image)
   area = ReduceProd (sides)
-  asked = Reshape (max_keypoints, one)
-  k = Min (asked, area)
-  top, where = TopK (reds, k)
-  scores = Add (top, nothing)
+  requested = Reshape (max_keypoints, one)
+  k = Min (requested, area)
+  top, indices = TopK (reds, k)
+  scores = Add (top, zero)
   almost = Constant <value_float = 0.999> ()
-  found = Greater (top, almost)
-  ones = Cast <to = 7> (found)
+  detected = Greater (top, almost)
+  ones = Cast <to = 7> (detected)
   counts = ReduceSum <keepdims = 0> (ones, one)
-  x = Mod (where, width)
-  y = Div (where, width)
+  x = Mod (indices, width)
+  y = Div (indices, width)
   x1 = Unsqueeze (x, two)
   y1 = Unsqueeze (y, two)
   xy = Concat <axis = 2> (x1, y1)
   keypoints = Cast <to = 1> (xy)
-  g = GatherElements <axis = 1> (greens, where)
-  b1 = GatherElements <axis = 1> (blues, where)
+  g = GatherElements <axis = 1> (greens, indices)
+  b1 = GatherElements <axis = 1> (blues, indices)
   g2 = Unsqueeze (g, two)
   b2 = Unsqueeze (b1, two)
   gb = Concat <axis = 2> (g2, b2)
@@ -88,32 +87,32 @@ _LAYER = """
 layer (float[b,m,16] x0, float[b,n,16] x1, int64[b] lengths0, int64[b] lengths1{rotary})
   => (float[b,m,16] y0, float[b,n,16] y1{decisions}) {{
 {slow}
-  y0 = Add (x0, nothing)
-  y1 = Add (x1, nothing)
+  y0 = Add (x0, zero)
+  y1 = Add (x1, zero)
   start = Constant <value_ints = [0]> ()
   end = Constant <value_ints = [1]> ()
   axis = Constant <value_ints = [2]> ()
   limit = Constant <value_float = {limit}> ()
-  whole = Constant <value_float = 1.0> ()
-  {decide}
+  one = Constant <value_float = 1.0> ()
+  {decision_nodes}
 }}"""
 _ROTARY = ", float[b,m,2] cosines0, float[b,n,2] cosines1, float[b,m,2] sines0, float[b,n,2] sines1"
 _DECISIONS = ", float[b,m] confidence0, float[b,m] matchability0, float[b,n] confidence1, float[b,n] matchability1"
-_DECIDE = """
+_DECISION_NODES = """
   first{i} = Slice (x{i}, start, end, axis)
   bit{i} = Squeeze (first{i}, axis)
-  leaves{i} = Greater (bit{i}, limit)
-  confidence{i} = Cast <to = 1> (leaves{i})
-  matchability{i} = Sub (whole, confidence{i})
+  confident{i} = Greater (bit{i}, limit)
+  confidence{i} = Cast <to = 1> (confident{i})
+  matchability{i} = Sub (one, confidence{i})
 """
 _HEAD = """
 head (float[b,m,16] x0, float[b,n,16] x1, int64[b] lengths0, int64[b] lengths1, float threshold)
   => (int64[b,m] matches0, float[b,m] scores) {{
-  turned = Transpose <perm = [0, 2, 1]> (x1)
-  likeness = MatMul (x0, turned)
+  transposed = Transpose <perm = [0, 2, 1]> (x1)
+  similarity = MatMul (x0, transposed)
   axis = Constant <value_ints = [2]> ()
-  scores = ReduceMax <keepdims = 0> (likeness, axis)
-  best = ArgMax <axis = 2, keepdims = 0> (likeness)
+  scores = ReduceMax <keepdims = 0> (similarity, axis)
+  best = ArgMax <axis = 2, keepdims = 0> (similarity)
   almost = Constant <value_float = 0.99> ()
   equal = Greater (scores, almost)
   none = Constant <value_int = -1> ()
@@ -135,7 +134,7 @@ pack (float[b,n,16] x, float[b,n,2] cosines, float[b,n,2] sines, int64[c,m] rows
 
 
 def write(folder: Path, *, extractor_work: int = 0, matcher_work: int = 0) -> Path:
-    """Write an extractor and stages into `folder`, under the names of DISK's; returns `folder`."""
+    """Write an extractor and matcher stages into `folder`, with the file names of DISK's models; returns `folder`."""
     slow = _WORK.format(seed="image", work=extractor_work)
     _save(model_path(folder, "disk", "extractor"), "extractor", _EXTRACTOR.format(slow=slow))
     stages = model_path(folder, "disk", "stages")
@@ -154,7 +153,7 @@ def _layer(number: int, kind: str, work: int) -> str:
         decisions="" if last else _DECISIONS,
         slow=_WORK.format(seed="x0", work=work if number == 0 else 0),
         limit=(0.0, 5.0)[number] if number < 2 else -5.0,
-        decide="" if last else "".join(_DECIDE.format(i=i) for i in (0, 1)),
+        decision_nodes="" if last else "".join(_DECISION_NODES.format(i=i) for i in (0, 1)),
     )
 
 
@@ -163,7 +162,7 @@ def _save(path: Path, kind: str, text: str) -> None:
     inputs, outputs = INTERFACE[kind]
     assert sorted(i.name for i in model.graph.input) == sorted(inputs), f"the interface of {kind} has changed"
     assert [o.name for o in model.graph.output] == outputs, f"the interface of {kind} has changed"
-    described = {"lgbatch.kind": kind, "lgbatch.extractor": "disk", "lgbatch.weights_sha256": "0" * 64}
-    helper.set_model_props(model, described)
+    properties = {"lgbatch.kind": kind, "lgbatch.extractor": "disk", "lgbatch.weights_sha256": "0" * 64}
+    helper.set_model_props(model, properties)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(model, path)

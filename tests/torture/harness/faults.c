@@ -1,7 +1,9 @@
-/* A failing disk: every call that changes something below one folder is counted, and from a given one on they fail, or
- * the process dies with all of its group, or the folder is moved away.
+/* Fault injection for file system calls. Counts every call that changes something below the folder `root`. At call
+ * number `at`, depending on the mode, this call or all calls from it on fail, the process group is killed, or the folder
+ * is moved away.
  *
- * Loaded with LD_PRELOAD; does nothing until faults_arm is called. Calls are written to `log`, one a line.
+ * Loaded with LD_PRELOAD; inactive until faults_arm is called. Writes one line per call to `log`: number, kind, bytes,
+ * path.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -18,11 +20,18 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { COUNT, ONCE, ALWAYS, KILL, TORN, MOVE };
+enum {
+    COUNT,  /* only count and log */
+    ONCE,   /* call `at` fails with errno `reason` */
+    ALWAYS, /* call `at` and all later ones fail */
+    KILL,   /* SIGKILL to the process group before call `at` */
+    TORN,   /* the same after the first half of the write */
+    MOVE    /* rename the folder before call `at` */
+};
 
 static char root[PATH_MAX];
 static int log_file = -1, mode = COUNT, reason, at;
-static int *calls; /* of this process and those that it starts */
+static int *calls; /* shared with child processes */
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
@@ -44,11 +53,11 @@ void faults_arm(const char *folder, const char *log, int mode_, int at_, int rea
     *calls = 0;
 }
 
-/* A process that an armed one has started: LGBATCH_FAULTS has the lines folder, log, mode, at and reason. */
+/* Arm the child processes: LGBATCH_FAULTS holds the lines folder, log, mode, at and reason. */
 __attribute__((constructor)) static void arm_child(void) {
-    char folder[PATH_MAX], log[PATH_MAX], *given = getenv("LGBATCH_FAULTS");
+    char folder[PATH_MAX], log[PATH_MAX], *faults = getenv("LGBATCH_FAULTS");
     int mode_, at_, reason_;
-    if (given && sscanf(given, "%[^\n]\n%[^\n]\n%d\n%d\n%d", folder, log, &mode_, &at_, &reason_) == 5)
+    if (faults && sscanf(faults, "%[^\n]\n%[^\n]\n%d\n%d\n%d", folder, log, &mode_, &at_, &reason_) == 5)
         arm(folder, log, mode_, at_, reason_);
 }
 
@@ -57,7 +66,8 @@ static int inside(const char *path) {
     return length && !strncmp(path, root, length) && (path[length] == '/' || !path[length]);
 }
 
-static int is_ours(int folder, const char *path) { /* `path` NULL: the open file `folder` itself */
+/* Whether a path is below `root`, relative to the open folder `folder`. NULL means the open file `folder` itself. */
+static int is_watched(int folder, const char *path) {
     char link[64], full[2 * PATH_MAX] = "";
     if (log_file < 0) return 0;
     if (!path || path[0] != '/') {
@@ -71,19 +81,20 @@ static int is_ours(int folder, const char *path) { /* `path` NULL: the open file
     return inside(path);
 }
 
-/* 0: go on; 1: fail. `grows`: needs space. `bytes`: a write's, so that half of it can be done. */
+/* Count and log a call. Returns 1 if it has to fail, with errno set. `grows`: the call needs disk space. `bytes`: size of
+ * a write. Sets *half if the caller has to write the first half only. */
 static int fails(const char *what, int folder, const char *path, int grows, size_t bytes, int *half) {
     char line[PATH_MAX + 64], link[64], full[PATH_MAX + 8] = "";
-    int number, now, shown, saved = errno;
-    if (!is_ours(folder, path)) { errno = saved; return 0; }
+    int number, now, length, saved = errno;
+    if (!is_watched(folder, path)) { errno = saved; return 0; }
     number = __atomic_add_fetch(calls, 1, __ATOMIC_SEQ_CST);
     if (!path) {
         ssize_t n;
         snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
         if ((n = readlink(link, full, PATH_MAX - 1)) > 0) full[n] = 0;
     }
-    shown = snprintf(line, sizeof line, "%d\t%s\t%zu\t%s\n", number, what, bytes, path ? path : full);
-    if (REAL(write)(log_file, line, shown) != shown) abort();
+    length = snprintf(line, sizeof line, "%d\t%s\t%zu\t%s\n", number, what, bytes, path ? path : full);
+    if (REAL(write)(log_file, line, length) != length) abort();
     errno = saved;
     now = number == at || (mode == ALWAYS && number > at);
     if (mode == COUNT || !now) return 0;
@@ -101,14 +112,15 @@ static int fails(const char *what, int folder, const char *path, int grows, size
     }
     if (!grows && (reason == ENOSPC || reason == EDQUOT)) return 0;
     if (mode == ALWAYS && number == at && bytes > 1 && (reason == ENOSPC || reason == EDQUOT)) {
-        *half = 1; /* what still fits is written */
+        *half = 1; /* the last write before the disk is full is a short one */
         return 0;
     }
     errno = reason;
     return 1;
 }
 
-static ssize_t halved(ssize_t done) {
+/* In mode TORN, die after the first half of a write. */
+static ssize_t after_half(ssize_t done) {
     if (mode == TORN) kill(0, SIGKILL);
     return done;
 }
@@ -119,13 +131,13 @@ static ssize_t halved(ssize_t done) {
 ssize_t write(int fd, const void *data, size_t n) {
     int half = 0;
     if (fails("write", fd, NULL, 1, n, &half)) return -1;
-    return half ? halved(REAL(write)(fd, data, n / 2)) : REAL(write)(fd, data, n);
+    return half ? after_half(REAL(write)(fd, data, n / 2)) : REAL(write)(fd, data, n);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t n, off_t where) {
     int half = 0;
     if (fails("pwrite", fd, NULL, 1, n, &half)) return -1;
-    return half ? halved(REAL(pwrite)(fd, data, n / 2, where)) : REAL(pwrite)(fd, data, n, where);
+    return half ? after_half(REAL(pwrite)(fd, data, n / 2, where)) : REAL(pwrite)(fd, data, n, where);
 }
 
 ssize_t pwrite64(int fd, const void *data, size_t n, off64_t where) { return pwrite(fd, data, n, where); }
@@ -135,7 +147,7 @@ ssize_t writev(int fd, const struct iovec *parts, int count) {
     int half = 0, i;
     for (i = 0; i < count; i++) n += parts[i].iov_len;
     if (fails("writev", fd, NULL, 1, n, &half)) return -1;
-    return half ? halved(REAL(write)(fd, parts[0].iov_base, parts[0].iov_len)) : REAL(writev)(fd, parts, count);
+    return half ? after_half(REAL(write)(fd, parts[0].iov_base, parts[0].iov_len)) : REAL(writev)(fd, parts, count);
 }
 
 ssize_t sendfile(int to, int from, off_t *where, size_t n) {

@@ -1,4 +1,4 @@
-"""hloc's own way of reading features and matches, written from the description of its layout alone."""
+"""hloc's functions that read features and matches, rewritten from the description of its layout."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def get_features(path: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def get_matches(path: Path, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
-    """Matches (K, 2) of a pair, in the order asked for, and scores (K,); ValueError when the pair is not there."""
+    """Matches (K, 2) and scores (K,) of a pair, columns in the order of the arguments. Raises ValueError if absent."""
     with h5py.File(path, "r", libver="latest") as file:
         a, b = first.replace("/", "-"), second.replace("/", "-")
         for key, reverse in (f"{a}/{b}", False), (f"{b}/{a}", True):
@@ -44,8 +44,3 @@ def list_images(path: Path) -> list[str]:
     with h5py.File(path, "r", libver="latest") as file:
         file.visititems(visit)
     return sorted(names)
-
-
-def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Pairs of a file whose names hold no spaces."""
-    return [(a, b) for a, b in (line.split() for line in path.read_text().splitlines())]

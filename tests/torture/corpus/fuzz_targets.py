@@ -1,4 +1,4 @@
-"""The readers that are fuzzed: valid files of each kind, how they are read, and what may come out."""
+"""The fuzzed readers: valid files of each kind, how to read them, and the exceptions that they may raise."""
 
 import shutil
 import struct
@@ -27,73 +27,85 @@ RNG = np.random.default_rng(0)
 
 
 class Target(NamedTuple):
+    """A reader to fuzz."""
+
     seeds: Callable[[Path], list[bytes]]
-    """Valid files; they may use a folder."""
+    """Returns valid files; may use a scratch folder."""
     read: Callable[[Path], object]
     allowed: tuple[type[Exception], ...]
-    mend: Callable[[bytes], bytes] = bytes
-    """Applied to what was made, so that it comes further than the first checksum."""
+    repair: Callable[[bytes], bytes] = bytes
+    """Applied to each mutated file, so that the reader gets past its checksums."""
 
 
 def photos(suffix: str) -> Callable[[Path], list[bytes]]:
-    picture = cv2.resize(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48))
-    kinds = [picture, picture[..., 0]]
+    """Colour and grey photos; for formats that have them also 16 bits and an alpha channel."""
+    colour = cv2.resize(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48))
+    images = [colour, colour[..., 0]]
     if suffix in (".png", ".tif", ".jp2"):
-        kinds += [picture.astype(np.uint16) * 257, np.dstack([picture, picture[..., 0]])]
-    return lambda folder: [cv2.imencode(suffix, kind)[1].tobytes() for kind in kinds]
+        images += [colour.astype(np.uint16) * 257, np.dstack([colour, colour[..., 0]])]
+    return lambda folder: [cv2.imencode(suffix, image)[1].tobytes() for image in images]
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A PNG whose chunks have the right checksums again."""
-    out, at = bytearray(data), 8
-    while at + 12 <= len(out):
-        (length,) = struct.unpack_from(">I", out, at)
-        end = at + 8 + length
+    """Recompute the checksums of a PNG's chunks."""
+    out, start = bytearray(data), 8
+    while start + 12 <= len(out):
+        (length,) = struct.unpack_from(">I", out, start)
+        end = start + 8 + length
         if end + 4 > len(out):
             break
-        struct.pack_into(">I", out, end, zlib.crc32(out[at + 4 : end]))
-        at = end + 4
+        struct.pack_into(">I", out, end, zlib.crc32(out[start + 4 : end]))
+        start = end + 4
     return bytes(out)
 
 
-def stores(match: bool) -> Callable[[Path], list[bytes]]:
-    """In hloc's layout, as the oldest and the newest HDF5 writes it, and compressed, which is checked the least."""
+def image_arrays(name: str) -> dict[str, np.ndarray]:
+    """hloc's datasets of an image."""
+    arrays = {
+        "keypoints": RNG.random((9, 2), np.float32),
+        "scores": RNG.random(9, np.float32),
+        "descriptors": RNG.random((4, 9)).astype(np.float16),
+        "image_size": np.array([64, 48]),
+    }
+    return {f"{name}/{key}": array for key, array in arrays.items()}
 
-    def make(folder: Path) -> list[bytes]:
-        found = []
+
+def pair_arrays(name: str) -> dict[str, np.ndarray]:
+    """hloc's datasets of the pair of the first image and `name`."""
+    group = f"{NAMES[0]}/{name.replace('/', '-')}"
+    return {f"{group}/matches0": np.arange(9), f"{group}/matching_scores0": RNG.random(9, np.float32)}
+
+
+def stores(arrays_of: Callable[[str], dict[str, np.ndarray]]) -> Callable[[Path], list[bytes]]:
+    """Stores in hloc's layout in the oldest, a newer and the newest HDF5 format; the newest is compressed."""
+
+    def seeds(folder: Path) -> list[bytes]:
+        files = []
         for version, options in ("earliest", {}), ("v108", {}), ("latest", {"compression": "gzip"}):
             path = folder / f"seed-{version}"
             with h5py.File(path, "w", libver=version) as file:
                 for name in NAMES:
-                    arrays = {
-                        "keypoints": RNG.random((9, 2), np.float32),
-                        "scores": RNG.random(9, np.float32),
-                        "descriptors": RNG.random((4, 9)).astype(np.float16),
-                        "image_size": np.array([64, 48]),
-                    }
-                    group = name
-                    if match:
-                        group = f"{NAMES[0]}/{name.replace('/', '-')}"
-                        arrays = {"matches0": np.arange(9), "matching_scores0": RNG.random(9, np.float32)}
-                    for what, array in arrays.items():
-                        file.create_dataset(f"{group}/{what}", data=array, **options)
-            found.append(path.read_bytes())
-        return found
+                    for dataset, array in arrays_of(name).items():
+                        file.create_dataset(dataset, data=array, **options)
+            files.append(path.read_bytes())
+        return files
 
-    return make
+    return seeds
 
 
 def read_features(path: Path) -> None:
+    """Call all readers on all images. Errors of single images are fine."""
     with FeatureStore(path) as store:
         for name in store.names():
-            for use in store.count, store.keypoints, store.image_size, store.read:
+            for method in store.count, store.keypoints, store.image_size, store.read:
                 try:
-                    use(name)
+                    method(name)
                 except (KeyError, ItemError, StoreError):
                     continue
 
 
 def read_matches(path: Path) -> None:
+    """Read all pairs, in both directions. Errors of single pairs are fine."""
     with MatchStore(path) as store:
         for pair in [*store.pairs(NAMES), Pair(NAMES[1], NAMES[0]), Pair(NAMES[1], NAMES[2])]:
             try:
@@ -103,13 +115,13 @@ def read_matches(path: Path) -> None:
                 continue
 
 
-def camera_file(path: Path) -> None:
+def read_camera_file(path: Path) -> None:
     shutil.copy(path, path.parent / "x.camera")
     read_strecha(path.parent)
 
 
-def crawl_list(path: Path) -> None:
-    """Names of photos, one a line, as files."""
+def crawl_names(path: Path) -> None:
+    """Create an empty file for each line, which is its name, and crawl their folder."""
     folder = path.parent / "names"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -125,8 +137,11 @@ def pairs_seeds(folder: Path) -> list[bytes]:
     return [(folder / "seed").read_bytes(), b"# comment\r\na b\r\n", "\ufeffa b\n".encode()]
 
 
+MODEL_FILES = ("cameras", "frames", "images", "points3D", "rigs")
+
+
 def models(folder: Path) -> list[bytes]:
-    """COLMAP models, their files one after the other."""
+    """A COLMAP model as one file: the length and the bytes of each of its files."""
     import pycolmap
 
     options = pycolmap.SyntheticDatasetOptions(num_rigs=2, num_frames_per_rig=1, num_points3D=10)
@@ -135,17 +150,15 @@ def models(folder: Path) -> list[bytes]:
     return [b"".join(struct.pack("<I", len(part)) + part for part in parts)]
 
 
-MODEL_FILES = ("cameras", "frames", "images", "points3D", "rigs")
-
-
 def read_model(path: Path) -> None:
-    data, at = path.read_bytes(), 0
+    """Split a file of `models` and evaluate the model."""
+    data, start = path.read_bytes(), 0
     folder = path.parent / "model"
     folder.mkdir(exist_ok=True)
     for name in MODEL_FILES:
-        length = int.from_bytes(data[at : at + 4], "little")
-        (folder / f"{name}.bin").write_bytes(data[at + 4 : at + 4 + length])
-        at += 4 + length
+        length = int.from_bytes(data[start : start + 4], "little")
+        (folder / f"{name}.bin").write_bytes(data[start + 4 : start + 4 + length])
+        start += 4 + length
     evaluate(folder, {})
 
 
@@ -156,11 +169,11 @@ TARGETS = {
     },
     "png": Target(photos(".png"), lambda path: decode(ImageRef("x", path), 32), (ItemError,), with_checksums),
     "crawl": Target(
-        lambda f: [b"a.jpg\n\xff.png\nb/../c.TIF\n", "é.jpg\n写真.png".encode()], crawl_list, (InputError,)
+        lambda f: [b"a.jpg\n\xff.png\nb/../c.TIF\n", "é.jpg\n写真.png".encode()], crawl_names, (InputError,)
     ),
     "pairs": Target(pairs_seeds, read_pairs, (InputError,)),
-    "features": Target(stores(False), read_features, (StoreError,)),
-    "matches": Target(stores(True), read_matches, (StoreError,)),
+    "features": Target(stores(image_arrays), read_features, (StoreError,)),
+    "matches": Target(stores(pair_arrays), read_matches, (StoreError,)),
     "config": Target(
         lambda f: [
             b'max_keypoints = 2048\npairing = "sequential"\nfilter_threshold = 0.1\n# x\n',
@@ -170,7 +183,7 @@ TARGETS = {
         (InputError,),
     ),
     "cameras": Target(
-        lambda f: [b"1 0 0\n0 1 0\n0 0 1\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n0 0 0\n64 48\n"], camera_file, (InputError,)
+        lambda f: [b"1 0 0\n0 1 0\n0 0 1\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n0 0 0\n64 48\n"], read_camera_file, (InputError,)
     ),
     "model": Target(models, read_model, (InputError,)),
 }

@@ -1,0 +1,1 @@
+"""What the torture tests run on: processes, fault injection, stand-in models, painted photos, independent readers."""
