@@ -68,9 +68,16 @@ class Settings:
         low=0,
         high=16384,
     )
+    masks: str = _setting(
+        "",
+        "Folder of masks, black where a photo is ignored: of a/b.jpg a/b.jpg.png or a/b.png.",
+        ("extract",),
+        "stage",
+    )
+    camera_mask: str = _setting("", "Mask of all photos, black where they are ignored.", ("extract",), "stage")
     pairing: Literal["exhaustive", "sequential"] = _setting(
         "exhaustive",
-        "Image pairs to match: all pairs, or each image with its neighbours in name order.",
+        "Image pairs to match: all pairs, or each image with its neighbours in its folder, frame2 before frame10.",
         ("pairs", "bench run"),
         "stage",
     )
@@ -121,6 +128,27 @@ class Settings:
         CAMERAS,
     )
     camera_model: str = _setting("SIMPLE_RADIAL", "COLMAP camera model.", ("import",), "stage", CAMERAS)
+    camera_params: str = _setting(
+        "",
+        "Known intrinsics of all photos, in COLMAP's order for the camera model: f,cx,cy,k for SIMPLE_RADIAL.",
+        ("import",),
+        "stage",
+        CAMERAS,
+    )
+    calibration: str = _setting(
+        "",
+        "Known cameras: a COLMAP cameras.txt. If it has several, folders.txt beside it lists FOLDER CAMERA_ID.",
+        ("import",),
+        "stage",
+        CAMERAS,
+    )
+    fix_intrinsics: bool = _setting(
+        False,
+        "Map with the cameras' initial intrinsics, without refining them.",
+        ("reconstruct",),
+        "stage",
+        CAMERAS,
+    )
     mapper: Literal["incremental", "global"] = _setting(
         "incremental", "COLMAP mapper.", ("reconstruct", "bench run"), "stage", CAMERAS
     )
@@ -190,7 +218,9 @@ class Settings:
         Raises InputError if the file is unreadable, a key is unknown (naming the nearest one) or a value is invalid.
         """
         values = _read_toml(path) if path else {}
-        values |= {key: value for key, value in changes.items() if value is not None}
+        values |= {
+            key: str(value) if isinstance(value, Path) else value for key, value in changes.items() if value is not None
+        }
         known = {f.name for f in fields(cls)}
         for key in sorted(values.keys() - known):
             near = difflib.get_close_matches(key, known, n=1)
@@ -255,7 +285,8 @@ def _check(f: "dataclasses.Field[Any]", value: Any) -> None:
             raise InputError(f"{f.name} must be one of {', '.join(choices)}, not {value!r}")
         return
     is_number = isinstance(value, int) or (f.type is float and isinstance(value, float))
-    if isinstance(value, bool) or not (isinstance(value, str) if f.type is str else is_number):
+    is_of_type = type(value) is f.type if f.type in (bool, str) else is_number and not isinstance(value, bool)
+    if not is_of_type:
         raise InputError(f"{f.name} must be {f.type.__name__}, not {value!r}")  # type: ignore[union-attr]
     low, high = meta(f).low, meta(f).high
     if not ((low is None or low <= value) and (high is None or value <= high)):  # written so that NaN is refused

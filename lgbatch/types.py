@@ -18,6 +18,7 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
 LongArray = NDArray[np.int64]
 ByteArray = NDArray[np.uint8]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,19 @@ class ImageRef:
     """Path relative to the image folder, with forward slashes. Identifies the image in every output file."""
     path: Path
     """Path of the file."""
+    masks: tuple[Path, ...] = ()
+    """Files of its masks."""
 
 
 class PhotoFile(NamedTuple):
-    """Identity of a photo's file, to detect that the photo has been replaced."""
+    """Identity of a photo's file and those of its masks, to detect that one has been replaced."""
 
     digest: int
-    """64-bit hash of the whole file."""
+    """64-bit hash of the whole file, and of the masks if there are any."""
     size: int
-    """Size in bytes."""
+    """Size in bytes: the sum over the photo and its masks."""
     mtime_ns: int
-    """Modification time in nanoseconds since 1970."""
+    """Modification time in nanoseconds since 1970: the sum over the photo and its masks, modulo 2**64."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Photo:
     """(H, W, 3) uint8, RGB."""
     size: tuple[int, int]
     """(width, height) of the original image."""
+    masks: tuple[BoolArray, ...] = ()
+    """(h, w) bool of any scale, the whole image each: keypoints where one is False are dropped."""
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def _write_legend(canvas: ByteArray, trace: MatchTrace) -> None:
     x = _write(canvas, "1", x + 110, base, _LEGEND) + 30
     pruning_layers = [n for n in range(1, trace.stop) if (trace.layers0 == n).any() or (trace.layers1 == n).any()]
     if pruning_layers:
-        x = _write(canvas, "without a match, left after layer", x, base, _LEGEND)
+        x = _write(canvas, "without a match, pruned after layer", x, base, _LEGEND)
         for n in pruning_layers:
             x = _dot(canvas, x, base, _point_colour(n, trace.stop))
             x = _write(canvas, str(n), x, base, _LEGEND)

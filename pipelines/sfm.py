@@ -3,26 +3,27 @@
 Each stage writes a file that the next stage reads, and skips the items that are already in its file.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from lgbatch.colmap.database import check_camera_model
+from lgbatch.colmap.calibration import read_calibration
 from lgbatch.colmap.import_stores import import_stores
 from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.export.models import ensure_models
 from lgbatch.features.extract import extract
 from lgbatch.matching.match import match
-from lgbatch.pairing.candidates import make_pairs
-from lgbatch.pairing.pairs_file import write_pairs
-from lgbatch.photos.crawl import Crawl, crawl
+from lgbatch.pairing.pairs_file import check_pairs
+from lgbatch.photos.crawl import Crawl
+from lgbatch.photos.masks import crawl_with_masks
+from lgbatch.pipelines.choose_pairs import choose_pairs
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
+from lgbatch.workspace.rerun import Rerun
 
 
 def run(
@@ -31,6 +32,7 @@ def run(
     *,
     models: str | Path | None = None,
     settings: Settings | None = None,
+    pairs: str | Path | None = None,
     retry_failed: bool = False,
     **changes: Any,
 ) -> Summary:
@@ -38,7 +40,8 @@ def run(
 
     Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json. Finished stages are skipped as
     long as their input is unchanged. `models` is the folder of the ONNX models; missing ones are exported first. Pass
-    either `settings`, or changes to the defaults by name, such as max_keypoints=1024.
+    either `settings`, or changes to the defaults by name, such as max_keypoints=1024. `pairs` is a pairs file to use
+    instead of pairs.txt.
 
     Photos and pairs that cannot be used are in the summary's `failures`. Later runs skip them unless `retry_failed` is
     set. Raises LgbatchError if the run cannot start or continue, or if another command works in `out`.
@@ -48,16 +51,24 @@ def run(
     elif changes:
         raise InputError("pass either settings or single changes, not both")
     images, workspace = Path(images), Workspace(Path(out))
-    models = Path(models) if models else default_folder()
-    check_camera_model(settings.camera_model)  # here, not after an hour of matching
-    crawled = crawl(images)
+    rerun = Rerun(
+        settings=settings,
+        photos=images,
+        workspace=workspace.root,
+        models=Path(models) if models else None,
+        pairs=Path(pairs) if pairs else None,
+    )
+    models = rerun.models or default_folder()
+    read_calibration(settings)  # here, not after an hour of matching
+    crawled = crawl_with_masks(images, settings.masks, settings.camera_mask)
+    if rerun.pairs:
+        check_pairs(rerun.pairs)
     with locked(workspace.root, create=True):
-        return _run(images, workspace, crawled, models, settings, retry_failed)
+        return _run(rerun, crawled, models, retry_failed)
 
 
-def _run(
-    images: Path, workspace: Workspace, crawled: Crawl, models: Path, settings: Settings, retry_failed: bool
-) -> Summary:
+def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summary:
+    images, workspace, pairs_file, settings = rerun.photos, Workspace(rerun.workspace), rerun.pairs, rerun.settings
     summary = Summary(settings)
     with summary.timed("export"):
         ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
@@ -70,10 +81,12 @@ def _run(
         # Not features.names(): the store may hold photos that have since left the folder.
         failed = {failure.name for failure in extracted.failures if failure.stage == "extract"}
         names = [ref.name for ref in crawled.images if ref.name not in failed]
-        write_pairs(workspace.pairs, make_pairs(names, settings))
+        if pairs_file is None:
+            choose_pairs(workspace, names, settings)
+            pairs_file = workspace.pairs
     with summary.timed("match"):
         matched = match(
-            workspace.pairs,
+            pairs_file,
             workspace.features,
             workspace.matches,
             models=models,
@@ -82,15 +95,10 @@ def _run(
         )
     summary.add_matched(matched)
     with summary.timed("import"):
-        import_stores(workspace, images, matched.usable(names), settings)
+        imported = import_stores(workspace, images, matched.usable(names), pairs_file, settings)
+    summary.add_imported(imported)
     summary.add_reconstruction(
-        reconstruct(
-            workspace.database,
-            images,
-            workspace.sparse,
-            settings=settings,
-            progress=sys.stderr.isatty(),
-        )
+        reconstruct(workspace.database, images, workspace.sparse, settings=settings, progress=True), rerun
     )
     summary.write(workspace.summary)
     return summary

@@ -8,18 +8,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lgbatch.colmap.database import DatabaseCounts
 from lgbatch.config import Settings
 from lgbatch.errors import LgbatchError
 from lgbatch.features.extract import Extracted
 from lgbatch.matching.match import Matched
 from lgbatch.reconstruction.advice import advice
-from lgbatch.reconstruction.results import Model, Reconstruction, format_table
+from lgbatch.reconstruction.results import Model, Reconstruction, Unregistered, Warned, format_table
 from lgbatch.runtime.environment import peak_memory_mb, versions
 from lgbatch.storage.durable import replace_synced
-from lgbatch.types import Failure
+from lgbatch.types import Failure, escape
+from lgbatch.workspace.rerun import Rerun
 from lgbatch.workspace.stage_cache import without_tracebacks
 
-_SHOWN_FAILURES = 10
+_SHOWN_FAILURES = _SHOWN_PHOTOS = 10
+_SHOWN_WARNINGS = 5
 
 
 @dataclass
@@ -44,6 +47,10 @@ class Summary:
     """Pairs with at least one match."""
     matches: int | None = None
     """Matches of all pairs."""
+    absent_images: int | None = None
+    """Images with features whose photo is no longer in the folder. The database and the model do not have them."""
+    dropped_from_database: dict[str, int] | None = None
+    """The database was built anew: images and pairs with matches that it no longer has."""
     verified_pairs: int | None = None
     """Pairs with a two-view geometry."""
     registered_images: int | None = None
@@ -52,6 +59,10 @@ class Summary:
     """3D points of the largest model."""
     models: list[Model] | None = None
     """Largest first."""
+    unregistered: list[Unregistered] | None = None
+    """Photos that are not in the largest model, each with the reason."""
+    warnings: list[Warned] | None = None
+    """COLMAP's warnings."""
     advice: str | None = None
     """What to try if some images are not registered."""
     accuracy: dict[str, Any] | None = None
@@ -85,13 +96,20 @@ class Summary:
         self.failures += result.failures
         self._update_finished_already(result)
 
-    def add_reconstruction(self, result: Reconstruction) -> None:
-        """Add the result of verification and mapping."""
+    def add_imported(self, result: DatabaseCounts) -> None:
+        """Add what the import left out or dropped."""
+        self.absent_images = result.absent_images or None
+        if result.rebuilt:
+            self.dropped_from_database = {"images": result.dropped_images, "pairs": result.dropped_pairs}
+
+    def add_reconstruction(self, result: Reconstruction, rerun: Rerun) -> None:
+        """Add the result of verification and mapping, and what to try, given how it was made."""
         self.verified_pairs = result.verified_pairs
         self.models = list(result.models)
         self.registered_images = result.models[0].registered_images if result.models else 0
         self.points3D = result.models[0].points3D if result.models else 0
-        self.advice = advice(result, self.settings.mapper) or None
+        self.unregistered, self.warnings = list(result.unregistered), list(result.warnings)
+        self.advice = advice(result, rerun) or None
         self.seconds |= {"verify": round(result.seconds_verification, 3), "map": round(result.seconds_mapping, 3)}
         self._update_finished_already(result)
 
@@ -100,8 +118,8 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        """0 if all went well; 1 if an item failed or was skipped, or there is no model."""
-        return int(bool(self.failures or self.skipped_pairs) or self.registered_images == 0)
+        """0 if all went well; 1 if an item failed or was skipped, or a photo is not in the largest model."""
+        return int(bool(self.failures or self.skipped_pairs or self.unregistered) or self.registered_images == 0)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, plus peak memory and versions."""
@@ -125,12 +143,20 @@ class Summary:
             lines.append(f"images      {self.images}, of which {self.failed_images} failed; {self.keypoints} keypoints")
         if self.pairs is not None:
             lines.append(f"pairs       {self.pairs}" + self._pair_details())
+        if self.absent_images:
+            lines.append(f"left out    images {self.absent_images}: their photos are no longer in the folder")
+        if self.dropped_from_database:
+            dropped = ", ".join(f"{what} {count}" for what, count in self.dropped_from_database.items())
+            lines.append(f"database    built anew; dropped: {dropped}")
         if self.verified_pairs is not None:
             lines.append(f"verified    {self.verified_pairs} pairs")
         if self.models:
             lines.append(format_table(self.models))
         elif self.models is not None:
             lines.append("models      none")
+        lines += self._format_unregistered()
+        for warning in (self.warnings or [])[:_SHOWN_WARNINGS]:
+            lines.append(f"COLMAP      {warning.text}" + f" ({warning.count} times)" * (warning.count > 1))
         if self.advice:
             lines.append(self.advice)
         if self.accuracy:
@@ -140,6 +166,14 @@ class Summary:
         if self.seconds:
             lines.append("seconds     " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()))
         return "\n".join(lines)
+
+    def _format_unregistered(self) -> list[str]:
+        """A line for each photo that is not registered; those that failed in this run have one already."""
+        told = {failure.name for failure in self.failures}
+        photos = [photo for photo in self.unregistered or [] if photo.name not in told]
+        lines = [f"not registered: {escape(photo.name)}: {photo.reason}" for photo in photos[:_SHOWN_PHOTOS]]
+        more = len(photos) - _SHOWN_PHOTOS
+        return lines + [f"... and {more} more photos that are not registered: --json lists all"] * (more > 0)
 
     def _pair_details(self) -> str:
         if self.matched_pairs is None:

@@ -1,7 +1,6 @@
 """The command `lgbatch doctor`: devices, precision, models and problems of this machine."""
 
 import json
-import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.kernels import library as kernels
 from lgbatch.runtime.cuda import driver_version, gpus
 from lgbatch.runtime.devices import PROVIDERS, matching_device, resolve_device, unavailable_reason
-from lgbatch.runtime.environment import available_cores, installed_versions, versions
+from lgbatch.runtime.environment import available_cores, installed_versions, total_memory, versions
 from lgbatch.runtime.models import Model, Stages, open_extractor, open_stages
 from lgbatch.runtime.precision import matching_precision, stages_kind
 from lgbatch.runtime.registry import FP32_ONLY, Kind, default_folder, family, model_path
@@ -100,12 +99,12 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
         problems.append(f"only {free:.1f} GB of disk space are free at {models}: free some, or use another --models")
     states, opened = _open_models(models, settings) if reason else ({}, {})
     problems += [f"{name}: {state}" for name, state in states.items() if state not in (GOOD, NOT_EXPORTED)]
-    extractor = opened.get(f"{settings.extractor} extractor")
+    extractor, memory = opened.get(f"{settings.extractor} extractor"), total_memory()
     return Diagnosis(
         {
             "versions": versions() | installed_versions(OPTIONAL_PACKAGES),
             "cores": available_cores(),
-            "memory_gb": _memory_gb(),
+            "memory_gb": None if memory is None else round(memory / 1e9, 1),
             "instructions": _instructions(),
             "gpus": list(gpus()),
             "driver": driver_version(),
@@ -170,13 +169,6 @@ def _open_models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict
 def _existing(folder: Path) -> Path:
     """The folder, or its nearest parent that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-
-
-def _memory_gb() -> float | None:
-    """Memory of the machine, or None if the system does not report it (Windows)."""
-    if not hasattr(os, "sysconf"):
-        return None
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
 
 
 def _instructions() -> list[str]:

@@ -1,21 +1,33 @@
 """Describe the stores and the database of a workspace: contents, provenance and disk space."""
 
+import contextlib
+import os
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
-
+from lgbatch.colmap.local_copy import lockable
 from lgbatch.colmap.log import colmap_log_off
-from lgbatch.colmap.sqlite import checkpoint, open_database
-from lgbatch.errors import InputError
+from lgbatch.colmap.sqlite import checkpoint, side_files
+from lgbatch.errors import DatabaseError, InputError
+from lgbatch.storage.commit_journal import journal_path
 from lgbatch.storage.features import FeatureStore
-from lgbatch.storage.journal import journal_path
+from lgbatch.storage.hdf5 import open_file
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.provenance import format_provenance
 from lgbatch.workspace.folder import Workspace
 
 Info = dict[str, Any]
+_COUNTS = {
+    "items": "SELECT COUNT(*) FROM images",
+    "cameras": "SELECT COUNT(*) FROM cameras",
+    "keypoints": "SELECT COALESCE(SUM(rows), 0) FROM keypoints",
+    "pairs": "SELECT COUNT(*) FROM matches WHERE rows > 0",
+    "matches": "SELECT COALESCE(SUM(rows), 0) FROM matches",
+    "verified_pairs": "SELECT COUNT(*) FROM two_view_geometries WHERE rows > 0",
+}
+"""SQL of the figures of a COLMAP database. Opening it with COLMAP would write to it."""
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -85,7 +97,7 @@ def _holds_matches(path: Path) -> bool:
     with FeatureStore(path) as store:
         if store.stored_kind:
             return store.stored_kind == "matches"
-    with h5py.File(path, "r") as file:
+    with open_file(path) as file:
         has_matches: bool | None = file.visit(lambda name: True if name.endswith("/matches0") else None)
     return bool(has_matches)
 
@@ -96,20 +108,16 @@ def _is_database(path: Path) -> bool:
 
 
 def _describe_database(path: Path) -> Info:
-    with colmap_log_off():
-        checkpoint(path)
-        with open_database(path) as db:
-            return {
-                "path": str(path),
-                "kind": "database",
-                "bytes": path.stat().st_size,
-                "items": db.num_images(),
-                "cameras": db.num_cameras(),
-                "keypoints": db.num_keypoints(),
-                "pairs": db.num_matched_image_pairs(),
-                "matches": db.num_matches(),
-                "verified_pairs": sum(count > 0 for count in db.read_two_view_geometry_num_inliers()[1]),
-            }
+    if side_files(path) and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        with colmap_log_off(), lockable(path) as local:
+            checkpoint(local)
+    # immutable=1: neither locks nor files beside the database, which COLMAP needs to open it.
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+            counts = {key: connection.execute(query).fetchone()[0] for key, query in _COUNTS.items()}
+    except sqlite3.Error as error:
+        raise DatabaseError(f"cannot read {path}: {error}; is it a COLMAP database?") from None
+    return {"path": str(path), "kind": "database", "bytes": path.stat().st_size} | counts
 
 
 def _lines(info: Info) -> list[str]:

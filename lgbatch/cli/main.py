@@ -1,6 +1,7 @@
 """The entry point of the command `lgbatch`, which joins the groups of commands."""
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -38,7 +39,14 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
-    """Run a command with the arguments of the process."""
+    """Run a command with the arguments of the process.
+
+    File names are UTF-8 in the stores and in COLMAP. In a locale of another encoding, such as Latin-1, Python would
+    read and open them in that encoding: the process then starts again in Python's UTF-8 mode.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:
+        arguments = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+        os.execve(sys.executable, arguments, os.environ | {"PYTHONUTF8": "1"})
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may not be encodable

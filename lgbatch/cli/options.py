@@ -150,6 +150,11 @@ def _format_error(error: BaseException) -> str:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; run the same command again to continue"
+    if isinstance(error, OSError) and error.strerror:  # a folder that cannot be read, no folder for temporary files
+        place = f"{error.filename}: " if error.filename else ""
+        return (
+            f"{place}{error.strerror}; check the path, its permissions and free space (--debug shows where it failed)"
+        )
     reason = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {reason}; this is a bug in lgbatch, please report the output of --debug"
 

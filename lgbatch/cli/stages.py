@@ -1,7 +1,6 @@
 """`lgbatch run` and its stages: extract, pairs, match, reconstruct."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -17,16 +16,17 @@ from lgbatch.cli.options import (
     command,
     new_app,
 )
+from lgbatch.colmap.calibration import read_calibration
 from lgbatch.colmap.import_stores import import_stores
 from lgbatch.config import Settings, Stage
 from lgbatch.errors import InputError
 from lgbatch.export.models import ensure_models
 from lgbatch.features.extract import extract as extract_features
 from lgbatch.matching.match import match as match_pairs
-from lgbatch.pairing.candidates import make_pairs
-from lgbatch.pairing.pairs_file import check_pairs, write_pairs
-from lgbatch.photos.crawl import crawl
+from lgbatch.pairing.pairs_file import check_pairs
+from lgbatch.photos.masks import crawl_with_masks
 from lgbatch.pipelines import sfm
+from lgbatch.pipelines.choose_pairs import choose_pairs
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct as reconstruct_database
 from lgbatch.runtime.precision import stages_kind
@@ -34,11 +34,13 @@ from lgbatch.runtime.registry import default_folder
 from lgbatch.storage.features import FeatureStore
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
+from lgbatch.workspace.rerun import Rerun
 
 Images = Annotated[
     Path | None,
     typer.Option("--images", help="Folder of the photos. By default the folder at extraction."),
 ]
+PairsFile = Annotated[Path | None, typer.Option("--pairs", help="Pairs file to match, instead of choosing the pairs.")]
 HERE = Path()
 RUN = get_args(Stage)
 
@@ -49,6 +51,7 @@ app = new_app()
 def run(
     images: ImageFolder,
     output: OutputFolder,
+    pairs: PairsFile = None,
     models: Models = None,
     retry_failed: RetryFailed = False,
     as_json: Json = False,
@@ -59,7 +62,9 @@ def run(
 
     Finished stages are skipped. Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once.
     """
-    return print_summary(sfm.run(images, output, models=models, settings=settings, retry_failed=retry_failed), as_json)
+    return print_summary(
+        sfm.run(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed), as_json
+    )
 
 
 @command(app, "extract", example="lgbatch extract photos/ -w out")
@@ -77,7 +82,8 @@ def extract(
     Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once. Run the same command again to continue.
     """
     summary, store, models = Summary(settings), Workspace(workspace).features, models or default_folder()
-    crawled = crawl(images)  # reports a wrong folder before the models are exported
+    # before the models are exported: reports a wrong folder
+    crawled = crawl_with_masks(images, settings.masks, settings.camera_mask)
     with locked(workspace, create=True):
         ensure_models(models, settings.extractor, ["extractor"])
         with summary.timed("extract"):
@@ -94,9 +100,10 @@ def pairs(workspace: WorkspaceFolder = HERE, as_json: Json = False, *, settings:
     summary, files = Summary(settings), Workspace(workspace)
     with locked(workspace), summary.timed("pairs"):
         with FeatureStore(files.features) as features:
-            chosen = make_pairs(features.names(), settings)
-        write_pairs(files.pairs, chosen)
-    summary.pairs = len(chosen)
+            names, folder = features.names(), features.image_folder
+        if folder and folder.is_dir():
+            names = _present(names, folder)
+        summary.pairs = choose_pairs(files, names, settings).pairs
     return print_summary(summary, as_json)
 
 
@@ -121,8 +128,10 @@ def match(
     pairs_file = pairs_file or files.pairs
     with locked(workspace):
         with FeatureStore(files.features) as features:
-            names = features.names()
             folder = _image_folder(images, features)
+            names = features.names()
+        _present(names, folder)  # raises if there is nothing to import
+        read_calibration(settings)
         check_pairs(pairs_file)  # before the models are exported
         ensure_models(models, settings.extractor, [stages_kind(settings)])
         with summary.timed("match"):
@@ -131,7 +140,7 @@ def match(
             )
         summary.add_matched(done)
         with summary.timed("import"):
-            import_stores(files, folder, done.usable(names), settings)
+            summary.add_imported(import_stores(files, folder, done.usable(names), pairs_file, settings))
     return print_summary(summary, as_json)
 
 
@@ -144,15 +153,17 @@ def reconstruct(
     with locked(workspace):
         with FeatureStore(files.features) as features:
             folder = _image_folder(images, features)
-        done = reconstruct_database(
-            files.database,
-            folder,
-            files.sparse,
-            settings=settings,
-            progress=sys.stderr.isatty(),
-        )
-    summary.add_reconstruction(done)
+        done = reconstruct_database(files.database, folder, files.sparse, settings=settings, progress=True)
+    summary.add_reconstruction(done, Rerun.of_steps(settings, folder, workspace))
     return print_summary(summary, as_json)
+
+
+def _present(names: list[str], folder: Path) -> list[str]:
+    """The images whose photo is in the folder. Raises InputError if there are images, but none is."""
+    present = [name for name in names if (folder / name).is_file()]
+    if names and not present:
+        raise InputError(f"none of the {len(names)} images of features.h5 is in {folder}: extract the photos again")
+    return present
 
 
 def _image_folder(images: Path | None, features: FeatureStore) -> Path:

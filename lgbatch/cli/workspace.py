@@ -14,7 +14,10 @@ from lgbatch.cli.stages import HERE
 from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.storage.pack import pack as pack_store
+from lgbatch.storage.remove import remove_absent, remove_images
+from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger
+from lgbatch.workspace.lock import locked
 
 app = new_app()
 
@@ -56,6 +59,28 @@ def info(
     return 0
 
 
+@command(app, example="lgbatch remove IMG_0001.jpg day1/IMG_0002.jpg -w out")
+def remove(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Images, by their path below the photo folder.")
+    ],
+    workspace: WorkspaceFolder = HERE,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Remove images and their pairs from features.h5 and matches.h5.
+
+    The next `lgbatch match` or `run` removes them from database.db. A photo that is still in its folder is extracted
+    again by the next `extract` or `run`.
+    """
+    files = Workspace(workspace)
+    with locked(workspace):
+        images, pairs = remove_images(files.features, files.matches, names)
+    print(json.dumps({"images": images, "pairs": pairs}) if as_json else f"removed images {images}, pairs {pairs}")
+    return 0
+
+
 @command(app, example="lgbatch pack out/features.h5")
 def pack(
     store: Annotated[Path, typer.Argument(help="A features.h5 or matches.h5.")],
@@ -66,10 +91,24 @@ def pack(
     *,
     settings: Settings,
 ) -> int:
-    """Copy a store into a compact HDF5 file without its unused space."""
+    """Copy a store into a compact HDF5 file without its unused space.
+
+    Without --output, first remove the images whose photos have left their folder, or the pairs of such images.
+    """
+    removed = remove_absent(store) if output is None else 0
     done = pack_store(store, output)
     if as_json:
-        print(json.dumps({"path": str(done.path), "bytes_before": done.bytes_before, "bytes": done.bytes_after}))
+        print(
+            json.dumps(
+                {
+                    "path": str(done.path),
+                    "removed": removed,
+                    "bytes_before": done.bytes_before,
+                    "bytes": done.bytes_after,
+                }
+            )
+        )
     else:
-        print(f"{done.path}: {done.bytes_after} bytes; {store} had {done.bytes_before}")
+        items = f", {removed} items of absent photos removed" if removed else ""
+        print(f"{done.path}: {done.bytes_after} bytes; {store} had {done.bytes_before}{items}")
     return 0

@@ -4,13 +4,16 @@ Every image gets a frame and every camera a rig: the mapper requires them for al
 """
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from tqdm import tqdm
 
+from lgbatch.colmap.calibration import Calibration
 from lgbatch.colmap.exif import Exif, read_exif
-from lgbatch.colmap.rows import add_camera, add_image
+from lgbatch.colmap.rows import add_camera, add_image, new_camera
 from lgbatch.colmap.sqlite import REBUILD_HINT
 from lgbatch.errors import DatabaseError
 
@@ -35,12 +38,36 @@ _KEYS: dict[str, Callable[[str], Hashable]] = {
 """Images with equal keys share a camera."""
 
 
+@dataclass(frozen=True)
+class CameraChoice:
+    """Which images share a camera, and what is known of the cameras."""
+
+    mode: CameraMode
+    model: str
+    """COLMAP camera model of the cameras that the calibration lacks."""
+    calibration: Calibration | None = None
+
+    def new(self, name: str, size: tuple[int, int], exif: Exif) -> "pycolmap.Camera":
+        """Return the camera of an image and of those that share it. Raises InputError if the calibration lacks it."""
+        if self.calibration:
+            return self.calibration.camera(name).at(name, size)
+        return new_camera(self.model, size, exif.focal)
+
+    def key(self, sizes: Sizes, exif: dict[str, Exif]) -> Callable[[str], Hashable]:
+        """Return a function of the image name that is equal for images that share a camera."""
+        if self.calibration and self.calibration.shares_cameras:
+            calibration = self.calibration
+            return lambda name: (calibration.camera(name), sizes[name])
+        return _auto_key(sizes, exif) if self.mode == "auto" else _KEYS[self.mode]
+
+
 def add_images(
     db: "pycolmap.Database",
     image_folder: Path,
     sizes: Sizes,
-    mode: CameraMode,
-    camera_model: str,
+    choice: CameraChoice,
+    *,
+    exact: bool = False,
     progress: bool = False,
 ) -> dict[str, int]:
     """Write the images of `sizes` that the database lacks, and their cameras. Returns the ids of all of them by name.
@@ -48,7 +75,9 @@ def add_images(
     pycolmap.import_images is not used: it skips photos that it cannot read, shares no camera without EXIF, creates a
     second camera in a later import, and mixes up the cameras of nested folders in mode PER_FOLDER.
 
-    Raises DatabaseError if images or cameras in the database disagree with the photos or with `mode`.
+    Raises DatabaseError if images or cameras in the database disagree with the photos or with `choice`; the intrinsics
+    of stored cameras are compared if they are calibrated, and with `exact`. Raises InputError if the calibration does
+    not fit the photos.
     """
     cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
     stored: dict[str, int] = {}  # camera id by name of the images in the database
@@ -61,25 +90,29 @@ def add_images(
         stored[image.name] = image.camera_id
         camera = cameras[image.camera_id]
         all_sizes.setdefault(image.name, (camera.width, camera.height))
-    exif = _read_exif(image_folder, all_sizes, stored, mode, progress)
-    groups = _camera_groups(all_sizes, exif, mode)
+    every = choice.mode == "auto" or exact
+    exif = _read_exif(image_folder, all_sizes, stored, every, progress)
+    groups = _camera_groups(all_sizes, choice.key(all_sizes, exif))
     camera_ids: dict[str, int] = {}
     for names in groups:
         camera_id = next((stored[name] for name in names if name in stored), None)
         if camera_id is None:
-            camera_id = add_camera(db, camera_model, all_sizes[names[0]], exif[names[0]].focal)
+            camera_id = add_camera(db, choice.new(names[0], all_sizes[names[0]], exif[names[0]]))
+        elif exact or choice.calibration:
+            expected = choice.new(names[0], all_sizes[names[0]], exif.get(names[0], Exif()))
+            _check_intrinsics(names[0], cameras[camera_id], expected)
         camera_ids |= dict.fromkeys(names, camera_id)
     for name in sizes:
         if name not in stored:
             add_image(db, name, camera_ids[name], exif[name].position)
-    image_ids = _check_images(db, all_sizes, groups, mode, camera_model)
+    image_ids = _check_images(db, all_sizes, groups, choice)
     return {name: image_ids[name] for name in sizes}
 
 
 def _read_exif(
-    image_folder: Path, sizes: Sizes, stored: dict[str, int], mode: CameraMode, progress: bool
+    image_folder: Path, sizes: Sizes, stored: dict[str, int], every: bool, progress: bool
 ) -> dict[str, Exif]:
-    """EXIF by name of the images that the database lacks and, in mode 'auto', also of those that it has.
+    """EXIF by name of the images that the database lacks and, with `every`, also of those that it has.
 
     `stored` maps the images in the database to their camera ids. Of each stored camera one photo is read, whose EXIF
     stands for all images of the camera. If none of its photos exists any more, they count as images without EXIF.
@@ -89,21 +122,21 @@ def _read_exif(
         if name in stored and (image_folder / name).is_file():
             representatives.setdefault(stored[name], name)
     names = [name for name in sizes if name not in stored]
-    if mode == "auto":
+    if every:
         names += representatives.values()
     exif = {}
-    for name in tqdm(names, desc="cameras", unit="img", disable=None if progress else True):
-        exif[name] = read_exif(image_folder / name)
+    found = zip(names, read_exif([image_folder / name for name in names]), strict=True)
+    progress_bar = tqdm(found, desc="cameras", unit="img", total=len(names), disable=None if progress else True)
+    for name, exif[name] in progress_bar:
         _check_size(name, exif[name].size or sizes[name], sizes[name])
-    if mode == "auto":
+    if every:
         by_camera = {camera_id: exif[name] for camera_id, name in representatives.items()}
         exif |= {name: by_camera.get(camera_id, Exif()) for name, camera_id in stored.items()}
     return exif
 
 
-def _camera_groups(sizes: Sizes, exif: dict[str, Exif], mode: CameraMode) -> list[list[str]]:
+def _camera_groups(sizes: Sizes, key: Callable[[str], Hashable]) -> list[list[str]]:
     """Group the image names by shared camera. Raises DatabaseError if the images of a group differ in size."""
-    key = _auto_key(sizes, exif) if mode == "auto" else _KEYS[mode]
     groups: dict[Hashable, list[str]] = {}
     for name, size in sizes.items():
         group = groups.setdefault(key(name), [])
@@ -142,22 +175,31 @@ def _check_size(name: str, size: tuple[int, int], expected: tuple[int, int]) -> 
         )
 
 
+def _check_intrinsics(name: str, stored: "pycolmap.Camera", expected: "pycolmap.Camera") -> None:
+    """Raise DatabaseError if a stored camera has other initial parameters than `expected`."""
+    if stored.model != expected.model:
+        return  # _check_images tells
+    same_prior = stored.has_prior_focal_length == expected.has_prior_focal_length
+    if not same_prior or not np.array_equal(stored.params, expected.params):
+        raise DatabaseError(
+            f"the camera of image {name} has other parameters in the database ({stored.params_to_string()}, now "
+            f"{expected.params_to_string()}): {REBUILD_HINT}"
+        )
+
+
 def _check_images(
-    db: "pycolmap.Database",
-    sizes: Sizes,
-    groups: list[list[str]],
-    mode: CameraMode,
-    camera_model: str,
+    db: "pycolmap.Database", sizes: Sizes, groups: list[list[str]], choice: CameraChoice
 ) -> dict[str, int]:
     """Return the image ids by name. Raises DatabaseError if size, model or sharing of a camera is not as expected."""
     cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
     images = {image.name: image for image in db.read_all_images()}
     group_of_camera: dict[int, list[str]] = {}
     for names in groups:
+        model = choice.calibration.camera(names[0]).model if choice.calibration else choice.model
         for name in names:
             camera = cameras[images[name].camera_id]
             _check_size(name, (camera.width, camera.height), sizes[name])
-            if camera.model_name != camera_model:
+            if camera.model_name != model:
                 raise DatabaseError(
                     f"image {name} has camera model {camera.model_name} in the database: "
                     f"use --camera-model {camera.model_name}, or {REBUILD_HINT}"
@@ -165,7 +207,7 @@ def _check_images(
             one_camera = images[names[0]].camera_id == camera.camera_id
             if not one_camera or group_of_camera.setdefault(camera.camera_id, names) is not names:
                 raise DatabaseError(
-                    f"image {name} does not share its camera in the database as --camera-mode {mode} requires; "
+                    f"image {name} does not share its camera in the database as --camera-mode {choice.mode} requires; "
                     f"the mode or the photos have changed since: {REBUILD_HINT}"
                 )
     return {name: images[name].image_id for name in sizes}

@@ -4,25 +4,32 @@ COLMAP puts the centre of the top-left pixel at (0.5, 0.5), lgbatch at (0, 0): 0
 COLMAP identifies a pair by its two image ids, smaller first, and swaps the columns of the matches accordingly.
 """
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from tqdm import tqdm
 
-from lgbatch.colmap.cameras import CameraMode, Sizes, add_images
+from lgbatch.colmap.calibration import Calibration, check_camera_model
+from lgbatch.colmap.cameras import CameraChoice, CameraMode, Sizes, add_images
+from lgbatch.colmap.local_copy import lockable
 from lgbatch.colmap.log import colmap_log_off
+from lgbatch.colmap.ownership import mark
 from lgbatch.colmap.sqlite import REBUILD_HINT, commit_draft, open_database, open_draft
-from lgbatch.errors import DatabaseError, InputError
+from lgbatch.colmap.verification import copy_two_view_geometries
+from lgbatch.errors import DatabaseError
 from lgbatch.types import FloatArray, IntArray, Pair
-from lgbatch.workspace.signals import reinstall_handlers
 from lgbatch.workspace.stage import StageResult
 
 if TYPE_CHECKING:
     import pycolmap
+
+
+_Totals = tuple[int, int, int, int, int]
+"""Images, cameras, keypoints, pairs with matches, and matches."""
 
 
 class FeatureSource(Protocol):
@@ -57,10 +64,32 @@ class DatabaseCounts(StageResult):
     keypoints: int = 0
     pairs: int = 0
     matches: int = 0
+    rebuilt: bool = False
+    """The database had something that the input does not have, and was built anew. The counts are then of all rows."""
+    dropped_images: int = 0
+    dropped_pairs: int = 0
+    """Images, and pairs with matches, that the rebuilt database no longer has."""
+    absent_images: int = 0
+    """Images with features that were left out, because their photo is no longer in the folder."""
 
     def as_repeated(self) -> Self:
         """The result of a run that skips the stage: it adds nothing."""
         return type(self)(finished_already=True)
+
+
+@dataclass(frozen=True)
+class _Import:
+    """The checked input of an import."""
+
+    path: Path
+    image_folder: Path
+    features: FeatureSource
+    matches: MatchSource
+    sizes: Sizes
+    pairs: Sequence[Pair]
+    cameras: CameraChoice
+    exact: bool
+    progress: bool
 
 
 def import_database(
@@ -71,99 +100,108 @@ def import_database(
     *,
     camera_mode: CameraMode,
     camera_model: str,
-    rebuild: bool = False,
+    calibration: Calibration | None = None,
+    view: bool = False,
     progress: bool = False,
 ) -> DatabaseCounts:
     """Bring the COLMAP database at `path` up to date with `features` and `matches`.
 
-    Cameras and GPS positions come from the photos' EXIF as COLMAP reads it. Photos that COLMAP cannot read (WebP,
-    JPEG 2000) get its default focal length. In mode 'auto' the EXIF of a camera in the database is read from its first
+    Cameras and GPS positions come from the photos' EXIF by COLMAP's rules, also in formats that COLMAP cannot read
+    (WebP, JPEG 2000, AVIF, HEIF, raw). In mode 'auto' the EXIF of a camera in the database is read from its first
     photo. Images and pairs in the database must equal the input; they and their two-view geometries are left unchanged.
     Pairs without matches get no row.
 
     Rows are written to a copy, which replaces the database at the end: after an error the database is as before. If
     nothing is missing, the file is not touched.
 
-    With `rebuild`, a database that differs from the input, or has pairs that the input lacks, is rebuilt from the
-    input, provided that the input has all of its images.
+    With `view`, the database holds exactly the input afterwards: one that differs from it, or has images or pairs that
+    the input lacks, is built anew. Two-view geometries of pairs that have not changed are kept.
 
     Raises DatabaseError, naming the image or pair, if the input is invalid or differs from the database, and
-    InputError if the camera model is unknown.
+    InputError if the camera model is unknown or the calibration does not fit the photos.
     """
     check_camera_model(camera_model)
+    cameras = CameraChoice(camera_mode, camera_model, calibration)
     sizes = _image_sizes(features, image_folder)
     pairs = matches.pairs()
     _check_pairs(pairs, set(sizes))
-    update = partial(
-        _update, path, image_folder, features, matches, sizes, pairs, camera_mode, camera_model, progress=progress
-    )
     try:
-        with colmap_log_off():
+        with colmap_log_off(), lockable(path) as local:
+            request = _Import(local, image_folder, features, matches, sizes, pairs, cameras, view, progress)
             try:
-                return update(exact=rebuild)
+                return _update(request)
             except DatabaseError:
-                if not (rebuild and path.exists() and _image_names(path) <= set(sizes)):
+                if not (view and local.exists()):
                     raise
-            return update(from_scratch=True)
-    except (RuntimeError, ValueError, OSError) as error:
+            return _rebuild(request)
+    except (RuntimeError, ValueError, OSError, sqlite3.Error) as error:
         reason = str(error).partition("\n")[0]
         raise DatabaseError(f"cannot write {path}: {reason}; check free space and permissions") from error
 
 
-def _update(
-    path: Path,
-    image_folder: Path,
-    features: FeatureSource,
-    matches: MatchSource,
-    sizes: Sizes,
-    pairs: Sequence[Pair],
-    camera_mode: CameraMode,
-    camera_model: str,
-    *,
-    progress: bool,
-    exact: bool = False,
-    from_scratch: bool = False,
-) -> DatabaseCounts:
+def _update(request: _Import) -> DatabaseCounts:
     """Update a draft of the database and commit it if rows were added.
 
-    With `exact`, raises DatabaseError if the database has pairs that are not in `pairs`. With `from_scratch`, the draft
-    starts empty and always replaces the database.
+    With `request.exact`, raises DatabaseError if the database has images or pairs that the input lacks.
     """
-    with open_draft(path, empty=from_scratch) as draft:
+    path, is_new = request.path, not request.path.exists()
+    with open_draft(path) as draft:
         with open_database(draft, shared=False) as db:
             before = _totals(db)
-            ids = add_images(db, image_folder, sizes, camera_mode, camera_model, progress)
-            keypoint_counts = _add_keypoints(db, features, ids)
-            matched_pairs = _add_matches(db, matches, pairs, ids, keypoint_counts, progress)
+            _, matched_pairs = _write_rows(db, request)
             after = _totals(db)
-            if exact and db.num_matched_image_pairs() > matched_pairs:
-                raise DatabaseError(f"{path} has pairs that are not in the matches: {REBUILD_HINT}")
-        counts = DatabaseCounts(*(b - a for a, b in zip(before, after, strict=True)))
-        if from_scratch or counts != DatabaseCounts():
+            if request.exact and (db.num_images(), db.num_matched_image_pairs()) != (len(request.sizes), matched_pairs):
+                raise DatabaseError(f"{path} has images or pairs that are not in the input: {REBUILD_HINT}")
+        counts = DatabaseCounts(*_added(before, after))
+        if is_new:
+            mark(draft)
+        if counts != DatabaseCounts():
             commit_draft(draft, path)
     return counts
 
 
-def _image_names(path: Path) -> set[str]:
-    """Names of the images in a database. Read from a copy, because opening a database modifies the file."""
-    with open_draft(path) as draft, open_database(draft, shared=False) as db:
-        return {image.name for image in db.read_all_images()}
+def _rebuild(request: _Import) -> DatabaseCounts:
+    """Build the database anew, and copy the two-view geometries of unchanged pairs."""
+    path = request.path
+    with open_draft(path, suffix=".previous") as previous, open_draft(path, empty=True) as draft:
+        with open_database(previous, shared=False) as old, open_database(draft, shared=False) as new:
+            ids, _ = _write_rows(new, request)
+            copy_two_view_geometries(old, new, ids, request.pairs)
+            old_images = {image.name: image.image_id for image in old.read_all_images()}
+            dropped_pairs = old.num_matched_image_pairs() - _common_pairs(old, old_images, request.pairs)
+            totals = _totals(new)
+        mark(draft)
+        commit_draft(draft, path)
+    dropped_images = len(old_images.keys() - ids.keys())
+    return DatabaseCounts(*totals, rebuilt=True, dropped_images=dropped_images, dropped_pairs=dropped_pairs)
 
 
-def _totals(db: "pycolmap.Database") -> tuple[int, int, int, int, int]:
+def _write_rows(db: "pycolmap.Database", request: _Import) -> tuple[dict[str, int], int]:
+    """Write the rows that the database lacks, and compare the others.
+
+    Returns the image ids by name, and the number of pairs with matches.
+    """
+    ids = add_images(
+        db, request.image_folder, request.sizes, request.cameras, exact=request.exact, progress=request.progress
+    )
+    keypoint_counts = _add_keypoints(db, request.features, ids)
+    return ids, _add_matches(db, request.matches, request.pairs, ids, keypoint_counts, request.progress)
+
+
+def _common_pairs(db: "pycolmap.Database", ids: Mapping[str, int], pairs: Sequence[Pair]) -> int:
+    """Count the pairs that have matches in the database."""
+    return sum(a in ids and b in ids and db.exists_matches(ids[a], ids[b]) for a, b in pairs)
+
+
+def _added(before: _Totals, after: _Totals) -> _Totals:
+    a, b = before, after
+    return b[0] - a[0], b[1] - a[1], b[2] - a[2], b[3] - a[3], b[4] - a[4]
+
+
+def _totals(db: "pycolmap.Database") -> _Totals:
     """The numbers of rows in the order of the fields of DatabaseCounts."""
     pairs = db.num_matched_image_pairs()
     return db.num_images(), db.num_cameras(), db.num_keypoints(), pairs, db.num_matches()
-
-
-def check_camera_model(camera_model: str) -> None:
-    """Raise InputError, which lists COLMAP's camera models, if `camera_model` is not one of them."""
-    import pycolmap
-
-    reinstall_handlers()
-    known = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
-    if camera_model not in known:
-        raise InputError(f"unknown camera model '{camera_model}': use one of {', '.join(known)}")
 
 
 def _image_sizes(features: FeatureSource, image_folder: Path) -> Sizes:

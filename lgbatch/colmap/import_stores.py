@@ -2,32 +2,37 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lgbatch.colmap.calibration import FOLDERS_FILE, read_calibration
 from lgbatch.colmap.database import DatabaseCounts, import_database
+from lgbatch.colmap.ownership import is_marked
 from lgbatch.config import Settings
+from lgbatch.pairing.image_names import read_image_pairs
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import FloatArray, IntArray, Pair
 from lgbatch.workspace.folder import Workspace
+from lgbatch.workspace.ledger import Ledger
 from lgbatch.workspace.stage import Failures, StageRun, run_stage
-from lgbatch.workspace.stage_cache import digest, signature
+from lgbatch.workspace.stage_cache import StageCache, digest, signature
 from lgbatch.workspace.staleness import usable_pairs
 
 
 @dataclass(frozen=True)
 class _StoredMatches:
-    """MatchSource over matches.h5, limited to matches of the current features.
+    """MatchSource over matches.h5, limited to the pairs of a pairs file and to matches of the current features.
 
     `versions` maps each image name to the version of its features.
     """
 
     store: MatchStore
+    listed: Sequence[Pair]
     versions: Mapping[str, int]
 
     def pairs(self) -> Sequence[Pair]:
-        return usable_pairs(self.store, self.versions)
+        return usable_pairs(self.store, self.listed, self.versions)
 
     def indices(self, pair: Pair) -> IntArray:
         return self.store.read(pair).indices
@@ -50,37 +55,61 @@ class _StoredFeatures:
         return self.store.image_size(name)
 
 
-def import_stores(workspace: Workspace, image_folder: Path, names: Sequence[str], settings: Settings) -> DatabaseCounts:
-    """Update the database of a workspace with the images `names` and their matches from the stores.
+def import_stores(
+    workspace: Workspace, image_folder: Path, names: Sequence[str], pairs_file: Path, settings: Settings
+) -> DatabaseCounts:
+    """Make the database of a workspace hold exactly the images `names` that are in the folder, and their listed pairs.
 
-    Skips matches computed from earlier versions of the features. Raises DatabaseError and InputError as
-    import_database does, and StoreError if a store cannot be read.
+    Skips images whose photo has left the folder, and matches computed from earlier versions of the features. A database
+    that lgbatch wrote is built anew if it has anything else; to one of COLMAP or of the user, rows are only added.
+    Raises DatabaseError and InputError as import_database does, and StoreError if a store cannot be read.
     """
+    failed = Ledger(workspace.root).failed_items(
+        ("crawl", "extract", "match")
+    )  # the stores may have stale items of them
+    names = [name for name in names if name not in failed]
+    present = [name for name in names if (image_folder / name).is_file()]
     stage = StageRun(
         name="import",
         folder=workspace.root,
         settings=settings,
         inputs={
             "images": str(image_folder.resolve()),
-            "names": digest(list(names)),
+            "names": digest(present),
+            "pairs": signature(pairs_file),
+            "failed": digest(sorted(failed)),
             "features": signature(workspace.features),
             "matches": signature(workspace.matches),
-        },
+        }
+        | {f"calibration {path.name}": signature(path) for path in _calibration_files(settings)},
         outputs=lambda: [workspace.database],
         result=DatabaseCounts,
     )
 
-    def import_all(_: Failures) -> DatabaseCounts:
+    def import_listed(_: Failures) -> DatabaseCounts:
         with FeatureStore(workspace.features) as features, MatchStore(workspace.matches) as matches:
+            listed = read_image_pairs(pairs_file, features.names(), features.image_folder).pairs
+            listed = [pair for pair in listed if " ".join(pair) not in failed]
             return import_database(
                 workspace.database,
                 image_folder,
-                _StoredFeatures(features, names),
-                _StoredMatches(matches, {name: features.record(name).version for name in names}),
+                _StoredFeatures(features, present),
+                _StoredMatches(matches, listed, {name: features.record(name).version for name in present}),
                 camera_mode=settings.camera_mode,
                 camera_model=settings.camera_model,
-                rebuild=settings.on_change == "recompute",
+                calibration=read_calibration(settings),
+                view=is_marked(workspace.database) or _was_imported(workspace),
                 progress=sys.stderr.isatty(),
             )
 
-    return run_stage(stage, import_all)
+    return replace(run_stage(stage, import_listed), absent_images=len(names) - len(present))
+
+
+def _calibration_files(settings: Settings) -> list[Path]:
+    cameras = Path(settings.calibration)
+    return [cameras, cameras.with_name(FOLDERS_FILE)] if settings.calibration else []
+
+
+def _was_imported(workspace: Workspace) -> bool:
+    """Whether the database is as the last import or mapping of this workspace left it."""
+    return "import" in StageCache(workspace.root, "import").unchanged_stages()

@@ -1,5 +1,6 @@
 """Write cameras, rigs, images, frames and pose priors to a COLMAP database, as pycolmap.import_images does."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,18 +12,30 @@ if TYPE_CHECKING:
     import pycolmap
 
 _FOCAL_FACTOR = 1.2  # COLMAP's default focal length without EXIF, in units of the longer image side
+_FISHEYE_VIEW = math.radians(150)  # default view of a fisheye lens across the diagonal
 
 
-def add_camera(db: "pycolmap.Database", model: str, size: tuple[int, int], focal: float | None) -> int:
-    """Write a camera and its rig. Returns the camera id.
+def new_camera(model: str, size: tuple[int, int], focal: float | None) -> "pycolmap.Camera":
+    """Return a camera without distortion.
 
     `size` is (width, height). `focal` is the EXIF focal length in pixels; None selects COLMAP's default, 1.2 times the
-    longer side.
+    longer side. For fisheye models, of which COLMAP verifies no pair without a prior of the focal length, None selects
+    a view of 150 degrees across the diagonal, as the prior; views of 100 to 210 degrees are mapped from it (measured).
     """
     import pycolmap
 
+    known = focal is not None
+    if focal is None and model.endswith("FISHEYE"):
+        focal, known = math.hypot(*size) / _FISHEYE_VIEW, True
     camera = pycolmap.Camera.create_from_model_name(0, model, focal or _FOCAL_FACTOR * max(size), *size)
-    camera.has_prior_focal_length = focal is not None
+    camera.has_prior_focal_length = known
+    return camera
+
+
+def add_camera(db: "pycolmap.Database", camera: "pycolmap.Camera") -> int:
+    """Write a camera and its rig. Returns the camera id."""
+    import pycolmap
+
     camera.camera_id = db.write_camera(camera)
     rig = pycolmap.Rig()
     rig.add_ref_sensor(camera.sensor_id)

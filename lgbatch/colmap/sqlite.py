@@ -49,7 +49,7 @@ def checkpoint(path: Path) -> None:
     If another program has the database open, prints one line on standard error and waits up to WAIT_SECONDS. Raises
     DatabaseError if the database is still open then, or cannot be written.
     """
-    if not _side_files(path):
+    if not side_files(path):
         return
     if not path.exists():  # SQLite would replay a log without its database into the next database of that name
         _remove(path)
@@ -83,7 +83,7 @@ def _is_free(path: Path) -> bool:
     db = _open(path)
     if db is not None:
         db.close()
-    return db is not None and not _side_files(path)
+    return db is not None and not side_files(path)
 
 
 def _is_in_use(path: Path) -> bool:
@@ -136,14 +136,14 @@ def _is_sqlite(path: Path) -> bool:
 
 
 @contextmanager
-def open_draft(path: Path, *, empty: bool = False) -> Iterator[Path]:
-    """Create a draft beside the database, a copy of it to edit. Yields the draft's path.
+def open_draft(path: Path, *, empty: bool = False, suffix: str = ".partial") -> Iterator[Path]:
+    """Create a draft beside the database, a copy of it to edit or read. Yields the draft's path.
 
     The draft is an empty database if `path` does not exist, or with `empty`. It is deleted at the end of the block,
     unless `commit_draft` moved it into place. Raises DatabaseError if the database is in use or unusable, or the draft
     cannot be written.
     """
-    draft = path.with_name(path.name + ".partial")
+    draft = path.with_name(path.name + suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(draft)
     _check_not_foreign(path)
@@ -167,7 +167,7 @@ def commit_draft(draft: Path, path: Path) -> None:
 
     Raises DatabaseError if another program has the database open, or if SQLite could not finish writing the draft.
     """
-    if _side_files(draft):  # SQLite failed to merge its log into the draft, and does not report that
+    if side_files(draft):  # SQLite failed to merge its log into the draft, and does not report that
         raise DatabaseError(f"cannot write {path}: check free space and permissions")
     with draft.open("rb+") as file:  # COLMAP writes with SQLite's synchronous=off
         os.fsync(file.fileno())
@@ -175,12 +175,12 @@ def commit_draft(draft: Path, path: Path) -> None:
     draft.replace(path)
 
 
-def _side_files(path: Path) -> list[Path]:
+def side_files(path: Path) -> list[Path]:
     """The log files that SQLite keeps beside an open database; after a crash they remain."""
     return [file for suffix in _SIDE_FILES if (file := path.with_name(path.name + suffix)).exists()]
 
 
 def _remove(path: Path) -> None:
     """Delete a database, if it exists, and its log files."""
-    for file in (path, *_side_files(path)):
+    for file in (path, *side_files(path)):
         file.unlink(missing_ok=True)

@@ -14,23 +14,24 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from lgbatch.config import Settings
-from lgbatch.errors import StoreError
+from lgbatch.errors import LgbatchError, StoreError
 from lgbatch.features.extractors import open_feature_extractor
 from lgbatch.features.network import Extractor
 from lgbatch.features.sift import SiftExtractor
-from lgbatch.photos.crawl import Crawl, crawl
-from lgbatch.photos.decode import decode
+from lgbatch.photos.crawl import Crawl
+from lgbatch.photos.decode import DECODING, decode
 from lgbatch.photos.file_hash import hash_photo
+from lgbatch.photos.masks import crawl_with_masks, read_masks
 from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.registry import model_path
 from lgbatch.storage.features import FeatureStore
 from lgbatch.types import Failure, Features, ImageRef, Photo, PhotoFile
 from lgbatch.workspace.prefetch import prefetch
 from lgbatch.workspace.signals import until_stopped
-from lgbatch.workspace.stage import Failures, StageResult, StageRun, run_stage, write_items
+from lgbatch.workspace.stage import Failures, StageResult, StageRun, item_settings, run_stage, write_items
 from lgbatch.workspace.stage_cache import photos_digest, signature
 from lgbatch.workspace.staleness import plan_extraction
 
@@ -65,14 +66,14 @@ def extract(
 ) -> Extracted:
     """Extract the photos below `images` that the store lacks, and the stale ones with --on-change recompute.
 
-    `crawled` is the result of crawl(images), if the caller has it. A photo that cannot be decoded or extracted is a
+    `crawled` is the result of crawl_with_masks, if the caller has it. A photo that cannot be decoded or extracted is a
     Failure. It is retried if its file or the settings have changed, or with `retry_failed`. A killed run loses the
     photos since the last commit (write_items).
 
     Raises InputError (no photos), ModelError, StoreError (disk full, or staleness.plan_extraction refuses), and
     LgbatchError if more photos fail than settings.max_errors allows.
     """
-    crawled = crawled or crawl(images)
+    crawled = crawled or crawl_with_masks(images, settings.masks, settings.camera_mask)
     stage = StageRun(
         name="extract",
         folder=store_path.parent,
@@ -101,23 +102,31 @@ def _extract_missing(
     for failure in crawled.failures:
         failures.add(failure)
     failures.check()
-    with FeatureStore(store_path, append=extractor.provenance) as store:
+    with FeatureStore(store_path, append=extractor.provenance | DECODING) as store:
+        store.accept_differences(*DECODING)  # older features are of the same pixels but for a tenth of a grey level
         store.set_image_folder(images.resolve())
-        missing = plan_extraction(store, crawled.images, settings.on_change)
-        affecting = settings.affecting("extract")
-        inputs = {ref.name: {"file": signature(ref.path), "settings": affecting} for ref in missing}
-        to_extract = [ref for ref in missing if not failures.known("extract", ref.name, inputs[ref.name])]
+        affecting = item_settings(settings, "extract")
+
+        def inputs_of(ref: ImageRef) -> dict[str, Any]:
+            masks = {"masks": [*map(signature, ref.masks)]} if ref.masks else {}
+            return {"file": signature(ref.path), "settings": affecting} | masks
+
+        def has_failed(ref: ImageRef) -> bool:
+            return failures.known("extract", ref.name, inputs_of(ref))
+
+        to_extract = plan_extraction(store, crawled.images, settings.on_change, has_failed)
+        inputs = {ref.name: inputs_of(ref) for ref in to_extract}
         photo_files: dict[str, PhotoFile] = {}
         new = 0
 
         def write(item: Outcome) -> None:
             nonlocal new
             name, outcome = item
-            if name in store:  # stale features, to be replaced
-                store.remove(name)
             if isinstance(outcome, Failure):
                 failures.add(outcome, inputs[name])
             else:
+                if name in store:  # stale features
+                    store.remove(name)
                 store.write(name, outcome, photo_files.pop(name, None))
                 new += 1
 
@@ -147,11 +156,12 @@ def _extract_photos(
         try:
             with suppress(OSError):  # decode reports it
                 photo_files[ref.name] = hash_photo(ref)  # first, so that a later change of the file is noticed
-            return decode(ref, settings.resize, settings.max_megapixels)
+            photo = decode(ref, settings.resize, settings.max_megapixels)
+            return replace(photo, masks=(*photo.masks, *read_masks(ref, photo.size))) if ref.masks else photo
         except Exception as error:  # ItemError, or for instance MemoryError
             return _failure(ref.name, error)
 
-    threads = min(4, settings.threads or available_cores())
+    threads = settings.threads or available_cores()
     photos = prefetch(hash_and_decode, refs, threads=threads, depth=threads + 2 * extractor.batch)
     for batch in until_stopped(group_by_shape(photos, extractor.batch)):
         if isinstance(batch, Failure):
@@ -164,6 +174,8 @@ def _extract_or_fail(extractor: Extractor | SiftExtractor, photos: Sequence[Phot
     """Extract a batch. If it fails, extract its photos one by one, and yield a Failure for each that fails again."""
     try:
         features = extractor.extract(photos)
+    except LgbatchError:  # the device is lost: all other photos would fail too
+        raise
     except Exception as error:  # for instance out of memory; ONNX Runtime has one class per status code
         if len(photos) > 1:
             for photo in photos:

@@ -6,12 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from lgbatch.config import Settings
+from lgbatch.features.memory import MemoryCheck
+from lgbatch.photos.masks import drop_masked, keypoints_to_detect
 from lgbatch.photos.resize import to_original
-from lgbatch.runtime.devices import BATCH_SIZES
+from lgbatch.runtime.devices import BATCH_SIZES, stop_if_lost
 from lgbatch.runtime.models import Model, open_extractor
 from lgbatch.runtime.registry import MIN_SIDE
+from lgbatch.runtime.session import Array
 from lgbatch.storage.provenance import Provenance
-from lgbatch.types import Features, Photo
+from lgbatch.types import ByteArray, Features, Photo
+
+_SMALL = (32, 32)
+"""(height, width) of a photo that every device has memory for."""
 
 
 class Extractor:
@@ -21,7 +27,8 @@ class Extractor:
         """Open the model of settings.extractor. Raises ModelError as models.open_extractor."""
         self.model: Model = open_extractor(models, settings)
         self.batch = BATCH_SIZES.get(self.model.device, 1)
-        self._max_keypoints = np.array(settings.max_keypoints)
+        self._max_keypoints = settings.max_keypoints
+        self._memory = MemoryCheck(settings.extractor)
         self._descriptor_dim = self.model.session.widths[2] or 0
         self.provenance: Provenance = {
             "extractor": settings.extractor,
@@ -33,18 +40,46 @@ class Extractor:
     def extract(self, photos: Sequence[Photo]) -> list[Features]:
         """Extract up to settings.max_keypoints keypoints of each photo. All photos must have one shape (H, W, 3).
 
-        Keypoints are in pixels of the original images, top-left pixel centre (0, 0). Photos with a side shorter than
-        MIN_SIDE have none. Raises RuntimeError if the model fails.
+        Keypoints are in pixels of the original images, top-left pixel centre (0, 0). Those that a mask hides are left
+        out; to make up for them, more are detected. Photos with a side shorter than MIN_SIDE have none.
+
+        Raises RuntimeError if the model fails, ItemError if the photo is too large for the memory, and LgbatchError if
+        the device fails and does not recover.
         """
         shape = photos[0].pixels.shape
         if min(shape[:2]) < MIN_SIDE:
             return [_no_features(photo, self._descriptor_dim) for photo in photos]
-        images = np.stack([photo.pixels for photo in photos]).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-        outputs = self.model.run({"image": images, "max_keypoints": self._max_keypoints})
-        return [
+        count_wanted = max(keypoints_to_detect(self._max_keypoints, photo.masks) for photo in photos)
+        outputs = self._run([photo.pixels for photo in photos], count_wanted)
+        features = [
             Features(to_original(keypoints[:count], shape, photo.size), scores[:count], descriptors[:count], photo.size)
             for photo, keypoints, scores, descriptors, count in zip(photos, *outputs, strict=True)
         ]
+        if count_wanted > self._max_keypoints or any(photo.masks for photo in photos):
+            limit = self._max_keypoints
+            return [drop_masked(f, photo.masks, limit) for f, photo in zip(features, photos, strict=True)]
+        return features
+
+    def _run(self, pixels: Sequence[ByteArray], max_keypoints: int) -> Sequence[Array]:
+        height, width, _ = pixels[0].shape
+        on_cpu = self.model.device == "cpu"
+        if on_cpu:
+            self._memory.check(width, height)
+        try:
+            outputs = self.model.run(_feed(np.stack(pixels), max_keypoints))
+        except Exception as error:  # each runtime has its own exceptions
+            small = np.zeros((1, *_SMALL, 3), np.uint8)
+            stop_if_lost(self.model.device, error, lambda: self.model.run(_feed(small, max_keypoints)))
+            raise
+        if on_cpu:
+            self._memory.keep(width, height)
+        return outputs
+
+
+def _feed(pixels: ByteArray, max_keypoints: int) -> dict[str, Array]:
+    """Inputs of the model for pixels (B, H, W, 3)."""
+    image = pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    return {"image": image, "max_keypoints": np.array(max_keypoints)}
 
 
 def _no_features(photo: Photo, descriptor_dim: int) -> Features:

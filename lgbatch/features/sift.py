@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.config import Settings
+from lgbatch.features.memory import MemoryCheck
+from lgbatch.photos.masks import drop_masked, keypoints_to_detect
 from lgbatch.photos.resize import to_original
 from lgbatch.runtime.environment import available_cores
 from lgbatch.storage.provenance import Provenance
@@ -37,6 +39,7 @@ class SiftExtractor:
         """Use `max_keypoints`, `resize` and `threads` of the settings. Sets the number of OpenCV's threads."""
         cv2.setNumThreads(settings.threads or available_cores())
         self._max_keypoints = settings.max_keypoints
+        self._memory = MemoryCheck(settings.extractor)
         self._sift = cv2.SIFT.create(
             OVERSAMPLING * self._max_keypoints,
             OCTAVE_LAYERS,
@@ -54,21 +57,25 @@ class SiftExtractor:
     def extract(self, photos: Sequence[Photo]) -> list[Features]:
         """Extract up to settings.max_keypoints keypoints of each photo, with scales and orientations.
 
-        Keypoints are in pixels of the original images, top-left pixel centre (0, 0).
+        Keypoints are in pixels of the original images, top-left pixel centre (0, 0). Those that a mask hides are left
+        out; to make up for them, more are detected. Raises ItemError if a photo is too large for the memory.
         """
         return [self._extract(photo) for photo in photos]
 
     def _extract(self, photo: Photo) -> Features:
+        self._memory.check(photo.pixels.shape[1], photo.pixels.shape[0])
+        self._sift.setNFeatures(OVERSAMPLING * keypoints_to_detect(self._max_keypoints, photo.masks))
         detected, described = self._sift.detectAndCompute(_gray(photo.pixels), None)
         values = [(*keypoint.pt, keypoint.response, keypoint.size, keypoint.angle) for keypoint in detected]
         table = np.array(values, np.float32).reshape(-1, 5)
         points, scores, scales, oris = table[:, :2], table[:, 2], table[:, 3], np.deg2rad(table[:, 4])
-        rows = best_per_pixel(points, scores, oris)[: self._max_keypoints]
+        rows = best_per_pixel(points, scores, oris)
         descriptors = np.zeros((0, DESCRIPTOR_DIM), np.float32)
         if described is not None:
             descriptors = np.asarray(described, np.float32)
         keypoints = to_original(points[rows], photo.pixels.shape, photo.size)
-        return Features(keypoints, scores[rows], rootsift(descriptors[rows]), photo.size, scales[rows], oris[rows])
+        features = Features(keypoints, scores[rows], rootsift(descriptors[rows]), photo.size, scales[rows], oris[rows])
+        return drop_masked(features, photo.masks, self._max_keypoints)
 
 
 def best_per_pixel(points: FloatArray, scores: FloatArray, oris: FloatArray) -> NDArray[np.intp]:

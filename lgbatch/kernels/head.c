@@ -5,7 +5,11 @@
 
        2 s_ij - row_logsumexp_i - column_logsumexp_j + z_i + z_j
 
-   A term that is constant along an axis does not change the argmax along it: each argmax reads 2 s plus one vector. */
+   A term that is constant along an axis does not change the argmax along it: each argmax reads 2 s plus one vector.
+
+   s is computed a block of rows at a time and never held as a whole. Of each row, a list keeps the entries whose
+   softmax along the row exceeds the threshold: a score is at most that softmax, so only they can be matches. The sum of
+   exponentials of a column is relative to its maximum over the blocks so far. */
 
 #include "kernels.h"
 
@@ -18,10 +22,27 @@
 
 #define MASKED -1e30f /* similarity of padding: its exponential is 0 */
 
+enum { BLOCK_SIMILARITIES = 1 << 17 }; /* similarities in a block: they stay in the L2 cache */
+
+#define ROUNDING 1e-3f /* lists also keep entries that are below the threshold by this factor */
+
+/* Rows of a block of similarities to n keypoints, padded. */
+static int64_t block_rows(int64_t n) {
+    const int64_t rows = BLOCK_SIMILARITIES / n / TILE_ROWS * TILE_ROWS;
+    return rows > TILE_ROWS ? rows : TILE_ROWS;
+}
+
+/* Length of the list of a row of n similarities: softmaxes above a threshold are at most 1 / threshold. */
+static int64_t list_length(int64_t n, float threshold) {
+    const float most = 1.0f / (threshold * (1.0f - 2.0f * ROUNDING));
+    return most < n ? (int64_t)most + 1 : n;
+}
+
 /* Size of the scratch buffer of lgbatch_head, which must be aligned to 64 bytes. */
-size_t lgbatch_head_scratch_bytes(int64_t count0, int64_t count1) {
+size_t lgbatch_head_scratch_bytes(int64_t count0, int64_t count1, float threshold) {
     const size_t m = round_up_to_panel(count0), n = round_up_to_panel(count1);
-    return (m + 2 * n) * EMBED_DIM * 2 + 2 * m * 4 + 5 * n * 4 + m * n * 4;
+    return (m + 2 * n) * EMBED_DIM * 2 + 2 * m * 4 + 6 * n * 4 + block_rows(n) * n * 4 +
+           2 * (m * list_length(n, threshold) + 16) * 4;
 }
 
 /* Round x (rows, EMBED_DIM) to bfloat16. */
@@ -69,15 +90,14 @@ static void log_matchability(const Head *head, const float *x, int64_t count, fl
     }
 }
 
-/* Compute the similarities s (count, n) of the keypoints of image 0 to the `columns` keypoints of image 1, with n =
-   round_up_to_panel(columns) and padding MASKED. Also computes row_logsumexp (count,) and column_max (n,). */
+/* Compute the similarities s (count, n) of `count` keypoints of image 0 to the `columns` keypoints of image 1, with n =
+   round_up_to_panel(columns) and padding MASKED. Also raises column_max (n,) to them. */
 static void compute_similarities(const uint16_t *rows, int64_t count, const uint16_t *panels, int64_t columns, float *s,
-                                 float *row_logsumexp, float *column_max) {
+                                 float *column_max) {
     const int64_t n = round_up_to_panel(columns);
-    for (int64_t i = 0; i < n; i++) column_max[i] = MASKED;
-    for (int64_t row = 0; row < count; row += TILE_ROWS) {
-        const int64_t tile_rows = min_i64(TILE_ROWS, count - row);
-        for (int64_t first = 0; first < n; first += PANEL) {
+    for (int64_t first = 0; first < n; first += PANEL) {
+        for (int64_t row = 0; row < count; row += TILE_ROWS) {
+            const int64_t tile_rows = min_i64(TILE_ROWS, count - row);
             float acc[TILE_ROWS * PANEL] = {0};
             gemm_bf16(rows + row * EMBED_DIM, EMBED_DIM, panels + first * EMBED_DIM, EMBED_DIM / 2, tile_rows, acc);
             for (int64_t r = 0; r < tile_rows; r++)
@@ -90,45 +110,56 @@ static void compute_similarities(const uint16_t *rows, int64_t count, const uint
                                      _mm512_max_ps(value, _mm512_loadu_ps(column_max + first + i)));
                 }
         }
-        for (int64_t r = row; r < row + tile_rows; r++) {
-            __m512 maxima = _mm512_set1_ps(MASKED), sum = _mm512_setzero_ps();
-            for (int64_t i = 0; i < n; i += 16) maxima = _mm512_max_ps(maxima, _mm512_loadu_ps(s + r * n + i));
-            const float row_max = _mm512_reduce_max_ps(maxima);
-            for (int64_t i = 0; i < n; i += 16) {
-                __m512 difference = _mm512_sub_ps(_mm512_loadu_ps(s + r * n + i), _mm512_set1_ps(row_max));
-                sum = _mm512_add_ps(sum, exp2_float(_mm512_mul_ps(difference, _mm512_set1_ps(LOG2_E))));
-            }
-            row_logsumexp[r] = row_max + logf(_mm512_reduce_add_ps(sum));
-        }
     }
 }
 
-/* Log-sum-exp (n,) of the columns of s (count, n), given their maxima. */
-static void compute_column_logsumexp(const float *s, int64_t count, int64_t n, const float *column_max,
-                                     float *column_logsumexp) {
-    float *sum = column_logsumexp;
-    for (int64_t i = 0; i < n; i++) sum[i] = 0.0f;
+/* Log-sum-exp of one row of s (n,). */
+static float row_logsumexp(const float *s, int64_t n) {
+    __m512 maxima = _mm512_set1_ps(MASKED), sum = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16) maxima = _mm512_max_ps(maxima, _mm512_loadu_ps(s + i));
+    const float row_max = _mm512_reduce_max_ps(maxima);
+    for (int64_t i = 0; i < n; i += 16) {
+        __m512 difference = _mm512_sub_ps(_mm512_loadu_ps(s + i), _mm512_set1_ps(row_max));
+        sum = _mm512_add_ps(sum, exp2_float(_mm512_mul_ps(difference, _mm512_set1_ps(LOG2_E))));
+    }
+    return row_max + logf(_mm512_reduce_add_ps(sum));
+}
+
+/* exp(x - maximum), 16 at once. */
+INLINE __m512 relative_exp(const float *x, const float *maximum) {
+    __m512 difference = _mm512_sub_ps(_mm512_loadu_ps(x), _mm512_loadu_ps(maximum));
+    return exp2_float(_mm512_mul_ps(difference, _mm512_set1_ps(LOG2_E)));
+}
+
+/* Add the rows of s (count, n) to the sums of exponentials of the columns (n,). The sums so far are relative to
+   previous_max (n,), which becomes column_max (n,). */
+static void add_to_column_sums(const float *s, int64_t count, int64_t n, const float *column_max, float *previous_max,
+                               float *sum) {
+    for (int64_t i = 0; i < n; i += 16) {
+        __m512 factor = relative_exp(previous_max + i, column_max + i);
+        _mm512_storeu_ps(sum + i, _mm512_mul_ps(factor, _mm512_loadu_ps(sum + i)));
+    }
     for (int64_t row = 0; row < count; row++, s += n)
-        for (int64_t i = 0; i < n; i += 16) {
-            __m512 difference = _mm512_sub_ps(_mm512_loadu_ps(s + i), _mm512_loadu_ps(column_max + i));
-            __m512 e = exp2_float(_mm512_mul_ps(difference, _mm512_set1_ps(LOG2_E)));
-            _mm512_storeu_ps(sum + i, _mm512_add_ps(e, _mm512_loadu_ps(sum + i)));
-        }
-    for (int64_t i = 0; i < n; i++) column_logsumexp[i] = column_max[i] + logf(sum[i]);
+        for (int64_t i = 0; i < n; i += 16)
+            _mm512_storeu_ps(sum + i, _mm512_add_ps(relative_exp(s + i, column_max + i), _mm512_loadu_ps(sum + i)));
+    memcpy(previous_max, column_max, n * sizeof(float));
 }
 
-/* Argmax of 2 s + term over one row of s (n,); the lowest index wins a tie. */
-INLINE int64_t row_argmax(const float *s, const float *term, int64_t n) {
-    __m512 best = _mm512_set1_ps(-INFINITY);
-    __m512i argmax = _mm512_setzero_si512();
+/* List the entries of one row of s (n,) that exceed `bound`, in ascending order: their values and columns. Returns
+   their number. Up to 16 elements beyond them are overwritten. */
+INLINE int32_t list_entries(const float *s, int64_t n, float bound, float *values, int32_t *columns) {
+    int32_t length = 0;
     __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (int64_t i = 0; i < n; i += 16, index = _mm512_add_epi32(index, _mm512_set1_epi32(16))) {
-        __m512 value = _mm512_fmadd_ps(_mm512_loadu_ps(s + i), _mm512_set1_ps(2.0f), _mm512_loadu_ps(term + i));
-        __mmask16 better = _mm512_cmp_ps_mask(value, best, _CMP_GT_OQ);
-        best = _mm512_mask_mov_ps(best, better, value), argmax = _mm512_mask_mov_epi32(argmax, better, index);
+    for (int64_t i = 0; i < n; i += 16) {
+        __m512 value = _mm512_loadu_ps(s + i);
+        __mmask16 above = _mm512_cmp_ps_mask(value, _mm512_set1_ps(bound), _CMP_GT_OQ);
+        if (!above) continue;
+        _mm512_storeu_ps(values + length, _mm512_maskz_compress_ps(above, value));
+        __m512i column = _mm512_add_epi32(index, _mm512_set1_epi32((int32_t)i));
+        _mm512_storeu_si512(columns + length, _mm512_maskz_compress_epi32(above, column));
+        length += __builtin_popcount(above);
     }
-    __mmask16 equal = _mm512_cmp_ps_mask(best, _mm512_set1_ps(_mm512_reduce_max_ps(best)), _CMP_EQ_OQ);
-    return _mm512_mask_reduce_min_epi32(equal, argmax);
+    return length;
 }
 
 /* Update the running maximum `best` (n,) of 2 s + term in each column, and its row `argmax` (n,), with one more row. */
@@ -141,37 +172,78 @@ INLINE void update_column_argmax(const float *s, float term, int32_t row, int64_
     }
 }
 
+/* The arrays of lgbatch_head in its scratch buffer. */
+typedef struct {
+    uint16_t *rows0, *panels1;                            /* projected keypoints: image 0; image 1 as GEMM panels */
+    float *row_term, *column_term;                        /* (m,) and (n,): log matchability minus log-sum-exp */
+    float *column_max, *previous_max, *column_sum, *best; /* (n,) */
+    int32_t *argmax;                                      /* (n,) row of the best entry of each column */
+    float *s;                                             /* (block_rows, n) */
+    float *values;                                        /* (m, list_length) the list of each row */
+    int32_t *columns, *lengths;                           /* (m, list_length), (m,) */
+    int64_t n, list_length;
+} Buffers;
+
+/* Lay out the scratch buffer. */
+static Buffers lay_out(int64_t count0, int64_t count1, float threshold, uint8_t *scratch) {
+    const int64_t m = round_up_to_panel(count0), n = round_up_to_panel(count1);
+    Buffers b = {.n = n, .list_length = list_length(n, threshold)};
+    b.rows0 = (uint16_t *)scratch, b.panels1 = b.rows0 + m * EMBED_DIM;
+    b.row_term = (float *)(b.panels1 + 2 * n * EMBED_DIM), b.column_term = b.row_term + m;
+    b.column_max = b.column_term + n, b.previous_max = b.column_max + n, b.column_sum = b.previous_max + n;
+    b.best = b.column_sum + n, b.argmax = (int32_t *)(b.best + n), b.lengths = b.argmax + n;
+    b.s = (float *)(b.lengths + m), b.values = b.s + block_rows(n) * n;
+    b.columns = (int32_t *)(b.values + m * b.list_length + 16);
+    for (int64_t i = 0; i < n; i++) {
+        b.column_max[i] = b.previous_max[i] = MASKED, b.column_sum[i] = 0.0f;
+        b.best[i] = -INFINITY, b.argmax[i] = 0;
+    }
+    return b;
+}
+
+/* Go through all similarities: subtract the log-sum-exps from row_term and column_term, find the best row of each
+   column, and list the entries of each row. */
+static void go_through(Buffers *b, int64_t count0, int64_t count1, float threshold) {
+    const float log_threshold = logf(threshold) - ROUNDING;
+    for (int64_t start = 0; start < count0; start += block_rows(b->n)) {
+        const int64_t rows = min_i64(block_rows(b->n), count0 - start);
+        compute_similarities(b->rows0 + start * EMBED_DIM, rows, b->panels1, count1, b->s, b->column_max);
+        for (int64_t r = 0; r < rows; r++) {
+            const float *s = b->s + r * b->n, logsumexp = row_logsumexp(s, b->n);
+            const int64_t row = start + r, list = row * b->list_length;
+            b->row_term[row] -= logsumexp;
+            b->lengths[row] = list_entries(s, b->n, logsumexp + log_threshold, b->values + list, b->columns + list);
+            update_column_argmax(s, b->row_term[row], (int32_t)row, b->n, b->best, b->argmax);
+        }
+        add_to_column_sums(b->s, rows, b->n, b->column_max, b->previous_max, b->column_sum);
+    }
+    for (int64_t i = 0; i < count1; i++) b->column_term[i] -= b->column_max[i] + logf(b->column_sum[i]);
+}
+
 /* Match two images with at least one keypoint each: mutual best matches whose score exceeds the threshold. Writes
    matches0 (count0,), -1 if unmatched, and scores (count0,), 0 if unmatched. */
 void lgbatch_head(const Head *head, const float *x0, const float *x1, int64_t count0, int64_t count1, float threshold,
                   uint8_t *scratch, int64_t *matches0, float *scores) {
-    const int64_t m = round_up_to_panel(count0), n = round_up_to_panel(count1);
-    uint16_t *rows0 = (uint16_t *)scratch, *panels1 = rows0 + m * EMBED_DIM;
-    uint16_t *rows1 = panels1 + n * EMBED_DIM;
-    float *row_term = (float *)(rows1 + n * EMBED_DIM), *row_logsumexp = row_term + m;
-    float *column_term = row_logsumexp + m, *column_logsumexp = column_term + n;
-    float *column_max = column_logsumexp + n, *best = column_max + n;
-    int32_t *argmax = (int32_t *)(best + n);
-    float *s = best + 2 * n;
-    project(head, x0, count0, rows0);
+    Buffers b = lay_out(count0, count1, threshold, scratch);
+    uint16_t *rows1 = b.panels1 + b.n * EMBED_DIM;
+    project(head, x0, count0, b.rows0);
     project(head, x1, count1, rows1);
-    transpose_to_panels(rows1, count1, panels1);
-    compute_similarities(rows0, count0, panels1, count1, s, row_logsumexp, column_max);
-    compute_column_logsumexp(s, count0, n, column_max, column_logsumexp);
-    log_matchability(head, x0, count0, row_term);
-    log_matchability(head, x1, count1, column_term);
-    for (int64_t i = 0; i < count0; i++) row_term[i] -= row_logsumexp[i];
-    for (int64_t i = 0; i < n; i++) column_term[i] = i < count1 ? column_term[i] - column_logsumexp[i] : MASKED;
-    for (int64_t i = 0; i < n; i++) best[i] = -INFINITY, argmax[i] = 0;
+    transpose_to_panels(rows1, count1, b.panels1);
+    log_matchability(head, x0, count0, b.row_term);
+    log_matchability(head, x1, count1, b.column_term);
+    go_through(&b, count0, count1, threshold);
     for (int64_t i = 0; i < count0; i++) {
-        matches0[i] = row_argmax(s + i * n, column_term, n);
-        update_column_argmax(s + i * n, row_term[i], (int32_t)i, n, best, argmax);
-    }
-    for (int64_t i = 0; i < count0; i++) {
-        const int64_t j = matches0[i];
-        const float score = expf(2 * s[i * n + j] + row_term[i] + column_term[j]);
-        if (argmax[j] != i || !(score > threshold)) matches0[i] = -1, scores[i] = 0.0f;
-        else scores[i] = score;
+        const float *values = b.values + i * b.list_length;
+        const int32_t *columns = b.columns + i * b.list_length;
+        float best = -INFINITY, similarity = 0.0f;
+        int32_t j = -1;
+        for (int32_t k = 0; k < b.lengths[i] && columns[k] < count1; k++) { /* the lowest column wins a tie */
+            const float value = 2 * values[k] + b.column_term[columns[k]];
+            if (value > best) best = value, similarity = values[k], j = columns[k];
+        }
+        const float score = j < 0 ? 0.0f : expf(2 * similarity + b.row_term[i] + b.column_term[j]);
+        const int is_match = j >= 0 && b.argmax[j] == i && score > threshold;
+        matches0[i] = is_match ? j : -1, scores[i] = is_match ? score : 0.0f;
     }
 }
 

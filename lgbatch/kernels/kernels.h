@@ -96,7 +96,7 @@ EXPORT size_t lgbatch_layer_scratch_bytes(int64_t count0, int64_t count1);
 EXPORT void lgbatch_layer(const Layer *layer, const Side *side0, const Side *side1, uint8_t *scratch);
 
 /* head.c */
-EXPORT size_t lgbatch_head_scratch_bytes(int64_t count0, int64_t count1);
+EXPORT size_t lgbatch_head_scratch_bytes(int64_t count0, int64_t count1, float threshold);
 EXPORT void lgbatch_head(const Head *head, const float *x0, const float *x1, int64_t count0, int64_t count1,
                          float threshold, uint8_t *scratch, int64_t *matches0, float *scores);
 

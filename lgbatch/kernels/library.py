@@ -106,5 +106,6 @@ def _declare(library: ctypes.CDLL) -> None:
     layer.argtypes = [POINTER(LayerStruct), POINTER(SideStruct), POINTER(SideStruct), pointer]
     head.argtypes = [POINTER(HeadStruct), *[pointer] * 2, *[count] * 2, c_float, *[pointer] * 3]
     layer.restype = head.restype = None
-    for scratch_bytes in (library.lgbatch_layer_scratch_bytes, library.lgbatch_head_scratch_bytes):
-        scratch_bytes.argtypes, scratch_bytes.restype = [count, count], c_size_t
+    library.lgbatch_layer_scratch_bytes.argtypes = [count, count]
+    library.lgbatch_head_scratch_bytes.argtypes = [count, count, c_float]
+    library.lgbatch_layer_scratch_bytes.restype = library.lgbatch_head_scratch_bytes.restype = c_size_t

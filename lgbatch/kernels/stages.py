@@ -29,6 +29,8 @@ from lgbatch.kernels.library import (
 
 Array = NDArray[Any]
 _ALIGNMENT = 64
+_scratch = threading.local()
+"""The scratch buffer of each thread, for all stages: one per stage would take 18 times the memory."""
 
 
 class Stage:
@@ -48,17 +50,15 @@ class Stage:
         if reason or library is None:
             raise RuntimeError(reason)
         self._library = library
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            self._arrays: dict[str, Array] = {name: arrays[name] for name in arrays.files}
-        self.metadata: dict[str, str] = json.loads(str(self._arrays.pop("metadata")))
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays: dict[str, Array] = {name: stored[name] for name in stored.files}
+        self.metadata: dict[str, str] = json.loads(str(arrays.pop("metadata")))
         self._referenced: list[Array] = []  # the structs hold only addresses
-        self._local = threading.local()
+        self._read(arrays)
 
-    def _scratch(self, size: int) -> int:
-        """Address of an aligned scratch buffer of `size` bytes, one per thread, reused between calls."""
-        if getattr(self._local, "size", -1) < size:
-            self._local.buffer, self._local.size = np.empty(size + _ALIGNMENT, np.uint8), size
-        return -(-_address(self._local.buffer) // _ALIGNMENT) * _ALIGNMENT
+    def _read(self, arrays: Mapping[str, Array]) -> None:
+        """Set up the stage from the arrays of its file, which are not kept besides their copies for the kernels."""
+        raise NotImplementedError
 
     def _reference(self, values: Array, shape: tuple[int, ...], dtype: type[np.generic]) -> int:
         """Address of a contiguous copy, kept alive with the stage. Raises ValueError if the shape differs."""
@@ -71,18 +71,16 @@ class Stage:
 class Layer(Stage):
     """A layer of LightGlue: self-attention (except in the first layer), then cross-attention."""
 
-    def __init__(self, path: Path) -> None:
-        """Open a layer file. Raises as Stage."""
-        super().__init__(path)
-        has_self_attention = "self_block.query.bias" in self._arrays
-        has_decisions = "deciders.both.weight" in self._arrays
+    def _read(self, arrays: Mapping[str, Array]) -> None:
+        has_self_attention = "self_block.query.bias" in arrays
+        has_decisions = "deciders.both.weight" in arrays
         names = ["x", "lengths", *(["cosines", "sines"] if has_self_attention else [])]
         self.inputs = [f"{name}{side}" for name in names for side in (0, 1)]
         self.outputs = ["y0", "y1"]
         if has_decisions:
             self.outputs += [f"{name}{side}" for side in (0, 1) for name in ("confidence", "matchability")]
         self.widths = [EMBED_DIM, EMBED_DIM, *[None] * (len(self.outputs) - 2)]
-        self._layer = self._layer_struct(has_self_attention, has_decisions)
+        self._layer = self._layer_struct(arrays, has_self_attention, has_decisions)
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
         """Run the layer on a padded batch of pairs.
@@ -100,38 +98,38 @@ class Layer(Stage):
                 inputs = [feed.get(f"{name}{side}") for name in ("x", "cosines", "sines")]
                 arrays = [*inputs, outputs[side], decisions[2 * side], decisions[2 * side + 1]]
                 sides.append(SideStruct(*[None if array is None else _address(array[item]) for array in arrays], count))
-            scratch = self._scratch(self._library.lgbatch_layer_scratch_bytes(*lengths))
+            scratch = _scratch_address(self._library.lgbatch_layer_scratch_bytes(*lengths))
             self._library.lgbatch_layer(byref(self._layer), byref(sides[0]), byref(sides[1]), scratch)
         return [*outputs, *decisions][: len(self.outputs)]
 
-    def _layer_struct(self, has_self_attention: bool, has_decisions: bool) -> LayerStruct:
+    def _layer_struct(self, arrays: Mapping[str, Array], has_self_attention: bool, has_decisions: bool) -> LayerStruct:
         layer = LayerStruct(has_self_attention=has_self_attention)
         if has_self_attention:
-            layer.self_projection = self._dense(EMBED_DIM, "self_block.query", "self_block.key", "self_block.value")
-            layer.self_ffn = self._feed_forward("self_block.ffn")
-        layer.cross_projection = self._dense(EMBED_DIM, "cross_block.query_key", "cross_block.value")
-        layer.cross_ffn = self._feed_forward("cross_block.ffn")
+            names = [f"self_block.{name}" for name in ("query", "key", "value")]
+            layer.self_projection = self._dense(arrays, EMBED_DIM, *names)
+            layer.self_ffn = self._feed_forward(arrays, "self_block.ffn")
+        layer.cross_projection = self._dense(arrays, EMBED_DIM, "cross_block.query_key", "cross_block.value")
+        layer.cross_ffn = self._feed_forward(arrays, "cross_block.ffn")
         if has_decisions:
-            weight = self._arrays["deciders.both.weight"].T
+            weight = arrays["deciders.both.weight"].T
             layer.decision_weight = self._reference(weight, (2, EMBED_DIM), np.float32)
-            layer.decision_bias = (c_float * 2)(*self._arrays["deciders.both.bias"].tolist())
+            layer.decision_bias = (c_float * 2)(*arrays["deciders.both.bias"].tolist())
         return layer
 
-    def _feed_forward(self, name: str) -> FeedForwardStruct:
+    def _feed_forward(self, arrays: Mapping[str, Array], name: str) -> FeedForwardStruct:
         norm = [
-            self._reference(self._arrays[f"{name}.norm.{part}"], (2 * EMBED_DIM,), np.float32)
-            for part in ("weight", "bias")
+            self._reference(arrays[f"{name}.norm.{part}"], (2 * EMBED_DIM,), np.float32) for part in ("weight", "bias")
         ]
-        linear1 = self._dense(2 * EMBED_DIM, f"{name}.inside", out_dim=2 * EMBED_DIM)
-        return FeedForwardStruct(linear1, self._dense(2 * EMBED_DIM, f"{name}.outside"), *norm)
+        linear1 = self._dense(arrays, 2 * EMBED_DIM, f"{name}.inside", out_dim=2 * EMBED_DIM)
+        return FeedForwardStruct(linear1, self._dense(arrays, 2 * EMBED_DIM, f"{name}.outside"), *norm)
 
-    def _dense(self, in_dim: int, *names: str, out_dim: int = EMBED_DIM) -> DenseStruct:
+    def _dense(self, arrays: Mapping[str, Array], in_dim: int, *names: str, out_dim: int = EMBED_DIM) -> DenseStruct:
         """Fuse dense layers of the same input into one: weights (in_dim, out_dim), concatenated along the outputs."""
         total = out_dim * len(names)
-        weight = np.concatenate([self._arrays[f"{name}.weight.int8"] for name in names], 1)
+        weight = np.concatenate([arrays[f"{name}.weight.int8"] for name in names], 1)
         zero_point_sum = -128 * weight.reshape(-1, GROUP, total).sum(1, dtype=np.int32)
         scale, bias = (
-            np.concatenate([self._arrays[f"{name}.{part}"] for name in names]) for part in ("weight.scales", "bias")
+            np.concatenate([arrays[f"{name}.{part}"] for name in names]) for part in ("weight.scales", "bias")
         )
         return DenseStruct(
             self._reference(_panels(weight, 4), (total // PANEL, in_dim // 4, PANEL, 4), np.int8),
@@ -150,16 +148,14 @@ class Head(Stage):
     outputs: list[str] = ["matches0", "scores"]  # noqa: RUF012
     widths: list[int | None] = [None, None]  # noqa: RUF012
 
-    def __init__(self, path: Path) -> None:
-        """Open a head file. Raises as Stage."""
-        super().__init__(path)
-        projection, matchability = _bfloat16(self._arrays["project.weight"]), self._arrays["matchability.weight"]
+    def _read(self, arrays: Mapping[str, Array]) -> None:
+        projection, matchability = _bfloat16(arrays["project.weight"]), arrays["matchability.weight"]
         panels_shape = (EMBED_DIM // PANEL, EMBED_DIM // 2, PANEL, 2)
         self._head = HeadStruct(
             self._reference(_panels(projection, 2), panels_shape, np.uint16),
-            self._reference(self._arrays["project.bias"], (EMBED_DIM,), np.float32),
+            self._reference(arrays["project.bias"], (EMBED_DIM,), np.float32),
             self._reference(matchability[:, 0], (EMBED_DIM,), np.float32),
-            float(self._arrays["matchability.bias"][0]),
+            float(arrays["matchability.bias"][0]),
         )
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
@@ -170,10 +166,10 @@ class Head(Stage):
         """
         x0, x1 = (np.ascontiguousarray(feed[name]) for name in ("x0", "x1"))
         matches0, scores = np.full(x0.shape[:2], -1, np.int64), np.zeros(x0.shape[:2], np.float32)
+        threshold = float(feed["threshold"])
         for item, lengths in enumerate(zip(feed["lengths0"].tolist(), feed["lengths1"].tolist(), strict=True)):
-            scratch = self._scratch(self._library.lgbatch_head_scratch_bytes(*lengths))
+            scratch = _scratch_address(self._library.lgbatch_head_scratch_bytes(*lengths, threshold))
             inputs, outputs = ([_address(array[item]) for array in arrays] for arrays in ((x0, x1), (matches0, scores)))
-            threshold = float(feed["threshold"])
             self._library.lgbatch_head(byref(self._head), *inputs, *lengths, threshold, scratch, *outputs)
         return [matches0, scores]
 
@@ -188,6 +184,14 @@ def _bfloat16(values: Array) -> Array:
     """Round float32 to bfloat16, to nearest even, as uint16 bits."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _scratch_address(size: int) -> int:
+    """Address of an aligned scratch buffer of `size` bytes of the calling thread, reused between calls."""
+    if getattr(_scratch, "size", -1) < size:
+        _scratch.buffer = None  # freed before the larger one is allocated
+        _scratch.buffer, _scratch.size = np.empty(size + _ALIGNMENT, np.uint8), size
+    return -(-_address(_scratch.buffer) // _ALIGNMENT) * _ALIGNMENT
 
 
 def _address(array: Array) -> int:

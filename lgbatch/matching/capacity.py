@@ -5,6 +5,7 @@ pass from layer to layer, and for memory that allocators lose.
 """
 
 from lgbatch.runtime.devices import Device
+from lgbatch.runtime.environment import available_cores, available_memory
 from lgbatch.runtime.models import Stages
 from lgbatch.runtime.registry import Shape
 
@@ -14,8 +15,13 @@ INT8_TOKENS = 1
 """Makes each pair a batch of its own: the int8 kernels run one pair after the other, so that padding gains nothing."""
 MIN_GPU_TOKENS = 4096
 """Even if little GPU memory seems to be free. The engine halves a batch that does not fit."""
-CPU_CACHE_BYTES = 512 << 20
+CPU_CACHE_BYTES = 384 << 20
 """Memory of the cache of encoded images on a CPU."""
+CPU_STEM_BYTES = 512 << 20
+"""Memory of the stems that run at once on a CPU. At 4096 keypoints one needs 0.3 GB."""
+_LAYER_WIDTHS = 32
+"""Bytes that a layer needs per token, as a multiple of the width of the embedding: eight times its float32. The int8
+kernels need no more, since they hold no similarities."""
 
 
 def batch_tokens(stages: Stages, keypoints: int) -> int:
@@ -34,6 +40,25 @@ def cached_images(stages: Stages, keypoints: int) -> int:
     return cache_bytes // (keypoints * _point_bytes(stages.shape))
 
 
+def cpu_workers(stages: Stages, keypoints: int) -> int:
+    """Number of threads on a CPU: one per core, or fewer if their layers would not fit in the memory.
+
+    It is for images with up to `keypoints` keypoints each.
+    """
+    cores, available = available_cores(), available_memory()
+    if available is None:
+        return cores
+    int8_bytes = _LAYER_WIDTHS * stages.shape.width
+    token_bytes = int8_bytes if stages.precision == "int8" else _layer_bytes(stages.shape, keypoints)
+    worker_bytes = max(2 * keypoints, batch_tokens(stages, keypoints)) * token_bytes
+    return max(1, min(cores, (available - CPU_CACHE_BYTES - CPU_STEM_BYTES) // worker_bytes))
+
+
+def concurrent_stems(stages: Stages, keypoints: int) -> int:
+    """Number of images, with up to `keypoints` keypoints each, that the threads of a CPU may encode at once."""
+    return max(1, CPU_STEM_BYTES // (keypoints * _layer_bytes(stages.shape, keypoints)))
+
+
 def _point_bytes(shape: Shape) -> int:
     """Bytes of one point of an encoded image: its embedding and its rotary position encoding, in float32."""
     return 4 * (shape.width + shape.head_dim)
@@ -47,4 +72,4 @@ def _layer_bytes(shape: Shape, keypoints: int) -> int:
     CPU with the published network at 256, 1024 and 4096 keypoints: 9, 18 and 68 kB, where this bound is 12, 25 and
     74 kB. Half precision needs less.
     """
-    return 32 * shape.width + 4 * shape.heads * keypoints
+    return _LAYER_WIDTHS * shape.width + 4 * shape.heads * keypoints

@@ -4,8 +4,10 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Semaphore
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from lgbatch.matching.image_cache import EncodedImageCache
 from lgbatch.matching.lightglue import Matcher, no_matches
 from lgbatch.matching.schedule import Batch, plan
 from lgbatch.runtime.cuda import gpus
-from lgbatch.runtime.environment import available_cores
+from lgbatch.runtime.devices import choose_device, has_failed, matching_device, stop_if_lost, warn_gpu_left_out
 from lgbatch.types import Failure, Features, Matches, Pair
 from lgbatch.workspace.prefetch import prefetch
 from lgbatch.workspace.signals import until_stopped
@@ -36,6 +38,8 @@ def match_pairs(
 
     A pair yields a Failure if an image cannot be read or encoded, or if matching it alone fails. A batch that fails is
     halved until the pairs to blame are alone. A pair with an image without keypoints yields no matches.
+
+    Raises LgbatchError if a device fails and does not recover.
     """
     matchable = [pair for pair in pairs if counts[pair.a] and counts[pair.b]]
     yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
@@ -62,37 +66,54 @@ def open_matchers(models: Path, settings: Settings) -> list[Matcher]:
     """Open a matcher for each worker thread. Raises ModelError as models.open_stages.
 
     On a CPU, all threads share one matcher; their number is settings.workers, else settings.threads, else the number of
-    cores. Otherwise each GPU gets a matcher and a thread, up to settings.workers if that is not 0. CUDA_VISIBLE_DEVICES
-    hides GPUs.
+    cores, or fewer if the memory is too small. Otherwise each GPU gets a matcher and a thread, up to settings.workers
+    if that is not 0. CUDA_VISIBLE_DEVICES hides GPUs. A GPU that falls back to the CPU, or to another precision than
+    the others, is left out with a warning.
     """
-    first = Matcher(models, settings)
-    if first.stages.device == "cpu":
-        return [first] * (settings.workers or settings.threads or available_cores())
-    count = min(len(gpus()), settings.workers or len(gpus()))
-    return [first, *(Matcher(models, settings, device_id=i) for i in range(1, count))]
+    device = matching_device(choose_device(settings.device))
+    matchers = [Matcher(models, settings)]
+    if device != "cpu" and not has_failed(device):
+        count = min(len(gpus()), settings.workers or len(gpus()))
+        matchers += [Matcher(models, settings, device_id=i) for i in range(1, count)]
+    used = next((matcher for matcher in matchers if matcher.stages.device != "cpu"), None)
+    if used is None:
+        fitting = capacity.cpu_workers(matchers[0].stages, settings.max_keypoints)
+        return matchers[:1] * (settings.workers or settings.threads or fitting)
+    for device_id, matcher in enumerate(matchers):
+        if _runs_in(matcher) != _runs_in(used):
+            warn_gpu_left_out(device_id, _runs_in(matcher), _runs_in(used))
+    return [matcher for matcher in matchers if _runs_in(matcher) == _runs_in(used)]
+
+
+def _runs_in(matcher: Matcher) -> str:
+    return f"{matcher.stages.precision} on {matcher.stages.device}"
 
 
 class _Limits(NamedTuple):
     images: int
     """Encoded images that a cache holds."""
-    tokens: int
-    """Keypoints of a batch, of both sides and including padding."""
+    tokens: Mapping[int, int]
+    """Keypoints of a batch, of both sides and including padding, by the id() of the matcher."""
+    stems: int
+    """Images that the threads of a matcher encode at once."""
 
 
 def _limits(pairs: Sequence[Pair], counts: Mapping[str, int], matchers: Sequence[Matcher]) -> _Limits:
     largest = max((counts[name] for pair in pairs for name in pair), default=1)
     workers = len(matchers)
     images = max(2 * workers + 2, min(capacity.cached_images(matcher.stages, largest) for matcher in matchers))
-    tokens = min(capacity.batch_tokens(matcher.stages, largest) for matcher in matchers)
     total = sum(counts[pair.a] + counts[pair.b] for pair in pairs)
-    return _Limits(images, min(tokens, total // (2 * workers) + 1))  # with few pairs, still some for every worker
+    share = total // (2 * workers) + 1  # with few pairs, still some for every worker
+    tokens = {id(matcher): min(share, capacity.batch_tokens(matcher.stages, largest)) for matcher in matchers}
+    return _Limits(images, tokens, capacity.concurrent_stems(matchers[0].stages, largest))
 
 
 def _schedule(pairs: Sequence[Pair], counts: Mapping[str, int], limits: _Limits) -> Iterator[Batch]:
     names = sorted({name for pair in pairs for name in pair})
     ids = {name: i for i, name in enumerate(names)}
     pair_ids = np.fromiter((ids[name] for pair in pairs for name in pair), np.int64, 2 * len(pairs)).reshape(-1, 2)
-    return plan([counts[name] for name in names], pair_ids, images=limits.images, tokens=limits.tokens)
+    tokens = max(limits.tokens.values(), default=1)  # a worker with a lower limit splits the batches that it gets
+    return plan([counts[name] for name in names], pair_ids, images=limits.images, tokens=tokens)
 
 
 class _Worker:
@@ -105,15 +126,16 @@ class _Worker:
     def __init__(
         self, matcher: Matcher, read: Callable[[str], Features], limits: _Limits, uses: Mapping[str, int]
     ) -> None:
-        self._matcher = _HalvingMatcher(matcher, limits.tokens)
-        self._images = EncodedImageCache(lambda name: matcher.encode(read(name)), limits.images, uses)
+        self._matcher = _HalvingMatcher(matcher, limits.tokens[id(matcher)])
+        encode = partial(_encode, matcher, read, Semaphore(limits.stems))
+        self._images = EncodedImageCache(encode, limits.images, uses)
 
     def match(self, pairs: Sequence[Pair]) -> list[Outcome]:
         """Match a batch of pairs."""
         outcomes: list[Outcome] = []
         names, encoded = [], []
         for pair in pairs:
-            first, second = self._encoded(pair.a), self._encoded(pair.b)
+            first, second = self._images.get(pair.a), self._images.get(pair.b)
             if isinstance(first, Failure):
                 outcomes.append((pair, first))
             elif isinstance(second, Failure):
@@ -125,11 +147,16 @@ class _Worker:
             outcomes.append((pair, _failure(" ".join(pair), result) if isinstance(result, Exception) else result))
         return outcomes
 
-    def _encoded(self, name: str) -> Points | Failure:
-        try:
-            return self._images.get(name)
-        except Exception as error:  # ItemError, or ONNX Runtime's if the descriptors do not fit the model
-            return _failure(name, error)
+
+def _encode(matcher: Matcher, read: Callable[[str], Features], stems: Semaphore, name: str) -> Points | Failure:
+    """Read the features of an image and encode them, when the semaphore allows it."""
+    try:
+        features = read(name)
+        with stems:
+            return matcher.encode(features)
+    except Exception as error:  # ItemError, or ONNX Runtime's if the descriptors do not fit the model
+        stop_if_lost(matcher.stages.device, error, matcher.stages.shrink)
+        return _failure(name, error)
 
 
 def _failure(name: str, error: Exception) -> Failure:
@@ -150,6 +177,7 @@ class _HalvingMatcher:
             return list(self._matcher.match(pairs, tokens))
         except Exception as error:  # ONNX Runtime has one class per status code
             if len(pairs) == 1:
+                stop_if_lost(self._matcher.stages.device, error, self._matcher.stages.shrink)
                 return [error]
             if any(word in str(error).lower() for word in ("memory", "alloc")):
                 self._tokens = min(self._tokens, max(1, tokens // 2))

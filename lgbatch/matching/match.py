@@ -4,10 +4,8 @@ A run matches the pairs that the store lacks and writes each as the engine yield
 skips an unchanged stage; write_items commits the store every few seconds.
 """
 
-from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,14 +13,15 @@ from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.matching.engine import Outcome, match_pairs, open_matchers
 from lgbatch.matching.lightglue import Matcher
-from lgbatch.pairing.pairs_file import PairsFile, read_pairs
+from lgbatch.pairing.image_names import read_image_pairs
+from lgbatch.pairing.pairs_file import PairsFile
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import model_path
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
-from lgbatch.storage.provenance import ImageRecord, Provenance
+from lgbatch.storage.provenance import Provenance
 from lgbatch.types import Failure, Pair
-from lgbatch.workspace.stage import Failures, StageResult, StageRun, run_stage, write_items
+from lgbatch.workspace.stage import Failures, StageResult, StageRun, item_settings, run_stage, write_items
 from lgbatch.workspace.stage_cache import signature, signatures
 from lgbatch.workspace.staleness import plan_matching
 
@@ -98,14 +97,18 @@ def match(
         result=Matched,
         reports=frozenset({"pairs", "match"}),
     )
-    item_inputs = inputs | {"settings": settings.affecting("match")}
+    item_inputs = inputs | {"settings": item_settings(settings, "match")}
 
     def match_missing(failures: Failures) -> Matched:
-        pairs_file = read_pairs(pairs_path)
         with FeatureStore(features_path) as features:
+            failed = failures.of_stages("crawl", "extract")
+            names = set(features.names()) - failed  # the features of photos that failed may be stale
+            pairs_file = read_image_pairs(pairs_path, names, features.image_folder, failed)
             _check_extractor(features, settings)
             matchers = open_matchers(models, settings)
             with MatchStore(store_path, append=_provenance(matchers[0], settings)) as store:
+                if settings.precision == "auto":  # the store may come from another kind of machine
+                    store.accept_differences("precision")
                 return _match_missing(pairs_file, features, store, matchers, settings, failures, item_inputs)
 
     return run_stage(stage, match_missing, retry_failed=retry_failed)
@@ -121,23 +124,26 @@ def _match_missing(
     inputs: Mapping[str, Any],
 ) -> Matched:
     images = {name: features.record(name) for name in features.names()}
-    usable, skipped, unusable = _usable_pairs(pairs_file, images, failures.of_stages("crawl", "extract"))
-    plan = plan_matching(store, usable, images, settings.on_change)
-    for failure in (*unusable, *plan.failures):
+    store.separate_twins(images)
+    failed = failures.of_stages("match")
+
+    def has_failed(pair: Pair) -> bool:
+        return any([name in failed and failures.known("match", name, inputs) for name in (*pair, " ".join(pair))])
+
+    plan = plan_matching(store, pairs_file.pairs, images, settings.on_change, has_failed)
+    for failure in (*pairs_file.failures, *pairs_file.unknown, *plan.failures):
         failures.add(failure)
     failures.check()
-    failed = {name for name in dict.fromkeys(chain(*plan.missing)) if failures.known("match", name, inputs)}
-    to_match = [pair for pair in plan.missing if failed.isdisjoint(pair)]
-    counts = _Counts(0, plan.matched_pairs, plan.matches, skipped + len(plan.missing) - len(to_match))
+    counts = _Counts(0, plan.matched_pairs, plan.matches, pairs_file.skipped + plan.failed_pairs)
 
     def write(item: Outcome) -> None:
         pair, outcome = item
-        if settings.on_change == "recompute":
-            store.remove(pair)
         if isinstance(outcome, Failure):
             counts.skipped += 1
             failures.add(outcome, inputs)
         else:
+            if settings.on_change == "recompute":
+                store.remove(pair)
             first, second = images[pair.a], images[pair.b]
             store.write(pair, outcome, first.keypoints, (first.version, second.version))
             counts.written += 1
@@ -145,14 +151,14 @@ def _match_missing(
             counts.matches += len(outcome.indices)
 
     keypoints = {name: record.keypoints for name, record in images.items()}
-    outcomes = match_pairs(to_match, keypoints, features.read, matchers)
-    write_items(outcomes, write, store, failures, settings, total=len(to_match), stage="match", unit="pair")
+    outcomes = match_pairs(plan.missing, keypoints, features.read, matchers)
+    write_items(outcomes, write, store, failures, settings, total=len(plan.missing), stage="match", unit="pair")
     return _result(pairs_file, counts, failures)
 
 
 def _result(pairs_file: PairsFile, counts: _Counts, failures: Failures) -> Matched:
     return Matched(
-        pairs=len(pairs_file.pairs),
+        pairs=len(pairs_file.pairs) + len(pairs_file.unknown) + pairs_file.skipped,
         new=counts.written,
         matched_pairs=counts.matched_pairs,
         matches=counts.matches,
@@ -179,29 +185,3 @@ def _provenance(matcher: Matcher, settings: Settings) -> Provenance:
         **recorded,
         "precision": matcher.stages.precision,
     }
-
-
-def _usable_pairs(
-    pairs_file: PairsFile, images: Mapping[str, ImageRecord], failed: Container[str]
-) -> tuple[list[Pair], int, list[Failure]]:
-    """Split the pairs of the file into those that can be matched and the others.
-
-    Returns the pairs whose images all have features and names that are unique in hloc's layout, the number of pairs
-    with an image that `failed`, and the failures: of the file and of all other pairs.
-    """
-    hloc_names = Counter(name.replace("/", "-") for name in images)
-    usable, skipped, failures = [], 0, list(pairs_file.failures)
-    for pair in pairs_file.pairs:
-        unknown = [name for name in pair if name not in images]
-        ambiguous = [name for name in pair if hloc_names[name.replace("/", "-")] > 1]
-        if any(name in failed for name in unknown):
-            skipped += 1
-        elif unknown:
-            failures.append(Failure("match", " ".join(pair), f"no features of {' and '.join(unknown)}"))
-        elif ambiguous:
-            name = ambiguous[0]
-            reason = f"{name} and another image share a name in hloc's layout ('/' becomes '-'): rename one of them"
-            failures.append(Failure("match", " ".join(pair), reason))
-        else:
-            usable.append(pair)
-    return usable, skipped, failures

@@ -1,10 +1,13 @@
 """Read and write pairs files, in hloc's format: one image pair per line."""
 
+import codecs
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TextIO
 
 from lgbatch.errors import InputError
 from lgbatch.photos.crawl import name_problem
@@ -12,6 +15,12 @@ from lgbatch.storage.durable import replace_synced
 from lgbatch.types import Failure, Pair
 
 _BOM = "\ufeff"
+_WIDE_BOMS = {  # UTF-32 first: its little-endian mark starts with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,10 @@ class PairsFile:
     """Lines dropped because they pair an image with itself."""
     failures: list[Failure]
     """Lines that are not a pair of valid names, one failure each."""
+    unknown: list[Failure] = field(default_factory=list)
+    """Pairs with a name of no image, one failure each."""
+    skipped: int = 0
+    """Pairs with an image that failed. They and unknown pairs are counted when names are resolved (image_names.py)."""
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
@@ -59,9 +72,10 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
 def read_pairs(path: Path) -> PairsFile:
     """Read a pairs file that was written by lgbatch, by hloc or by hand. Invalid lines become failures.
 
-    A line with a tab holds two names separated by that tab; any other line holds two names separated by whitespace.
-    Blank lines, and lines that start with '#' and have no tab, are skipped. A byte order mark and Windows line
-    endings are accepted. An empty file has no pairs. The existence of the images is not checked.
+    A line with a tab holds two names separated by that tab; any other line holds two names separated by whitespace, or
+    by a comma or semicolon, with or without quotes. Blank lines, and lines that start with '#' and have no tab, are
+    skipped. The file is UTF-8, or UTF-16 or UTF-32 with a byte order mark, with any line endings but '\\r' alone. An
+    empty file has no pairs. The names are as in the file: read_image_pairs (image_names.py) finds their images.
 
     Raises InputError if the file is missing, is a folder, or cannot be opened.
     """
@@ -69,7 +83,7 @@ def read_pairs(path: Path) -> PairsFile:
     with _open_pairs(path) as file:
         for number, line in enumerate(file, 1):
             parser.add_line(number, line)
-    return PairsFile(list(parser.pairs), parser.duplicates, parser.reversed, parser.self_pairs, parser.failures)
+    return parser.pairs.finish(parser.failures)
 
 
 def check_pairs(path: Path) -> None:
@@ -78,11 +92,53 @@ def check_pairs(path: Path) -> None:
         pass
 
 
+def split_columns(line: str) -> Iterator[list[str]]:
+    """Yield the two columns of a line as in tables: split at commas, at semicolons, and at spaces outside quotes."""
+    for delimiter in ",; ":
+        try:
+            fields = next(csv.reader([line.strip()], delimiter=delimiter, skipinitialspace=True), [])
+        except csv.Error:
+            continue
+        columns = [field.strip() for field in fields]
+        if len(columns) == 2 and all(columns):
+            yield columns
+
+
+class PairList:
+    """Collects pairs, each once, and counts those that are dropped."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[Pair, None] = {}
+        self._duplicates = self._reversed = self._self_pairs = 0
+
+    def add(self, a: str, b: str) -> None:
+        """Add a pair, unless it repeats one in either direction or pairs an image with itself."""
+        pair = Pair(a, b)
+        if a == b:
+            self._self_pairs += 1
+        elif pair in self._pairs:
+            self._duplicates += 1
+        elif (b, a) in self._pairs:
+            self._reversed += 1
+        else:
+            self._pairs[pair] = None
+
+    def finish(self, failures: list[Failure]) -> PairsFile:
+        """Return the pairs, with the failures of the lines."""
+        return PairsFile(list(self._pairs), self._duplicates, self._reversed, self._self_pairs, failures)
+
+
 @contextmanager
-def _open_pairs(path: Path) -> Iterator[BinaryIO]:
+def _open_pairs(path: Path) -> Iterator[TextIO]:
+    """Open a pairs file. Bytes that are not UTF-8 become lone surrogates."""
     try:
         with path.open("rb") as file:
-            yield file
+            start = file.read(4)
+            file.seek(0)
+            encoding = next((name for bom, name in _WIDE_BOMS.items() if start.startswith(bom)), "utf-8-sig")
+            errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
+            with io.TextIOWrapper(file, encoding, errors, newline="\n") as text:
+                yield text
     except OSError as error:
         hint = "create one with `lgbatch pairs`" if isinstance(error, FileNotFoundError) else "give a pairs file"
         raise InputError(f"cannot read pairs from {path}: {error.strerror}; {hint}") from None
@@ -93,30 +149,17 @@ class _Parser:
 
     def __init__(self, file_name: str) -> None:
         self.file_name = file_name
-        self.pairs: dict[Pair, None] = {}
-        self.duplicates = self.reversed = self.self_pairs = 0
+        self.pairs = PairList()
         self.failures: list[Failure] = []
         self._names: dict[str, str] = {}
 
-    def add_line(self, number: int, line: bytes) -> None:
+    def add_line(self, number: int, line: str) -> None:
         try:
-            names = _split(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            names = _split(line)
             if names:
-                self._add_pair(self._intern(names[0]), self._intern(names[1]))
+                self.pairs.add(self._intern(names[0]), self._intern(names[1]))
         except ValueError as error:
-            reason = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-            self.failures.append(Failure("pairs", f"{self.file_name} line {number}", reason))
-
-    def _add_pair(self, a: str, b: str) -> None:
-        pair = Pair(a, b)
-        if a == b:
-            self.self_pairs += 1
-        elif pair in self.pairs:
-            self.duplicates += 1
-        elif (b, a) in self.pairs:
-            self.reversed += 1
-        else:
-            self.pairs[pair] = None
+            self.failures.append(Failure("pairs", f"{self.file_name} line {number}", str(error)))
 
     def _intern(self, name: str) -> str:
         """Return the one copy of a name that all pairs share. Raises ValueError if the name is invalid."""
@@ -129,6 +172,7 @@ class _Parser:
 
 def _split(line: str) -> list[str] | None:
     """Return the two names of a line, or None for a blank line or a comment. Raises ValueError for other lines."""
+    _check_encoding(line)
     if "\t" in line and not line.isspace():
         names = line.removesuffix("\n").removesuffix("\r").split("\t")
         if len(names) != 2:
@@ -138,5 +182,18 @@ def _split(line: str) -> list[str] | None:
     if not names or names[0].startswith("#"):
         return None
     if len(names) != 2:
+        names = next(split_columns(line), names)
+    if len(names) != 2:
         raise ValueError(f"{len(names)} words instead of 2 names; separate names with spaces by a tab")
     return names
+
+
+def _check_encoding(line: str) -> None:
+    """Raise ValueError if the line was not read as it was written."""
+    if "\0" in line:
+        raise ValueError("NUL characters, as in UTF-16 without a byte order mark: save the file as UTF-8")
+    if not line.isascii():
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            raise ValueError("not valid UTF-8: save the file as UTF-8") from None

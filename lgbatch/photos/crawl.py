@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lgbatch.errors import InputError
+from lgbatch.photos.formats import SUFFIXES, format_left_out, holds_no_photos, is_left_out, is_photo, is_raw, suffix
 from lgbatch.types import Failure, ImageRef, escape
-
-SUFFIXES = ("jpg", "jpeg", "png", "tif", "tiff", "webp", "bmp", "jp2")
-"""File name extensions of photos, matched case-insensitively."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +21,16 @@ class Crawl:
     """Sorted by name, in the order of the characters' code points ('B' before 'a', '10' before '9')."""
     failures: list[Failure]
     """Files with unusable names, broken links and unreadable folders, sorted by name."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Number of images in formats that lgbatch or the installed packages do not read, by extension."""
 
 
 def crawl(folder: Path) -> Crawl:
     """List all photos below `folder`, at any depth. They are recognised by extension; files are not opened.
 
-    Names are paths relative to `folder`, with forward slashes. Hidden files and folders (leading dot) are
-    skipped. Symbolic links are followed, and each real file is listed once: under its path without links if
-    there is one, otherwise under the name that sorts first.
+    Names are paths relative to `folder`, with forward slashes. Hidden files and folders (leading dot), folders of
+    thumbnails, and raw photos beside a photo of the same name are skipped. Symbolic links are followed, and each real
+    file is listed once: under its path without links if there is one, otherwise under the name that sorts first.
 
     Raises InputError if `folder` is missing, is not a folder, cannot be read, or contains no usable photo.
     """
@@ -46,10 +46,12 @@ def crawl(folder: Path) -> Crawl:
             failures.append(_failure(name, problem))
     failures.sort(key=lambda failure: failure.name)
     if not images:
-        first_failure = f": {failures[0].name}: {failures[0].reason}" if failures else ""
+        details = [f"left out {format_left_out(walk.left_out)}"] if walk.left_out else []
+        details += [f"{failure.name}: {failure.reason}" for failure in failures[:1]]
         extensions = ", ".join(SUFFIXES)
-        raise InputError(f"no photos in {folder} or its subfolders (looked for {extensions}){first_failure}")
-    return Crawl(sorted(images, key=lambda image: image.name), failures)
+        raise InputError(": ".join([f"no photos in {folder} or its subfolders (looked for {extensions})", *details]))
+    images = _without_raw_copies(images)
+    return Crawl(sorted(images, key=lambda image: image.name), failures, walk.left_out)
 
 
 def name_problem(name: str) -> str | None:
@@ -72,6 +74,7 @@ class _Walk:
     photos: dict[str, tuple[tuple[bool, bool, str], str | None]] = field(default_factory=dict)
     """Real path of a photo -> its best (unusable, reached through a link, name), and the problem with that name."""
     failures: list[Failure] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     _links: list[tuple[str, str]] = field(default_factory=list)
     """Heap of (name, path). Links below a linked folder sort after the link itself, so names are popped in order."""
 
@@ -84,12 +87,12 @@ class _Walk:
             try:
                 is_folder = stat.S_ISDIR(Path(path).stat().st_mode)
             except OSError as error:
-                if _is_photo(name):
+                if is_photo(name):
                     self.failures.append(_failure(name, f"broken link: {error.strerror}"))
                 continue
             if is_folder:
                 self._visit_folders(f"{name}/", os.path.realpath(path), visited, linked=True)
-            elif _is_photo(name):
+            elif is_photo(name):
                 self._add_photo(name, os.path.realpath(path), linked=True)
 
     def _visit_folders(self, prefix: str, real_path: str, visited: set[str], *, linked: bool) -> None:
@@ -105,9 +108,12 @@ class _Walk:
                 if entry.is_symlink():
                     heapq.heappush(self._links, (name, entry.path))
                 elif entry.is_dir(follow_symlinks=False):
-                    pending.append((f"{name}/", entry.path))
-                elif _is_photo(name):
+                    if not holds_no_photos(entry.name):
+                        pending.append((f"{name}/", entry.path))
+                elif is_photo(name):
                     self._add_photo(name, entry.path, linked=linked)
+                elif is_left_out(name):
+                    self.left_out[suffix(name)] = self.left_out.get(suffix(name), 0) + 1
 
     def _entries(self, prefix: str, real_path: str) -> Iterator["os.DirEntry[str]"]:
         try:
@@ -125,8 +131,12 @@ class _Walk:
             self.photos[real_path] = (rank, problem)
 
 
-def _is_photo(name: str) -> bool:
-    return PurePosixPath(name).suffix[1:].lower() in SUFFIXES
+def _without_raw_copies(images: list[ImageRef]) -> list[ImageRef]:
+    """Drop the raw photos that a camera has also written in another format."""
+    others = {PurePosixPath(image.name).with_suffix("") for image in images if not is_raw(image.name)}
+    return [
+        image for image in images if not is_raw(image.name) or PurePosixPath(image.name).with_suffix("") not in others
+    ]
 
 
 def _failure(name: str, reason: str) -> Failure:
@@ -140,5 +150,5 @@ def _check_folder(folder: Path) -> None:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot open the photo folder {folder}: {reason}") from None
     if not stat.S_ISDIR(mode):
-        hint = f": give its folder, {folder.parent}" if _is_photo(folder.name) else ", not a folder of photos"
-        raise InputError(f"{folder} is a {'photo' if _is_photo(folder.name) else 'file'}{hint}")
+        hint = f": give its folder, {folder.parent}" if is_photo(folder.name) else ", not a folder of photos"
+        raise InputError(f"{folder} is a {'photo' if is_photo(folder.name) else 'file'}{hint}")

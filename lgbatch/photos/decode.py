@@ -7,42 +7,46 @@ import cv2
 import numpy as np
 
 from lgbatch.errors import ItemError
-from lgbatch.photos.image_header import megapixel_limit
+from lgbatch.photos.codecs import HALVED_FROM, pixels_of, raw_pixels, visible_pixels
+from lgbatch.photos.formats import is_raw
+from lgbatch.photos.image_header import claimed_size, megapixel_limit
 from lgbatch.photos.integrity import check_container
 from lgbatch.photos.resize import resized_size
 from lgbatch.types import ImageRef, Photo
 
-# OpenCV prints decoding errors to the terminal; the ItemError already reports a bad photo.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-_READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _MAX_BYTES_PER_PIXEL, _MAX_METADATA_BYTES = 16, 64 << 20
 """Upper bounds on the size of a photo's file. Metadata includes EXIF, previews, and the video of a motion photo."""
+
+DECODING = {"jpeg": f"halved if shrunk {HALVED_FROM} times"}
+"""What the provenance of features says about the decoding of their photos."""
 
 
 def decode(ref: ImageRef, resize: int, max_megapixels: float = math.inf) -> Photo:
     """Read a photo, and shrink its long side to `resize` pixels by area averaging (0: keep; never enlarges).
 
     The EXIF, TIFF or PNG orientation is not applied, because COLMAP (checked with pycolmap 4.2.1) does not
-    apply it either. 16-bit photos keep their upper 8 bits, alpha is dropped, grey is replicated to three
-    channels. Thread-safe.
+    apply it either. 16-bit photos keep their upper 8 bits, or are stretched if they have few levels (codecs.pixels_of);
+    grey is replicated to three channels. Where alpha is 0, a mask is False. JPEGs that are shrunk 4 times or more are
+    decoded at half their size. Thread-safe.
 
-    Raises ItemError if the file cannot be read, is truncated or damaged, or is not JPEG, PNG, TIFF, WebP, BMP
-    or JPEG 2000 with integer pixels; also, before any pixel memory is allocated, if the header gives more than
-    `max_megapixels` million pixels.
+    Raises ItemError if the file cannot be read, is truncated or damaged, or has a format that the installed packages
+    do not read, or other than integer pixels; also, before any pixel memory is allocated, if the header gives more
+    than `max_megapixels` million pixels.
     """
-    data = check_container(_read(ref.path, max_megapixels), max_megapixels)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
-    except cv2.error as error:
-        raise ItemError(f"cannot be decoded: {' '.join(error.err.split())}") from None
-    if pixels is None:
-        raise ItemError("cannot be decoded: truncated, damaged or in an unsupported format")
-    height, width = pixels.shape[:2]
+    data = _read(ref.path, max_megapixels)
+    visible, divisor = None, 1
+    if is_raw(ref.path):
+        pixels = raw_pixels(data, max_megapixels)
+    else:
+        checked = check_container(data, max_megapixels)
+        long_side = max(claimed_size(data) or (0, 0))
+        pixels, divisor = pixels_of(checked, long_side / resize if resize else 1)
+        visible = visible_pixels(data)
+    height, width = (side * divisor for side in pixels.shape[:2])
     size = resized_size(width, height, resize)
-    if size != (width, height):
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-    return Photo(ref.name, rgb, (width, height))
+    if size != pixels.shape[1::-1]:
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return Photo(ref.name, pixels, (width, height), () if visible is None else (visible,))
 
 
 def _read(path: Path, max_megapixels: float) -> bytes:

@@ -1,12 +1,14 @@
 """Read an image's size from its file header, to check it before memory for the pixels is allocated."""
 
 import struct
+from pathlib import Path
 
 from lgbatch.errors import ItemError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 _SOI = b"\xff\xd8\xff"
 _J2K = b"\xff\x4f\xff\x51"
+_JPEG2000_EXIF = b"JpgTiffExif->JP2"
 # Start-of-frame markers: 0xc0 to 0xcf except DHT (0xc4), JPG (0xc8) and DAC (0xcc).
 _SOF_MARKERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -81,6 +83,26 @@ def _jpeg2000(data: bytes) -> tuple[int, int] | None:
         return None
     right, bottom, left, top = struct.unpack_from(">IIII", data, offset + 8)
     return right - left, bottom - top
+
+
+def jpeg2000_exif(photo: Path) -> bytes | None:
+    """Return the EXIF of a JPEG 2000 file, or None: the box JpgTiffExif->JP2, before the codestream or behind it.
+
+    Raises OSError.
+    """
+    with photo.open("rb") as file:
+        while len(header := file.read(8)) == 8:
+            length, box = struct.unpack(">I4s", header)
+            if length == 1:
+                (length,) = struct.unpack(">Q", file.read(8).rjust(8, b"\0"))
+                length -= 8
+            if length < 8:  # 0: up to the end of the file
+                return None
+            content = length - 8
+            if box == b"uuid" and file.read(16) == _JPEG2000_EXIF:
+                return file.read(content - 16)
+            file.seek(content - (16 if box == b"uuid" else 0), 1)
+    return None
 
 
 def megapixel_limit(max_megapixels: float) -> str:

@@ -1,11 +1,18 @@
 """Check a photo file before decoding: format, image size, truncation and checksums."""
 
+import io
 import struct
 import zlib
 
+from PIL import Image
+
 from lgbatch.errors import ItemError
+from lgbatch.photos.formats import HAS_HEIF
 from lgbatch.photos.image_header import PNG, check_size, claimed_size, jpeg_segments
 from lgbatch.photos.tiff import check_tiff
+
+_EOI = b"\xff\xd9"
+_FILL = 16  # zeros at the end: the rest of a file that was allocated and never written
 
 
 def check_container(data: bytes, max_megapixels: float) -> bytes | bytearray:
@@ -24,18 +31,34 @@ def check_container(data: bytes, max_megapixels: float) -> bytes | bytearray:
         return check_tiff(data, max_megapixels)
     if data.startswith((b"BM", b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51")) or data[8:12] == b"WEBP":
         return data  # OpenCV itself rejects these when truncated.
-    raise ItemError("not a photo: the content is not JPEG, PNG, TIFF, WebP, BMP or JPEG 2000")
+    if data[4:8] == b"ftyp":
+        return _check_heif(data, max_megapixels)
+    raise ItemError("not a photo: the content is not JPEG, PNG, TIFF, WebP, BMP, JPEG 2000, AVIF or HEIF")
 
 
 def _check_jpeg(data: bytes) -> bytes:
-    """Require the end-of-image marker: OpenCV versions differ in how they treat a JPEG without it.
+    """Return the JPEG with an end marker: it may lack one if all pixels are there, which the decoder finds out.
 
     The search starts after the header, because a header segment can contain a whole thumbnail. In the coded
     data every 0xff is followed by 0 or a restart marker, so the first end marker is that of the photo.
     """
     segments = jpeg_segments(data)
-    if data.find(b"\xff\xd9", segments[-1][1] if segments else 2) < 0:
-        raise ItemError("truncated: the end of the JPEG data is missing")
+    if not segments or segments[-1][0] != 0xDA or data.endswith(bytes(_FILL)):
+        if data.find(_EOI, segments[-1][1] if segments else 2) < 0:
+            raise ItemError("truncated: the end of the JPEG data is missing")
+        return data
+    return data if data.find(_EOI, segments[-1][1]) >= 0 else data + _EOI
+
+
+def _check_heif(data: bytes, max_megapixels: float) -> bytes:
+    """Check the size that the header of a HEIF or AVIF gives."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            size = image.size
+    except Exception as error:  # Pillow and its plugins raise many types on damaged files
+        hint = "damaged, or of an unsupported kind" if HAS_HEIF else "HEIF: pip install 'lgbatch[heif]' to read it"
+        raise ItemError(f"cannot be decoded: {hint}") from error
+    check_size(size, max_megapixels)
     return data
 
 

@@ -7,22 +7,30 @@ scene can differ visibly between runs.
 """
 
 import logging
-import shutil
 import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
+from lgbatch.colmap.local_copy import lockable
 from lgbatch.colmap.log import colmap_log_off
 from lgbatch.colmap.sqlite import checkpoint, open_database
 from lgbatch.config import Settings
 from lgbatch.errors import ReconstructionError
 from lgbatch.reconstruction.advice import colmap_error_hint
-from lgbatch.reconstruction.model_folders import numbered_models, replace_models
-from lgbatch.reconstruction.progress import Progress
-from lgbatch.reconstruction.results import Model, Reconstruction
+from lgbatch.reconstruction.model_folders import (
+    draft_folder,
+    finish_replacement,
+    numbered_models,
+    remove_draft,
+    replace_models,
+)
+from lgbatch.reconstruction.progress import Log, Progress
+from lgbatch.reconstruction.results import Model, Reconstruction, Unregistered, Warned
 from lgbatch.reconstruction.subprocess_worker import Message, run_worker
+from lgbatch.reconstruction.unregistered import failed_photos, find_unregistered
 from lgbatch.workspace.stage import Failures, StageRun, run_stage
 
 _ONE_THREAD_IMAGES = 100  # up to so many images are mapped on one thread: reproducible, and measured to be no slower
@@ -52,13 +60,14 @@ def reconstruct(
         inputs={"images": str(image_folder.resolve()), "pycolmap": metadata.version("pycolmap")},
         outputs=lambda: [database, *numbered_models(sparse)],
         result=Reconstruction,
-        parts={"models": Model},
+        parts={"models": Model, "unregistered": Unregistered, "warnings": Warned},
     )
 
     def verify_and_map(_: Failures) -> Reconstruction:
         try:
-            with colmap_log_off():
-                return _verify_and_map(database, image_folder, sparse, settings, progress)
+            finish_replacement(sparse)
+            with colmap_log_off(), lockable(database) as local:
+                return _verify_and_map(local, image_folder, sparse, settings, progress)
         except OSError as error:
             raise ReconstructionError(f"cannot write {sparse}: {error}") from error
         except (RuntimeError, ValueError) as error:
@@ -66,7 +75,9 @@ def reconstruct(
             hint = colmap_error_hint(reason, database.parent)
             raise ReconstructionError(f"COLMAP failed: {reason}; {hint}") from error
 
-    return run_stage(stage, verify_and_map)
+    result = run_stage(stage, verify_and_map)
+    # Outside the stage, which a photo that fails does not change.
+    return replace(result, unregistered=failed_photos(database.parent, image_folder) + result.unregistered)
 
 
 def _verify_and_map(
@@ -74,35 +85,44 @@ def _verify_and_map(
 ) -> Reconstruction:
     checkpoint(database)
     keypoint_counts = _check_database(database)
-    usable = sum(count > 0 for count in keypoint_counts)
-    request = {
+    usable = sum(count > 0 for count in keypoint_counts.values())
+    request: Message = {
         "database": str(database),
         "images": str(image_folder),
         "mapper": settings.mapper,
         "threads": settings.threads,
         "mapper_threads": 1 if usable <= _ONE_THREAD_IMAGES else settings.threads,
         "usable": usable,
+        "fix_intrinsics": settings.fix_intrinsics,
         "log": logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG),
     }
-    bars = Progress(usable, progress)
-    models = _run_colmap(request, sparse, bars)
+    bars, log = Progress(usable, progress), Log(request["log"])
+    models, registered = _run_colmap(request, sparse, bars, log)
     finished = time.perf_counter()
-    matched_pairs, inliers = _count_pairs(database)
-    return Reconstruction(
-        images=len(keypoint_counts),
-        images_with_keypoints=usable,
-        matched_pairs=matched_pairs,
-        verified_pairs=len(inliers),
-        most_inliers=max(inliers, default=0),
-        models=models,
-        older_models=not models and any(numbered_models(sparse)),
-        seconds_verification=bars.began["mapping"] - bars.began["verification"],
-        seconds_mapping=finished - bars.began["mapping"],
-    )
+    with open_database(database) as db:
+        inliers = db.read_two_view_geometry_num_inliers()[1]  # num_verified_image_pairs counts pairs that failed, too
+        sizes = {(camera.width, camera.height) for camera in db.read_all_cameras()}
+        return Reconstruction(
+            images=len(keypoint_counts),
+            images_with_keypoints=usable,
+            matched_pairs=db.num_matched_image_pairs(),
+            verified_pairs=len(inliers),
+            most_inliers=max(inliers, default=0),
+            most_keypoints=max(keypoint_counts.values()),
+            longest_side=max(map(max, sizes), default=0),
+            cameras=db.num_cameras(),
+            one_size=len(sizes) == 1,
+            models=models,
+            unregistered=find_unregistered(db, keypoint_counts, registered),
+            warnings=log.warnings,
+            older_models=not models and any(numbered_models(sparse)),
+            seconds_verification=bars.began["mapping"] - bars.began["verification"],
+            seconds_mapping=finished - bars.began["mapping"],
+        )
 
 
-def _check_database(path: Path) -> list[int]:
-    """Return the number of keypoints of each image. Raises ReconstructionError on rows that would crash COLMAP."""
+def _check_database(path: Path) -> dict[int, int]:
+    """Return the number of keypoints by image id. Raises ReconstructionError on rows that would crash COLMAP."""
     import pycolmap
 
     with open_database(path) as db:
@@ -121,27 +141,26 @@ def _check_database(path: Path) -> list[int]:
                     f"{path}: the matches of images {a} and {b} refer to keypoints that do not exist: delete "
                     "the database and run `lgbatch match` again"
                 )
-    return list(counts.values())
+    return counts
 
 
-def _count_pairs(path: Path) -> tuple[int, list[int]]:
-    """The number of pairs with matches, and the number of inlier matches of each verified pair."""
-    with open_database(path) as db:  # num_verified_image_pairs would also count pairs that failed verification
-        return len(db.read_num_matches()[0]), db.read_two_view_geometry_num_inliers()[1]
+def _run_colmap(
+    request: Message, sparse: Path, progress: Progress, log: Log
+) -> tuple[tuple[Model, ...], list[list[int]]]:
+    """Verify and map in a child process, and replace the models in `sparse` if there are new ones.
 
-
-def _run_colmap(request: Message, sparse: Path, progress: Progress) -> tuple[Model, ...]:
-    """Verify and map in a child process, and replace the models in `sparse` if there are new ones."""
-    draft = sparse.with_name(sparse.name + ".partial")
-    shutil.rmtree(draft, ignore_errors=True)
+    Returns the models and the ids of their images, largest model first.
+    """
+    draft = draft_folder(sparse)
+    remove_draft(sparse)
     draft.mkdir(parents=True)
     try:
         models = run_worker(
-            "lgbatch.reconstruction.colmap_worker", request | {"out": str(draft)}, progress, echo_stderr=request["log"]
+            "lgbatch.reconstruction.colmap_worker", request | {"out": str(draft)}, progress, on_stderr=log
         )["models"]
         if models:
-            replace_models([draft / name for name, _ in models], sparse, draft / "old")
-        return tuple(Model(**statistics) for _, statistics in models)
+            replace_models([draft / name for name, *_ in models], sparse)
+        return tuple(Model(**statistics) for _, statistics, _ in models), [ids for *_, ids in models]
     finally:
         progress.close()
-        shutil.rmtree(draft, ignore_errors=True)
+        remove_draft(sparse)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 from lgbatch.workspace.stage import StageResult
 
@@ -20,6 +20,31 @@ class Model:
     """Mean number of images that observe a point."""
 
 
+Cause = Literal["failed", "few keypoints", "no matches", "not verified", "too few 3D points", "other model"]
+"""Why an image is not registered: its photo or features cannot be used; it has hardly any keypoints; no pair of it has
+matches; none of these pairs is verified; its verified pairs share too few points with the model; or it is in a smaller
+model."""
+
+
+@dataclass(frozen=True)
+class Unregistered:
+    """A photo that is not in the largest model."""
+
+    name: str
+    cause: Cause
+    reason: str
+    """The cause in words, with its figures."""
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A warning of COLMAP."""
+
+    text: str
+    count: int
+    """Number of warnings that are equal but for the numbers in them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction(StageResult):
     """The result of the reconstruct stage. `models` is empty if no image could be registered."""
@@ -30,8 +55,19 @@ class Reconstruction(StageResult):
     verified_pairs: int
     most_inliers: int
     """Number of inlier matches of the best verified pair, 0 without one."""
+    most_keypoints: int = 0
+    """Largest number of keypoints of an image."""
+    longest_side: int = 0
+    """Longest side of all images, in pixels."""
+    cameras: int = 0
+    one_size: bool = True
+    """All images have the same size."""
     models: tuple[Model, ...]
     """Largest first; model i is in sparse/i."""
+    unregistered: tuple[Unregistered, ...] = ()
+    """The photos that are not in models[0]: those that failed, then those in the database."""
+    warnings: tuple[Warned, ...] = ()
+    """COLMAP's warnings, oldest first."""
     older_models: bool = False
     """This run produced no model, and `sparse` still contains models of an earlier run."""
     seconds_verification: float

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ Report = Callable[[Message], None]
 _POLL_SECONDS = 0.1  # interval at which the parent redraws its progress bar, and the longest delay of Ctrl-C
 _STOP = b"stop\n"
 _STDERR_LINES = 50
+_FATAL = re.compile(r"(?:what\(\):|F\d{4,8} \d\d:\d\d:\d\d\S*\s+\d+ \S+:\d+\]) +(?:\[\S+:\d+\] +)?(?P<reason>.+)")
+"""A C++ exception, or glog's line of a fatal error: F, date, time, thread, file:line]. The text may begin with one."""
 
 
 class WorkerDied(RuntimeError):
@@ -31,12 +34,16 @@ class WorkerDied(RuntimeError):
 
 
 def run_worker(
-    module: str, request: Message, on_message: Callable[[Message | None], None], *, echo_stderr: bool = False
+    module: str,
+    request: Message,
+    on_message: Callable[[Message | None], None],
+    *,
+    on_stderr: Callable[[str], None] | None = None,
 ) -> Message:
     """Run `python -m module`, which calls `serve`, with `request`. Returns the result of its work.
 
-    Calls `on_message` with each progress message, and with None every 0.1 s without one. Prints the child's standard
-    error only with `echo_stderr`. On KeyboardInterrupt, asks the child to stop and waits for it.
+    Calls `on_message` with each progress message, and with None every 0.1 s without one, and `on_stderr`, in another
+    thread, with each line of the child's standard error. On KeyboardInterrupt, asks the child to stop and waits for it.
 
     Raises WorkerDied if the child dies or cannot be started, and RuntimeError with the message of an error that its
     work raised.
@@ -51,7 +58,7 @@ def run_worker(
             assert process.stdout and process.stderr
             readers = [
                 threading.Thread(target=_read_messages, args=(process.stdout, messages), daemon=True),
-                threading.Thread(target=_read_stderr, args=(process.stderr, stderr_lines, echo_stderr), daemon=True),
+                threading.Thread(target=_read_stderr, args=(process.stderr, stderr_lines, on_stderr), daemon=True),
             ]
             for reader in readers:
                 reader.start()
@@ -152,21 +159,23 @@ def _read_messages(stream: IO[bytes], messages: "queue.SimpleQueue[Message | Non
     messages.put(None)
 
 
-def _read_stderr(stream: IO[bytes], lines: deque[str], echo: bool) -> None:
-    """Keep the last lines of the child's standard error, and print them with `echo`."""
+def _read_stderr(stream: IO[bytes], lines: deque[str], on_line: Callable[[str], None] | None) -> None:
+    """Keep the last lines of the child's standard error, and call `on_line` with each."""
     with stream:
         for line in stream:
             text = line.decode(errors="replace")
             lines.append(text.strip())
-            if echo:
-                sys.stderr.write(text)
+            if on_line:
+                on_line(text)
 
 
 def _cause_of_death(stderr_lines: deque[str], status: int) -> str:
-    """Why the child died: its last fatal log line or C++ exception without the source location, or its exit status."""
+    """Why the child died: its fatal log line or exception, C++ or Python, without the place, or its exit status."""
     for line in reversed(stderr_lines):
-        if line.startswith(("what():", "F")) and (reason := line.removeprefix("what():").rpartition("] ")[2].strip()):
-            return reason[:200]
+        if fatal := _FATAL.match(line):
+            return fatal["reason"][:200]
+    if status > 0 and any(line.startswith("Traceback (") for line in stderr_lines):
+        return stderr_lines[-1][:200]
     try:
         return f"its process was killed by {signal.Signals(-status).name}"
     except ValueError:

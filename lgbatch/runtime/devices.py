@@ -9,13 +9,14 @@ import ctypes.util
 import functools
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
 
+from lgbatch.errors import LgbatchError
 from lgbatch.runtime.cuda import gpus
 
 Device = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
@@ -44,13 +45,15 @@ BATCH_SIZES: Mapping[Device, int] = {"cuda": 8, "tensorrt": 8}
 memory."""
 UNSUPPORTED_FAMILIES: Mapping[Device, Sequence[str]] = {"openvino": ("aliked",)}
 """Families of extractors with wrong keypoints on a device (onnxruntime-openvino 1.24.1 rounds them to whole pixels)."""
+_NOT_STARTED: dict[Device, str] = {}
+"""Devices whose provider did not start in this process, and why."""
 
 
 def choose_device(requested: str) -> Device:
     """Return the device to use for `--device`. If it falls back to another one, warn once on standard error."""
     device, reason = resolve_device(requested)
     if reason:
-        _warn(f"--device {requested}: {reason}; using {_display_name(device)}")
+        _warn_unavailable(requested, reason, device)
     return device
 
 
@@ -73,9 +76,18 @@ def matching_device(device: Device) -> Device:
     return "cuda" if device in NVIDIA else "cpu"
 
 
-@functools.cache
 def unavailable_reason(device: Device) -> str | None:
-    """Why the device is unavailable, or None. A session may still fail to start on an available device."""
+    """Why the device is unavailable, or None.
+
+    A session may still fail to start on an available device. If its provider does not start, it is unavailable from
+    then on.
+    """
+    return _NOT_STARTED.get(device) or _missing_part(device)
+
+
+@functools.cache
+def _missing_part(device: Device) -> str | None:
+    """What the device lacks, or None."""
     provider = PROVIDERS[device]
     if provider.name not in ort.get_available_providers():
         return f"this ONNX Runtime has no {provider.name} ({provider.install_hint})"
@@ -86,6 +98,40 @@ def unavailable_reason(device: Device) -> str | None:
     if device in NVIDIA and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     return None
+
+
+def has_failed(device: Device) -> bool:
+    """Whether provider_failed was called for the device."""
+    return device in _NOT_STARTED
+
+
+def provider_failed(device: Device) -> None:
+    """Make a device unavailable whose provider did not start, and warn once that the CPU is used instead."""
+    libraries = "the CUDA libraries, for instance with `pip install 'onnxruntime-gpu[cuda,cudnn]'`"
+    way_out = libraries if device in NVIDIA else "its libraries"
+    _NOT_STARTED[device] = f"{PROVIDERS[device].name} did not start: install {way_out}"
+    _warn_unavailable(device, _NOT_STARTED[device], "cpu")
+
+
+def stop_if_lost(device: Device, error: Exception, run_small: Callable[[], object]) -> None:
+    """Raise LgbatchError if, after an error on a device, a trivially small run fails too.
+
+    After some errors of CUDA, such as an illegal memory access, every later run of the process fails.
+    """
+    if device == "cpu":
+        return
+    try:
+        run_small()
+    except Exception:
+        reason = " ".join(str(error).split())[:200]
+        raise LgbatchError(
+            f"--device {device} failed and does not recover ({reason}): run the command again, which continues"
+        ) from error
+
+
+def warn_gpu_left_out(device_id: int, actual: str, used: str) -> None:
+    """Warn that matching does without a GPU: it would run as `actual`, and the other workers run as `used`."""
+    _warn(f"GPU {device_id} is not used: matching would run there in {actual}, but runs in {used} elsewhere")
 
 
 def warn_cpu_fallback(path: Path, device: Device, reason: str) -> None:
@@ -99,6 +145,10 @@ def _load_tensorrt() -> bool:
         importlib.import_module("tensorrt_libs")
         return True
     return ctypes.util.find_library("nvinfer") is not None
+
+
+def _warn_unavailable(requested: str, reason: str, used: Device) -> None:
+    _warn(f"--device {requested}: {reason}; using {_display_name(used)}")
 
 
 def _display_name(device: Device) -> str:

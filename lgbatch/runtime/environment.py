@@ -1,6 +1,7 @@
-"""The environment of this process: CPU cores, peak memory and package versions."""
+"""The environment of this process: CPU cores, memory and package versions. Limits of containers count."""
 
 import contextlib
+import math
 import os
 import platform
 import sys
@@ -8,14 +9,37 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from lgbatch.runtime import cgroup
+
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime", "pycolmap", "numpy", "h5py", "opencv-python")
 
 
 def available_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of CPU cores that this process may use: of its affinity, and of its container's CPU time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = cgroup.cpu_limit()
+    return cores if limit is None else min(cores, math.ceil(limit))
+
+
+def total_memory() -> int | None:
+    """Return the memory of the machine or its container in bytes; None if the system does not report it (Windows)."""
+    if not hasattr(os, "sysconf"):
+        return None
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, cgroup.memory_limit() or machine)
+
+
+def available_memory() -> int | None:
+    """Return the memory in bytes that can be allocated without swapping, or None if the system does not report it.
+
+    Outside Linux it is total_memory().
+    """
+    available = total_memory()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    left = cgroup.memory_left()
+    return available if left is None or available is None else min(available, left)
 
 
 def peak_memory_mb() -> float | None:

@@ -19,7 +19,11 @@ def provider_options(
     """
     cache = str(path.parent / device)
     options: dict[Device, dict[str, Any]] = {
-        "cuda": {"device_id": str(device_id)},
+        "cuda": {
+            "device_id": str(device_id),
+            "use_tf32": "0",  # by default, products in fp32 are rounded to 10 bits on Ampere and later
+            "cudnn_conv_algo_search": "HEURISTIC",  # by default, each new size of photos starts an exhaustive search
+        },
         "tensorrt": {
             "trt_engine_cache_enable": True,
             "trt_engine_cache_path": cache,

@@ -1,10 +1,13 @@
 """The registry of models: their kinds, file names, inputs and outputs, and the dimensions of each LightGlue."""
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from lgbatch.errors import ModelError
 
 Kind = Literal["extractor", "matcher", "stages", "stages-fp16", "stages-int8"]
 STAGES_PRECISION: dict[Kind, str] = {"stages": "fp32", "stages-fp16": "fp16", "stages-int8": "int8"}
@@ -64,14 +67,19 @@ def shape(extractor: str) -> Shape:
 
 
 def default_folder() -> Path:
-    """Return the default of --models, the folder of models and weights: lgbatch/ in the user's cache folder."""
-    if "XDG_CACHE_HOME" in os.environ:
-        base = Path(os.environ["XDG_CACHE_HOME"])
-    elif sys.platform == "win32" and "LOCALAPPDATA" in os.environ:
-        base = Path(os.environ["LOCALAPPDATA"])
-    else:
-        base = Path.home() / ".cache"
-    return base / "lgbatch"
+    """Return the default of --models, the folder of models and weights: lgbatch/ in the user's cache folder.
+
+    An empty or relative XDG_CACHE_HOME counts as unset, by the XDG specification. Raises ModelError if the user has no
+    home folder.
+    """
+    for name in ("XDG_CACHE_HOME", *["LOCALAPPDATA"] * (sys.platform == "win32")):
+        folder = Path(os.environ.get(name, ""))
+        if folder.is_absolute():
+            return folder / "lgbatch"
+    with contextlib.suppress(RuntimeError):  # no HOME, and a user id without an account, as in a container
+        if os.environ.get("HOME") != "":  # Python would take the root folder for it
+            return Path.home() / ".cache" / "lgbatch"
+    raise ModelError("there is no home folder for the models: set HOME, or give their folder with --models")
 
 
 def stage_names(layers: int) -> dict[str, str]:

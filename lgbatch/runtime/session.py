@@ -10,12 +10,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lgbatch.runtime.devices import PROVIDERS, Device, warn_cpu_fallback
+from lgbatch.runtime.devices import PROVIDERS, Device, has_failed, provider_failed, warn_cpu_fallback
 from lgbatch.runtime.providers import provider_options
 
 Array = NDArray[Any]
 _ALLOCATORS = {"cpu": "Cpu", "cuda": "Cuda"}
 """ONNX Runtime's names of the memory that stages share. The other devices run extractors only."""
+_NO_PROVIDER = (".so", ".dll", "LoadLibrary", "able to be loaded", "Provider not available")
+"""Parts of the errors of a provider whose libraries cannot be loaded. Any other error is one of the model."""
 
 
 class Tensor(Protocol):
@@ -62,6 +64,8 @@ class OnnxSession:
         device_id: int = 0,
     ) -> None:
         """Open an ONNX file. If the device cannot run it, warn and use the CPU.
+
+        After a provider has failed to start, its device is not tried again.
 
         Sessions with `shared_arena` allocate from one memory arena per device. `max_side` is the maximum long side of
         photos in pixels, 0 if unknown; TensorRT optimises for it. `device_id` selects the GPU.
@@ -133,24 +137,37 @@ class OnnxSession:
 
     def _open(self, path: Path, options: ort.SessionOptions, threads: int, max_side: int) -> ort.InferenceSession:
         """Open on the device, or on the CPU if that fails."""
-        open_on_cpu = functools.partial(ort.InferenceSession, str(path), options, providers=[PROVIDERS["cpu"].name])
-        if self.device == "cpu":
-            return open_on_cpu()
+        reason = None
+        if self.device != "cpu" and not has_failed(self.device):
+            session, reason = self._open_on_device(path, options, threads, max_side)
+            if session is not None:
+                return session
+        session = ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"].name])
+        if reason:  # only now: if the file itself is damaged, the CPU has raised
+            warn_cpu_fallback(path, self.device, reason)
+        self.device, self._device_id = "cpu", 0
+        return session
+
+    def _open_on_device(
+        self, path: Path, options: ort.SessionOptions, threads: int, max_side: int
+    ) -> tuple[ort.InferenceSession | None, str | None]:
+        """Return the session, or None and why the device cannot run this model; no reason if its provider failed."""
+        ort.set_default_logger_severity(4)  # a provider that does not start is told in one line
         providers = provider_options(self.device, path, threads=threads, max_side=max_side, device_id=self._device_id)
         options.enable_mem_pattern = self.device != "directml"  # DirectML does not support it
         try:
             if self._shared_arena:
                 _create_shared_arena(self.device, self._device_id)
             session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
-            if session.get_providers()[0] == providers[0][0]:
-                return session
-            reason = f"{providers[0][0]} did not start"
         except Exception as error:  # each provider has its own exceptions
             reason = " ".join(str(error).split())[-200:]
-        session = open_on_cpu()  # raises if the file itself is damaged
-        warn_cpu_fallback(path, self.device, reason)
-        self.device, self._device_id = "cpu", 0
-        return session
+            if not any(text in reason for text in _NO_PROVIDER):
+                return None, reason
+        else:
+            if session.get_providers()[0] == providers[0][0]:
+                return session, None
+        provider_failed(self.device)
+        return None, None
 
 
 @functools.cache

@@ -1,8 +1,12 @@
 """Durable file writes: synced to disk, and replaced atomically."""
 
 import contextlib
+import errno
 import os
 from pathlib import Path
+
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+"""Errors of fsync that say that the file system does not sync folders."""
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -35,10 +39,16 @@ def replace_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that files created or renamed in it survive a power failure. POSIX only; else a no-op."""
+    """Sync a folder, so that files created or renamed in it survive a power failure.
+
+    A no-op where folders cannot be synced: on Windows, and on some network file systems.
+    """
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _CANNOT_SYNC:
+                raise
         finally:
             os.close(handle)

@@ -21,7 +21,7 @@ import numpy as np
 from h5py import h5d, h5g, h5o
 
 from lgbatch.errors import ItemError
-from lgbatch.storage.hdf5 import Array, hard_link_names, open_group, read_array, read_record, write_number
+from lgbatch.storage.hdf5 import Array, hard_link_names, is_group, open_group, read_array, read_record, write_number
 from lgbatch.storage.provenance import UNKNOWN, ImageRecord, version_of
 from lgbatch.storage.store import DAMAGE, Store, short_reason
 from lgbatch.types import Features, FloatArray, PhotoFile
@@ -130,10 +130,10 @@ class FeatureStore(Store):
         self._names().discard(name)
         self._unlink(name, self._root, name.encode())
 
-    def remove_by_fingerprint(self, fingerprints: Set[int]) -> None:
-        """Remove all images with one of these fingerprints."""
+    def remove_by_fingerprint(self, fingerprints: Set[int], keep: Set[str] = frozenset()) -> None:
+        """Remove all images with one of these fingerprints, except the images to `keep`."""
         for name in self.names():
-            if self.record(name).fingerprint in fingerprints:
+            if name not in keep and self.record(name).fingerprint in fingerprints:
                 self.remove(name)
 
     def set_photo(self, name: str, photo: PhotoFile) -> None:
@@ -182,9 +182,12 @@ def _photo_words(photo: PhotoFile | None) -> tuple[int, int, int]:
 
 
 def _image_names(parent: h5g.GroupID, prefix: bytes) -> Iterator[str]:
-    """Yield the paths of all groups below `parent` that contain keypoints."""
+    """Yield the paths of all groups below `parent` that contain the dataset keypoints.
+
+    A group of that name is a folder of photos.
+    """
     for name in hard_link_names(parent):
-        if parent.links.exists(name + b"/keypoints"):
+        if parent.links.exists(name + b"/keypoints") and not is_group(parent, name + b"/keypoints"):
             yield (prefix + name).decode()
         elif isinstance(node := h5o.open(parent, name), h5g.GroupID):
             yield from _image_names(node, prefix + name + b"/")

@@ -3,10 +3,12 @@
 They use h5py's low-level API: for writing and looking up items, its high-level API takes several times as long.
 """
 
+import errno
 import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -26,6 +28,17 @@ WORD = h5t.NATIVE_UINT64
 _TABLE_STEP = 512
 CACHE_BYTES = 512 << 10
 _MAX_ELEMENTS = 1 << 28  # of one array: two million descriptors of 128 dimensions
+
+
+def open_file(path: Path, mode: str = "r") -> h5py.File:
+    """Open an HDF5 file, as h5py.File. On a file system without locks, it is not locked."""
+    libver = None if mode == "r" else LIBVER
+    try:
+        return h5py.File(path, mode, libver=libver)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+    return h5py.File(path, mode, libver=libver, locking=False)
 
 
 def limit_cache(file: h5py.File) -> None:
@@ -75,6 +88,11 @@ def is_link(parent: h5g.GroupID, name: bytes) -> bool:
     return bool(parent.links.get_info(name).type != h5l.TYPE_HARD)
 
 
+def is_group(parent: h5g.GroupID, name: bytes) -> bool:
+    """Whether an existing name is a group, and not a link to one."""
+    return not is_link(parent, name) and bool(h5o.get_info(parent, name).type == h5o.TYPE_GROUP)
+
+
 def read_record(parent: h5g.GroupID, name: bytes, words: int) -> list[int] | None:
     """Read a group's record of `words` uint64; None if it has none. Raises ValueError or KeyError if it is damaged."""
     if is_link(parent, name):
@@ -107,6 +125,7 @@ def read_table(file: h5py.File) -> dict[str, Any] | None:
         return None
     table: dict[str, Any] = json.loads(text)
     valid = isinstance(table["made"], dict) and isinstance(table["kind"], str) and isinstance(table["unused"], int)
+    valid = valid and all(isinstance(name, str) for name in table.get("twins", []))
     for key, entry in table["made"].items() if valid else ():
         counts = entry["items"], entry["points"]
         valid = valid and int(key, 16) >= 0 and isinstance(entry["by"], dict) and {*map(type, counts)} == {int}

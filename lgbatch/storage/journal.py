@@ -6,7 +6,7 @@ JournaledFile stands between h5py (driver `fileobj`) and the disk:
 - Bytes beyond the committed end are written to the file in blocks of 1 MB: no committed data points to them.
 - Changes within the committed end stay in memory until `commit`. It syncs the new bytes, writes the changed pages to
   a journal beside the file, syncs the journal, and only then changes the file.
-- A journal found at opening is replayed if it is complete, and dropped otherwise.
+- A journal found at opening is replayed if it is complete and belongs to the file, and dropped otherwise.
 
 The file is an ordinary HDF5 file at all times, bulk data is written once, and the cost of a commit is proportional to
 the changes. The open file is locked with flock, as HDF5 does it: only one process at a time can change it.
@@ -14,14 +14,12 @@ the changes. The open file is locked with flock, as HDF5 does it: only one proce
 
 import contextlib
 import os
-import struct
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lgbatch.storage.durable import write_synced
+from lgbatch.storage.commit_journal import Change, apply_changes, journal_path, recover_file, write_journal
 
 if sys.platform != "win32":
     import fcntl
@@ -30,12 +28,6 @@ PAGE = 4096
 BLOCK = 1 << 20
 MAX_BLOCKS = 8
 """Blocks of new bytes kept in memory: HDF5 writes small pieces, the most recent ones in arbitrary order."""
-
-# A journal is the header, then the body: the ends, then each changed page after its number.
-_HEADER = struct.Struct("<8sQQ")  # magic, length and CRC-32 of the body
-_MAGIC = b"LGBJRNL1"
-_ENDS = struct.Struct("<QQ")  # file size before and after the commit
-_PAGE_NUMBER = struct.Struct("<Q")
 
 
 class JournaledFile:
@@ -49,7 +41,7 @@ class JournaledFile:
         self._journal = journal_path(path)
         self._file = _open_locked(path)
         try:
-            _recover(self._file, self._journal)
+            recover_file(self._file, self._journal)
         except OSError:
             self._file.close()
             raise
@@ -128,14 +120,12 @@ class JournaledFile:
         if self.write_error:
             raise self.write_error
         os.fsync(self._file.fileno())
-        body = b""
-        if self._pages:
-            pages = (_PAGE_NUMBER.pack(page) + bytes(self._pages[page]) for page in sorted(self._pages))
-            body = _ENDS.pack(self._committed, self._end) + b"".join(pages)
-            write_synced(self._journal, _HEADER.pack(_MAGIC, len(body), zlib.crc32(body)) + body)
+        changes = [self._change(number) for number in sorted(self._pages)]
+        if changes:
+            write_journal(self._journal, self._committed, self._end, changes)
         self._committed = self._end
-        if body:
-            _apply(self._file, body)
+        if changes:
+            apply_changes(self._file, changes)
             self._journal.unlink()
         self._pages.clear()
 
@@ -184,6 +174,13 @@ class JournaledFile:
             self._read_at(start, memoryview(page)[: min(PAGE, self._committed - start)])
         return page
 
+    def _change(self, number: int) -> Change:
+        """Return a changed page, with its bytes in the file. The last page ends at the committed end."""
+        offset = number * PAGE
+        before = bytearray(min(PAGE, self._committed - offset))
+        self._read_at(offset, memoryview(before))
+        return Change(offset, bytes(before), bytes(self._pages[number][: len(before)]))
+
     def _read_blocks(self, start: int, view: memoryview) -> None:
         for number, in_block, in_view in _split(start, len(view), BLOCK):
             block = self._blocks.get(number)
@@ -217,15 +214,10 @@ class JournaledFile:
             self.write_error = self.write_error or error
 
 
-def journal_path(path: Path) -> Path:
-    """Return the path of a file's journal, which exists only during a commit."""
-    return path.with_name(f"{path.name}.journal")
-
-
 def recover(path: Path) -> None:
     """Finish or drop the commit of a killed process, if there is one. Raises OSError as JournaledFile."""
     with _open_locked(path) as file:
-        _recover(file, journal_path(path))
+        recover_file(file, journal_path(path))
 
 
 def _open_locked(path: Path) -> BinaryIO:
@@ -239,32 +231,6 @@ def _open_locked(path: Path) -> BinaryIO:
         except OSError:
             pass  # the file system has no locks
     return file
-
-
-def _recover(file: BinaryIO, journal: Path) -> None:
-    """Replay the journal if it is complete and the file contains all bytes of its commit, then remove it."""
-    if not journal.is_file():
-        return
-    raw = journal.read_bytes()
-    body = raw[_HEADER.size :]
-    if len(raw) >= _HEADER.size and _HEADER.unpack_from(raw) == (_MAGIC, len(body), zlib.crc32(body)):
-        _, end = _ENDS.unpack_from(body)
-        if os.fstat(file.fileno()).st_size >= end:
-            _apply(file, body)
-    journal.unlink()
-
-
-def _apply(file: BinaryIO, body: bytes) -> None:
-    """Write the pages of a journal's body to the file, and sync it."""
-    committed, _ = _ENDS.unpack_from(body)
-    for start in range(_ENDS.size, len(body), _PAGE_NUMBER.size + PAGE):
-        (page,) = _PAGE_NUMBER.unpack_from(body, start)
-        content = memoryview(body)[start + _PAGE_NUMBER.size : start + _PAGE_NUMBER.size + PAGE]
-        file.seek(page * PAGE)
-        view = content[: max(0, committed - page * PAGE)]  # the last page may reach beyond the committed end
-        while view:
-            view = view[file.write(view) :]
-    os.fsync(file.fileno())
 
 
 def _split(start: int, count: int, unit: int) -> Iterator[tuple[int, range, range]]:

@@ -1,6 +1,8 @@
 """matches.h5, in hloc's layout, with a record in each item.
 
-One group per pair (a, b), at a.replace('/', '-') / b.replace('/', '-'):
+One group per pair (a, b), at a.replace('/', '-') / b.replace('/', '-'). Names that this makes equal, as of a/b.jpg and
+a-b.jpg, are twins. The provenance table lists them as "twins", and their groups are named unlike any other image's:
+by U+001F, the name, and in it U+001F for '/'. The items are:
 
     matches0          (N0,) int32, for each keypoint of a the matching keypoint of b, or -1
     matching_scores0  (N0,) float32
@@ -11,8 +13,8 @@ One group per pair (a, b), at a.replace('/', '-') / b.replace('/', '-'):
 Files written by hloc can be read as well: any integer and float precision, no record.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence, Set
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +28,7 @@ from lgbatch.storage.provenance import UNKNOWN, PairRecord, Provenance
 from lgbatch.storage.store import Store
 from lgbatch.types import IntArray, Matches, Pair
 
+_TWIN_SEPARATOR = "\x1f"  # a control character, which no image name has
 _MAX_OPEN_GROUPS = 256  # pairs are matched in blocks of few images
 
 
@@ -52,9 +55,27 @@ class MatchStore(Store):
         """Open a store, as Store."""
         self._open_groups: OrderedDict[bytes, h5g.GroupID] = OrderedDict()
         super().__init__(path, append=append)
+        self._twins: set[str] = set(self._table.get("twins", ()))
+
+    def separate_twins(self, names: Iterable[str]) -> None:
+        """Store the pairs of images whose names differ in '/' and '-' only apart, from now on.
+
+        Pairs that are stored under the name that they share are removed: they may be of either image.
+        """
+        by_group = _by_group(names, _hloc_name)
+        twins = {name for same in by_group.values() if len(same) > 1 for name in same} - self._twins
+        if not twins:
+            return
+        shared = set(map(_hloc_name, twins))
+        for first, second in self.groups():
+            if first in shared or second in shared:
+                self._unlink(f"{first} {second}", self._group(first.encode()), second.encode())
+        self._twins |= twins
+        self._table["twins"] = sorted(self._twins)
+        self._changed = True
 
     def groups(self) -> Iterator[tuple[str, str]]:
-        """Yield the group names of all pairs: image names with '-' for '/'."""
+        """Yield the group names of all pairs: image names with '-' for '/', or of twins (see above)."""
         for first in sorted(self._first_names()):
             group = self._group(first)
             with self.damage_as_store_error():
@@ -63,9 +84,20 @@ class MatchStore(Store):
                 yield first.decode(), second.decode()
 
     def pairs(self, names: Sequence[str]) -> list[Pair]:
-        """Return the stored pairs of these images, each in its stored order."""
-        name_of = {name.replace("/", "-"): name for name in names}
+        """Return the stored pairs of these images, each in its stored order.
+
+        Leaves out the pairs of images that share a group name, as twins do in files of hloc.
+        """
+        by_group = _by_group(names, self._group_name)
+        name_of = {group: same.pop() for group, same in by_group.items() if len(same) == 1}
         return [Pair(name_of[a], name_of[b]) for a, b in self.groups() if a in name_of and b in name_of]
+
+    def keep_only(self, names: Sequence[str]) -> None:
+        """Remove the pairs that are not of two of these images, at the next commit."""
+        kept = set(_by_group(names, self._group_name))
+        for first, second in list(self.groups()):
+            if first not in kept or second not in kept:
+                self._unlink(f"{first} {second}", self._group(first.encode()), second.encode())
 
     def __contains__(self, pair: Pair) -> bool:
         """Whether the store contains the pair, in either order."""
@@ -126,7 +158,7 @@ class MatchStore(Store):
         scores[matches.indices[:, 0]] = matches.scores
         arrays = {b"matches0": matches0, b"matching_scores0": scores}
         record = (self.current_fingerprint, *versions, len(matches.indices))
-        first, second = _group_names(pair)
+        first, second = self._group_name(pair.a).encode(), self._group_name(pair.b).encode()
         parent = self._group(first, create=first not in self._first_names())
         self._write(" ".join(pair), parent, second, arrays, record)
 
@@ -136,14 +168,19 @@ class MatchStore(Store):
         if location:
             self._unlink(" ".join(pair), self._group(location.first), location.second)
 
-    def remove_by_fingerprint(self, fingerprints: Set[int]) -> None:
-        """Remove all pairs with one of these fingerprints."""
+    def remove_by_fingerprint(self, fingerprints: Set[int], keep: Set[str] = frozenset()) -> None:
+        """Remove all pairs with one of these fingerprints, except those to `keep`: images, or pairs as 'a b'."""
+        kept = {self._group_name(name) for name in keep} | {_hloc_name(name) for name in keep}
         for first in self._first_names():
             group = self._group(first)
             for second in link_names(group):
-                words = self._record(group, second)
+                a, b = first.decode(), second.decode()
+                words = None if kept & {a, b, f"{a} {b}", f"{b} {a}"} else self._record(group, second)
                 if words and words[0] in fingerprints:
-                    self._unlink(f"{first.decode()} {second.decode()}", group, second)
+                    self._unlink(f"{a} {b}", group, second)
+
+    def _group_name(self, name: str) -> str:
+        return _TWIN_SEPARATOR + name.replace("/", _TWIN_SEPARATOR) if name in self._twins else _hloc_name(name)
 
     def _first_names(self) -> set[bytes]:
         """Return the group names of all first images."""
@@ -153,7 +190,7 @@ class MatchStore(Store):
         return self._cached_first_names
 
     def _find(self, pair: Pair) -> _Location | None:
-        first, second = _group_names(pair)
+        first, second = self._group_name(pair.a).encode(), self._group_name(pair.b).encode()
         for location in _Location(first, second, swapped=False), _Location(second, first, swapped=True):
             if location.first in self._first_names() and self._group(location.first).links.exists(location.second):
                 return location
@@ -176,9 +213,16 @@ class MatchStore(Store):
         self._open_groups.clear()
 
 
-def _group_names(pair: Pair) -> tuple[bytes, bytes]:
-    """Return a pair's group names in hloc's layout. 'a/b.jpg' and 'a-b.jpg' have the same name."""
-    return pair.a.replace("/", "-").encode(), pair.b.replace("/", "-").encode()
+def _hloc_name(name: str) -> str:
+    return name.replace("/", "-")
+
+
+def _by_group(names: Iterable[str], group_name: Callable[[str], str]) -> dict[str, set[str]]:
+    """Map group names to the images that have them."""
+    by_group: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        by_group[group_name(name)].add(name)
+    return by_group
 
 
 def _matches0(node: h5g.GroupID) -> IntArray:

@@ -12,9 +12,12 @@ from h5py import h5g, h5o
 
 from lgbatch.errors import InputError, StoreError
 from lgbatch.storage.durable import sync_folder
-from lgbatch.storage.hdf5 import ATTRIBUTE, LIBVER, link_names, read_table, write_table
+from lgbatch.storage.hdf5 import ATTRIBUTE, link_names, open_file, read_table, write_table
 from lgbatch.storage.journal import JournaledFile
 from lgbatch.storage.store import open_to_read, short_reason
+
+_CLOSE_FIRST = os.name == "nt"
+"""Windows replaces no open file. Elsewhere the store stays open, and locked, until it is replaced."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,16 @@ def pack(path: Path, out: Path | None = None) -> Packed:
         raise InputError(f"{out} already exists: choose another name, or move it away")
     draft = target.with_name(f".{target.name}.new")
     try:
-        with _open_source(path, lock=out is None) as source:
+        with contextlib.ExitStack() as opened:
+            source = opened.enter_context(_open_source(path, lock=out is None))
             bytes_before = path.stat().st_size
             try:
                 _copy(source, draft)
-                with h5py.File(draft, "r") as copied:
+                with open_file(draft) as copied:
                     _compare(source, copied, path)
                 _sync(draft)
+                if _CLOSE_FIRST:
+                    opened.close()
                 draft.replace(target)
             finally:
                 draft.unlink(missing_ok=True)
@@ -71,7 +77,7 @@ def _open_source(path: Path, lock: bool) -> Iterator[h5py.File]:
 
 
 def _copy(source: h5py.File, draft: Path) -> None:
-    with h5py.File(draft, "w", libver=LIBVER) as target:
+    with open_file(draft, "w") as target:
         for key, value in source.attrs.items():
             if key != ATTRIBUTE:
                 target.attrs[key] = value

@@ -6,11 +6,13 @@ attribute `lgbatch`, the provenance table, maps fingerprints to provenances, as 
 
     {"kind": "features" | "matches",
      "made": {fingerprint, 16 hex digits: {"by": provenance, "items": number of items, "points": their points}},
-     "unused": unused bytes of the file, which packing frees}
+     "unused": unused bytes of the file, which packing frees,
+     "twins": names of the twins of matches.h5 (see matches.py), if it has any}
 
 It is committed together with the items. Files of other programs have no such attributes, and can be read only.
 """
 
+import errno
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,10 +25,11 @@ from h5py import h5g
 
 from lgbatch.errors import StoreError
 from lgbatch.storage import hdf5
+from lgbatch.storage.commit_journal import journal_path
 from lgbatch.storage.durable import replace_synced
 from lgbatch.storage.hdf5 import Array
 from lgbatch.storage.item_templates import ItemTemplates
-from lgbatch.storage.journal import JournaledFile, journal_path, recover
+from lgbatch.storage.journal import JournaledFile, recover
 from lgbatch.storage.provenance import Provenance, fingerprint
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
@@ -44,6 +47,7 @@ class Store:
     """Length of an item's record."""
     use_templates = False
     """Write items by copying templates. Faster for many small items."""
+    _accepted: frozenset[str] = frozenset()
     _fingerprint: int
     _unused_at_open: int
 
@@ -106,13 +110,18 @@ class Store:
 
     @property
     def outdated(self) -> dict[int, dict[str, Any]]:
-        """The `provenances` whose fingerprint is not that of new items."""
-        return {key: entry for key, entry in self.provenances.items() if key != self._fingerprint}
+        """The `provenances` that differ from that of new items, in other values than `accept_differences` named."""
+        current = self._compared(self.provenance)
+        return {key: entry for key, entry in self.provenances.items() if self._compared(entry["by"]) != current}
 
     @property
     def points(self) -> int:
         """Number of keypoints or matches of all items with a known provenance."""
         return sum(entry["points"] for entry in self.provenances.values())
+
+    def accept_differences(self, *names: str) -> None:
+        """Do not regard items as outdated whose provenance differs from that of new items in these values only."""
+        self._accepted = frozenset(names)
 
     def commit(self) -> None:
         """Make all changes so far durable. Raises StoreError; the file is then as at the last commit."""
@@ -149,6 +158,9 @@ class Store:
                 self.commit()
         finally:
             self.close()
+
+    def _compared(self, provenance: Provenance) -> Provenance:
+        return {name: value for name, value in provenance.items() if name not in self._accepted}
 
     def _open_to_append(self) -> h5py.File:
         if not self.path.exists():
@@ -245,8 +257,16 @@ def open_to_read(path: Path) -> h5py.File:
     if not path.is_file():
         raise StoreError(f"no {path.name} in {path.parent}: run the previous stage, or choose another --workspace")
     if journal_path(path).exists():
-        recover(path)
-    file = h5py.File(path, "r")
+        try:
+            recover(path)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise StoreError(
+                f"{path} has a commit to finish, which a killed program left, and cannot be written: run "
+                "`lgbatch info` once where it can be"
+            ) from None
+    file = hdf5.open_file(path)
     hdf5.limit_cache(file)
     return file
 

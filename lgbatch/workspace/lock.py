@@ -1,7 +1,8 @@
 """The lock of a workspace: `.lgbatch.lock`, so that one command at a time writes to the workspace.
 
-The operating system locks the file and releases it when the process ends. If the file system has no locks, the file
-counts as locked while the process that it names is alive.
+The operating system locks the file and releases it when the process ends. If the file system has no locks, as some
+network file systems, the process that created the file holds the lock. The file names it, and counts as locked while
+that process is alive.
 """
 
 import contextlib
@@ -24,6 +25,10 @@ else:
 
 NAME = ".lgbatch.lock"
 _BYTE = 1 << 30  # On Windows a locked byte cannot be read: lock one beyond the content
+_WRITE_SECONDS = 0.5
+"""Time that a process gets to write its name into the file that it created, on a file system without locks."""
+_TAKEOVER_SECONDS = 0.2
+_POLL_SECONDS = 0.02
 _held: set[Path] = set()
 
 
@@ -62,23 +67,48 @@ def locked(folder: Path, *, create: bool = False) -> Iterator[None]:
 
 def _acquire(path: Path, folder: Path) -> BinaryIO:
     """Open and lock the file. Raises WorkspaceError if another process holds it or it cannot be opened."""
+    taken_over = False
     while True:
-        try:
-            file = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise WorkspaceError(f"cannot write to {folder}: {error.strerror}; use another --workspace") from None
+        file, created = _open(path, folder)
         try:
             _lock(file)
         except BlockingIOError:
             raise WorkspaceError(_close_and_describe(folder, file)) from None
         except OSError:  # a file system without locks
-            if _may_be_alive(_read_holder(file)):
-                holder = _close_and_describe(folder, file)
-                raise WorkspaceError(f"{holder}; if that process has ended, delete {path}") from None
+            if not created:
+                _refuse_unless_dead(path, folder, file)
+                path.unlink(missing_ok=True)
+                taken_over = True
+                continue
+            with contextlib.suppress(OSError):
+                _write_holder(file)
+            if taken_over:  # as perhaps another process, which would then have removed the file created here
+                time.sleep(_TAKEOVER_SECONDS)
         with contextlib.suppress(OSError):
             if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 return file
         file.close()  # its holder removed it after it was opened here
+
+
+def _open(path: Path, folder: Path) -> tuple[BinaryIO, bool]:
+    """Open the file, and tell whether this call created it. Raises WorkspaceError."""
+    try:
+        try:
+            return path.open("x+b", buffering=0), True
+        except FileExistsError:
+            return path.open("a+b", buffering=0), False
+    except OSError as error:
+        raise WorkspaceError(f"cannot write to {folder}: {error.strerror}; use another --workspace") from None
+
+
+def _refuse_unless_dead(path: Path, folder: Path, file: BinaryIO) -> None:
+    """Close the file of a file system without locks. Raises WorkspaceError if the process that it names may run."""
+    deadline = time.monotonic() + _WRITE_SECONDS
+    while not (holder := _read_holder(file)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    if _may_be_alive(holder):
+        raise WorkspaceError(f"{_close_and_describe(folder, file)}; if that process has ended, delete {path}")
+    file.close()
 
 
 def _lock(file: BinaryIO) -> None:
@@ -98,7 +128,8 @@ def _write_holder(file: BinaryIO) -> None:
     program = Path(sys.argv[0])
     words = [program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]]
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": shlex.join(words), "start": time.time()}
-    file.truncate(0)
+    file.seek(0)
+    file.truncate()
     file.write(json.dumps(holder).encode())
 
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, get_args
 
-from tqdm import tqdm
-
 from lgbatch.config import Settings, Stage
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import Failure
 from lgbatch.workspace.ledger import Ledger
+from lgbatch.workspace.progress import track
 from lgbatch.workspace.signals import deferred
 from lgbatch.workspace.stage_cache import StageCache
 from lgbatch.workspace.staleness import drop_outdated
@@ -125,6 +124,11 @@ def run_stage(stage: StageRun[Result], work: Callable[[Failures], Result], *, re
     return result
 
 
+def item_settings(settings: Settings, stage: Stage) -> dict[str, Any]:
+    """Return the settings on which it depends whether an item of a stage fails."""
+    return {name: value for name, value in settings.affecting(stage).items() if name != "on_change"}
+
+
 def write_items(
     items: Generator[Item, None, None],
     write: Callable[[Item], None],
@@ -138,14 +142,15 @@ def write_items(
 ) -> None:
     """Call `write` with each item and commit the store every COMMIT_SECONDS, at the end, and after a signal.
 
-    Stops early if --max-errors is exceeded. At the end, `--on-change recompute` drops the remaining outdated items.
+    Stops early if --max-errors is exceeded. At the end, `--on-change recompute` drops the remaining outdated items,
+    except those of images and pairs that failed.
 
     Raises LgbatchError if --max-errors is exceeded, StoreError if the store cannot be written, and Interrupted after a
     signal.
     """
     with deferred(), closing(items):
         committed = time.monotonic()
-        for item in tqdm(items, total=total, desc=stage, unit=unit, disable=None):
+        for item in track(items, stage, total=total, unit=unit):
             write(item)
             if failures.full:
                 break
@@ -154,4 +159,4 @@ def write_items(
                 committed = time.monotonic()
         store.commit()
     failures.check()
-    drop_outdated(store, settings.on_change)
+    drop_outdated(store, settings.on_change, {failure.name for failure in failures.as_tuple()})

@@ -74,6 +74,12 @@ class StageCache:
             return {}
 
 
+def recorded_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings that the finished stages of a workspace were made with, by name."""
+    entries = StageCache(folder, "")._read().values()
+    return {name: value for entry in entries for name, value in entry["made_from"]["settings"].items()}
+
+
 def _unchanged(entry: dict[str, Any]) -> bool:
     """Whether the output files of an entry have the recorded signatures."""
     return bool(entry["left"] == signatures(map(Path, entry["left"])))
@@ -100,10 +106,10 @@ def digest(values: Any) -> str:
 
 
 def photos_digest(photos: Crawl) -> str:
-    """Return a digest of the photos of a folder: names, sizes, modification times, and unusable files."""
+    """Return a digest of the photos of a folder: names, sizes, modification times, masks, and unusable files."""
     return digest(
         [
-            [[ref.name, signature(ref.path)] for ref in photos.images],
+            [[ref.name, *map(signature, (ref.path, *ref.masks))] for ref in photos.images],
             [[failure.name, failure.reason] for failure in photos.failures],
         ]
     )

@@ -2,9 +2,13 @@
 
 An item is outdated if it was computed with other settings or another model. It is stale, too, if its photo or its
 features have changed since. Matches of changed features are never used: `keep` leaves their pairs out.
+
+A stale item stays in the store until its successor is written, so a recomputation that fails loses nothing. The items
+of images and pairs that failed are not used: the ledger lists them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +31,9 @@ class MatchPlan:
     """The pairs to match, and counts of the pairs that the store already holds."""
 
     missing: list[Pair]
-    """Pairs to match. With `recompute` the store may hold stale items of them, which have to be removed first."""
+    """Pairs to match. With `recompute` the store may hold stale items of them, which their new items replace."""
+    failed_pairs: int
+    """Number of pairs that are not matched because they failed before."""
     matched_pairs: int
     """Number of stored pairs that are valid and have at least one match."""
     matches: int
@@ -36,46 +42,68 @@ class MatchPlan:
     """Empty, or one failure that counts the pairs left out by `keep`."""
 
 
-def plan_extraction(store: FeatureStore, photos: Sequence[ImageRef], on_change: OnChange) -> list[ImageRef]:
+def plan_extraction(
+    store: FeatureStore,
+    photos: Sequence[ImageRef],
+    on_change: OnChange,
+    has_failed: Callable[[ImageRef], bool] = lambda _: False,
+) -> list[ImageRef]:
     """Return the photos to extract: those that the store lacks and, with `recompute`, those with stale items.
 
-    A photo whose file has a new size or modification time is hashed. If its content is unchanged, the store records
-    the new time. Raises StoreError if there are stale items and `on_change` is "refuse".
+    Photos that failed before are left out: `has_failed` tells so of photos without valid items. A photo whose file has
+    a new size or modification time is hashed. If its content is unchanged, the store records the new time. Raises
+    StoreError if there are stale items of other photos and `on_change` is "refuse".
     """
-    keep_hint = "keep uses their features as they are"
-    _refuse_outdated(store, on_change, "photo was extracted", "photos were extracted", keep_hint)
     records = {ref.name: store.record(ref.name) for ref in photos if ref.name in store}
     other_provenance = set(store.outdated)
     outdated = {name for name, record in records.items() if record.fingerprint in other_provenance}
+    if on_change == "refuse":
+        failed = [ref.name for ref in photos if ref.name in outdated and has_failed(ref)]
+        keep_hint = "keep uses their features as they are"
+        fingerprints = [records[name].fingerprint for name in failed]
+        _refuse_outdated(store, fingerprints, "photo was extracted", "photos were extracted", keep_hint)
     current = records.keys() - outdated
-    replaced = _replaced_photos(store, [ref for ref in photos if ref.name in current], records)
-    if replaced and on_change == "refuse":
+    changed = _replaced_photos(store, [ref for ref in photos if ref.name in current], records)
+    replaced = {ref.name for ref in changed}
+    if on_change == "refuse" and not all(map(has_failed, changed)):
         raise StoreError(
             f"{store.path}: {_counted(len(replaced), 'photo has', 'photos have')} been replaced under the same name "
-            f"since ({min(replaced)}{', ...' * (len(replaced) > 1)}): {_way_out('keep uses their old features')}"
+            f"since, or got another mask ({min(replaced)}{', ...' * (len(replaced) > 1)}): "
+            f"{_way_out('keep uses their old features')}"
         )
     done = records.keys() if on_change == "keep" else current - replaced
-    return [ref for ref in photos if ref.name not in done]
+    return [ref for ref in photos if ref.name not in done and not has_failed(ref)]
 
 
 def plan_matching(
-    store: MatchStore, pairs: Iterable[Pair], images: Mapping[str, ImageRecord], on_change: OnChange
+    store: MatchStore,
+    pairs: Iterable[Pair],
+    images: Mapping[str, ImageRecord],
+    on_change: OnChange,
+    has_failed: Callable[[Pair], bool] = lambda _: False,
 ) -> MatchPlan:
     """Return the pairs to match: those that the store lacks and, with `recompute`, those with stale items.
 
-    Raises StoreError if there are stale items and `on_change` is "refuse".
+    Pairs that failed before are left out: `has_failed` tells so of pairs without valid items. Raises StoreError if
+    there are stale items of other pairs and `on_change` is "refuse".
     """
-    _refuse_outdated(store, on_change, "pair was matched", "pairs were matched", "keep uses them as they are")
-    outdated = store.outdated if on_change == "recompute" else {}
+    outdated = {} if on_change == "keep" else store.outdated
     missing, stale, match_counts = [], [], []
+    failed: list[PairRecord | None] = []
     for pair in pairs:
         record = store.record(pair)
-        if record is None or record.fingerprint in outdated:
-            missing.append(pair)
-        elif _features_changed(record, images[pair.a].version, images[pair.b].version):
+        changed = record and _features_changed(record, images[pair.a].version, images[pair.b].version)
+        if record and record.fingerprint not in outdated and not changed:
+            match_counts.append(record.matches)
+        elif not (record and on_change == "keep") and has_failed(pair):
+            failed.append(record)
+        elif record and record.fingerprint not in outdated:
             stale.append(pair)
         else:
-            match_counts.append(record.matches)
+            missing.append(pair)
+    if on_change == "refuse":
+        fingerprints = [record.fingerprint for record in failed if record]
+        _refuse_outdated(store, fingerprints, "pair was matched", "pairs were matched", "keep uses them as they are")
     if stale and on_change == "refuse":
         raise StoreError(
             f"{store.path}: {_counted(len(stale), 'pair was', 'pairs were')} matched with features that have changed "
@@ -87,23 +115,27 @@ def plan_matching(
         failures = (Failure("match", _counted(len(stale), "pair", "pairs"), reason),)
     else:
         missing += stale
-    return MatchPlan(missing, sum(count > 0 for count in match_counts), sum(match_counts), failures)
+    return MatchPlan(missing, len(failed), sum(count > 0 for count in match_counts), sum(match_counts), failures)
 
 
-def drop_outdated(store: FeatureStore | MatchStore, on_change: OnChange) -> None:
-    """With `recompute`, remove the outdated items that were not recomputed, such as those of deleted photos."""
+def drop_outdated(store: FeatureStore | MatchStore, on_change: OnChange, failed: Set[str] = frozenset()) -> None:
+    """With `recompute`, remove the outdated items that were not recomputed, such as those of deleted photos.
+
+    The items of the images and pairs ('a b') that `failed` stay.
+    """
     if on_change == "recompute" and store.outdated:
-        store.remove_by_fingerprint(set(store.outdated))
+        store.remove_by_fingerprint(set(store.outdated), failed)
 
 
-def usable_pairs(store: MatchStore, versions: Mapping[str, int]) -> list[Pair]:
-    """Return the stored pairs of these images whose matches belong to their present features.
+def usable_pairs(store: MatchStore, pairs: Iterable[Pair], versions: Mapping[str, int]) -> list[Pair]:
+    """Return those of the pairs that are stored, and whose matches belong to the present features of their images.
 
-    `versions` maps image names to versions of features. Pairs that do not record versions are usable.
+    `versions` maps image names to versions of features. Pairs of other images are left out. Pairs that do not record
+    versions are usable.
     """
     usable = []
-    for pair in store.pairs(list(versions)):
-        record = store.record(pair)
+    for pair in pairs:
+        record = store.record(pair) if pair.a in versions and pair.b in versions else None
         if record and not _features_changed(record, versions[pair.a], versions[pair.b]):
             usable.append(pair)
     return usable
@@ -113,36 +145,39 @@ def _features_changed(record: PairRecord, *versions: int) -> bool:
     return record.versions not in (versions, (UNKNOWN, UNKNOWN))
 
 
-def _refuse_outdated(store: Store, on_change: OnChange, singular: str, plural: str, keep_hint: str) -> None:
-    """Raise StoreError if the store has outdated items and `on_change` is "refuse"."""
-    if on_change != "refuse" or not store.outdated:
+def _refuse_outdated(store: Store, failed: Iterable[int], singular: str, plural: str, keep_hint: str) -> None:
+    """Raise StoreError if the store has outdated items besides those that failed, given by their fingerprints."""
+    outdated = store.outdated
+    counts = Counter({key: int(entry["items"]) for key, entry in outdated.items()})
+    counts.subtract(key for key in failed if key in outdated)
+    ((largest, items),) = counts.most_common(1) or [(0, 0)]
+    if items <= 0:
         return
-    largest = max(store.outdated.values(), key=lambda entry: int(entry["items"]))
-    changes = differences(largest["by"], store.provenance)
-    raise StoreError(
-        f"{store.path}: {_counted(int(largest['items']), singular, plural)} with {changes}: {_way_out(keep_hint)}"
-    )
+    changes = differences(outdated[largest]["by"], store.provenance)
+    raise StoreError(f"{store.path}: {_counted(items, singular, plural)} with {changes}: {_way_out(keep_hint)}")
 
 
-def _replaced_photos(store: FeatureStore, photos: Sequence[ImageRef], records: Mapping[str, ImageRecord]) -> set[str]:
-    """Return the names of photos whose content has changed. If only the time has changed, record the new one."""
+def _replaced_photos(
+    store: FeatureStore, photos: Sequence[ImageRef], records: Mapping[str, ImageRecord]
+) -> list[ImageRef]:
+    """Return the photos whose content has changed. If only the time has changed, record the new one."""
 
-    def hash_if_readable(ref: ImageRef) -> tuple[str, PhotoFile] | None:
+    def hash_if_readable(ref: ImageRef) -> tuple[ImageRef, PhotoFile] | None:
         try:
-            return ref.name, hash_photo(ref)
+            return ref, hash_photo(ref)
         except OSError:  # unreadable now: keep its features
             return None
 
     touched = (ref for ref in photos if _is_touched(ref, records[ref.name]))
-    replaced = set()
+    replaced = []
     for hashed in prefetch(hash_if_readable, touched, threads=_THREADS, depth=16):
         if hashed:
-            name, photo = hashed
-            recorded = records[name].photo
+            ref, photo = hashed
+            recorded = records[ref.name].photo
             if recorded and recorded.digest == photo.digest:
-                store.set_photo(name, photo)
+                store.set_photo(ref.name, photo)
             else:
-                replaced.add(name)
+                replaced.append(ref)
     return replaced
 
 

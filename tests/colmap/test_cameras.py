@@ -187,7 +187,9 @@ def test_cameras_and_positions_equal_those_of_pycolmap_import_images(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["b.webp", "b.jp2"])
-def test_photos_that_colmap_cannot_read_get_its_default_focal_length(tmp_path: Path, database: Path, name: str) -> None:
+def test_photos_without_exif_that_colmap_cannot_read_get_its_default_focal_length(
+    tmp_path: Path, database: Path, name: str
+) -> None:
     import pycolmap
 
     run(database, scene(tmp_path / "images", ("a.jpg", name)))

@@ -225,32 +225,41 @@ def drop_a_pair(source: Source) -> None:
     del source.matches[Pair("a.jpg", "b.jpg")]
 
 
-@pytest.mark.parametrize("change", [move_keypoints, replace_keypoints, swap_matches, drop_a_match, drop_a_pair])
-def test_rebuild_replaces_a_database_that_differs_from_the_input(
+def drop_an_image(source: Source) -> None:
+    del source.points["a.jpg"], source.sizes["a.jpg"], source.matches[Pair("a.jpg", "b.jpg")]
+
+
+@pytest.mark.parametrize(
+    "change", [move_keypoints, replace_keypoints, swap_matches, drop_a_match, drop_a_pair, drop_an_image]
+)
+def test_a_view_that_differs_from_the_input_is_built_anew(
     database: Path, source: Source, change: Callable[[Source], None]
 ) -> None:
     run(database, source)
     add_geometry(database)
-    assert run(database, source, rebuild=True) == DatabaseCounts()
+    assert run(database, source, view=True) == DatabaseCounts()
     assert len(content(database)["verified"]) == 1
     change(source)
-    counts = run(database, source, rebuild=True)
-    assert counts.images == 3 and counts.matches == sum(len(indices) for indices in source.matches.values())
+    counts = run(database, source, view=True)
+    assert counts.rebuilt and counts.images == len(source.points)
+    assert counts.matches == sum(len(indices) for indices in source.matches.values())
+    assert counts.dropped_images == (change is drop_an_image)
+    assert counts.dropped_pairs == (change in (drop_a_pair, drop_an_image))
     rows = content(database)
     run(database.with_name("fresh.db"), source)
     assert rows == content(database.with_name("fresh.db"))
     assert rows["verified"] == {}
-    assert not list(database.parent.glob("*.partial"))
+    assert not list(database.parent.glob("*.partial")) + list(database.parent.glob("*.previous"))
 
 
-def test_rebuild_never_drops_images(database: Path, source: Source) -> None:
+def test_a_rebuilt_view_keeps_the_geometry_of_unchanged_pairs(database: Path, source: Source) -> None:
     run(database, source)
-    before = database.read_bytes()
-    move_keypoints(source)
-    del source.points["c.jpg"], source.matches[Pair("b.jpg", "c.jpg")]
-    with pytest.raises(DatabaseError, match=r"image a\.jpg has different keypoints"):
-        run(database, source, rebuild=True)
-    assert database.read_bytes() == before
+    add_geometry(database)
+    before = content(database)["verified"]
+    del source.points["c.jpg"], source.sizes["c.jpg"], source.matches[Pair("b.jpg", "c.jpg")]
+    counts = run(database, source, view=True)
+    assert (counts.dropped_images, counts.dropped_pairs) == (1, 1)
+    assert content(database)["verified"] == before != {}
 
 
 def test_an_interrupted_import_leaves_no_file(database: Path, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:

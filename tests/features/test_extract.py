@@ -113,3 +113,49 @@ def test_keypoints_are_in_pixels_of_the_original_photo(models: Path, gallery: Pa
     np.testing.assert_allclose(halves, np.rint(halves), atol=1e-4)
     assert features.keypoints[:, 0].max() > 600
     np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-4)
+
+
+def textured(folder: Path, name: str, alpha: bool = False) -> None:
+    folder.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 4 if alpha else 3), np.uint8)
+    pixels = cv2.resize(pixels, (640, 480), interpolation=cv2.INTER_CUBIC)
+    if alpha:
+        pixels[..., 3] = 255
+        pixels[:, :320, 3] = 0
+    cv2.imwrite(str(folder / name), pixels)
+
+
+SIFT = Settings(extractor="sift", max_keypoints=200)
+
+
+def test_no_keypoints_lie_where_alpha_is_0_or_the_mask_is_black(tmp_path: Path) -> None:
+    images, path = tmp_path / "images", tmp_path / "features.h5"
+    textured(images, "a.png", alpha=True)
+    extract(images, path, models=tmp_path, settings=SIFT)
+    with FeatureStore(path) as store:
+        x, y = store.read("a.png").keypoints.T
+    assert len(x) == 200 and x.min() > 319 and y.min() < 100
+    mask = np.full((480, 640), 255, np.uint8)
+    mask[:240] = 0
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    masked = tmp_path / "masked" / "features.h5"
+    settings = Settings(extractor="sift", max_keypoints=200, camera_mask=str(tmp_path / "mask.png"))
+    extract(images, masked, models=tmp_path, settings=settings)
+    with FeatureStore(masked) as store:
+        x, y = store.read("a.png").keypoints.T
+    assert len(x) and x.min() > 319 and y.min() > 239
+
+
+def test_features_record_the_decoding_and_older_ones_stay_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, path = tmp_path / "images", tmp_path / "features.h5"
+    textured(images, "a.png")
+    with monkeypatch.context() as older:
+        older.setattr("lgbatch.features.extract.DECODING", {})
+        extract(images, path, models=tmp_path, settings=SIFT)
+    textured(images, "b.png")
+    assert extract(images, path, models=tmp_path, settings=SIFT).new == 1
+    with FeatureStore(path) as store:
+        decodings = [entry["by"].get("jpeg") for entry in store.provenances.values()]
+    assert sorted(map(str, decodings)) == ["None", "halved if shrunk 4 times"]

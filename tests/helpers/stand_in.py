@@ -33,7 +33,7 @@ class _Extractor:
 
 
 class _Matcher:
-    stages = SimpleNamespace(weights="none", precision="fp32", device="cpu", shape=Shape())
+    stages = SimpleNamespace(weights="none", precision="fp32", device="cpu", shape=Shape(), shrink=lambda: None)
 
     def __init__(self, models: Path, settings: Settings) -> None:
         pass

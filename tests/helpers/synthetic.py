@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from lgbatch.colmap.calibration import Calibration
 from lgbatch.colmap.database import DatabaseCounts, import_database
 from lgbatch.types import FloatArray, IntArray, Pair
 
@@ -64,11 +65,18 @@ def scene(folder: Path, names: tuple[str, ...] = NAMES, count: int = 20) -> Sour
 
 
 def import_source(
-    path: Path, source: Source, mode: str = "image", model: str = "SIMPLE_RADIAL", rebuild: bool = False
+    path: Path,
+    source: Source,
+    mode: str = "image",
+    model: str = "SIMPLE_RADIAL",
+    view: bool = False,
+    calibration: Calibration | None = None,
 ) -> DatabaseCounts:
     """Import a source into the database at `path`, with the photos in the folder `images` beside it."""
     folder = path.parent / "images"
-    return import_database(path, folder, source, source, camera_mode=mode, camera_model=model, rebuild=rebuild)
+    return import_database(
+        path, folder, source, source, camera_mode=mode, camera_model=model, calibration=calibration, view=view
+    )
 
 
 def part(source: Source, names: list[str]) -> Source:
@@ -118,8 +126,19 @@ def content(path: Path) -> dict[str, object]:
         }
 
 
-def synthetic(folder: Path, images: int, prefix: str = "", seed: int = 0, suffix: str = ".jpg") -> Source:
-    """Keypoints and matches of cameras around random points, with half a pixel of noise, and blank photos."""
+def synthetic(
+    folder: Path,
+    images: int,
+    prefix: str = "",
+    seed: int = 0,
+    suffix: str = ".jpg",
+    model: str = "SIMPLE_RADIAL",
+    params: tuple[float, ...] = (640, SYNTHETIC_SIZE[0] / 2, SYNTHETIC_SIZE[1] / 2, 0.02),
+) -> Source:
+    """Keypoints and matches of cameras around random points, with half a pixel of noise, and blank photos.
+
+    `model` and `params` are the intrinsics of the cameras.
+    """
     import pycolmap
 
     pycolmap.set_random_seed(seed)
@@ -129,12 +148,13 @@ def synthetic(folder: Path, images: int, prefix: str = "", seed: int = 0, suffix
         num_points3D=200,
         camera_width=SYNTHETIC_SIZE[0],
         camera_height=SYNTHETIC_SIZE[1],
-        camera_params=[640, SYNTHETIC_SIZE[0] / 2, SYNTHETIC_SIZE[1] / 2, 0.02],
+        camera_model_id=pycolmap.CameraModelId.__members__[model],
+        camera_params=list(params),
     )
     source = Source()
     with pycolmap.Database.open(folder / f"{prefix}synthetic.db") as db:
-        model = pycolmap.synthesize_dataset(options, db)
-        pycolmap.synthesize_noise(pycolmap.SyntheticNoiseOptions(point2D_stddev=0.5), model, db)
+        truth = pycolmap.synthesize_dataset(options, db)
+        pycolmap.synthesize_noise(pycolmap.SyntheticNoiseOptions(point2D_stddev=0.5), truth, db)
         names = {i.image_id: f"{prefix}{i.image_id}{suffix}" for i in db.read_all_images()}
         for image_id, name in names.items():
             photo(folder / "images", name, SYNTHETIC_SIZE)

@@ -5,6 +5,7 @@ exponentials and values. Each bound states the maximum measured over 20 seeds.
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lgbatch.kernels import library
+from lgbatch.kernels import library, stages
 from lgbatch.kernels.stages import Head, Layer
 from tests.kernels import numpy_lightglue as reference
 
@@ -166,6 +167,53 @@ def test_padding_and_other_pairs_do_not_change_a_head(head: tuple[reference.Weig
         np.testing.assert_array_equal(matches0[item, :count], alone_matches[0])
         np.testing.assert_array_equal(scores[item, :count], alone_scores[0])
         assert (matches0[item, count:] == -1).all() and (scores[item, count:] == 0).all()
+
+
+@pytest.mark.parametrize("counts", [(900, 300), (150, 2500)])
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.6])
+def test_a_head_of_many_blocks_finds_the_matches_of_numpy(
+    head: tuple[reference.Weights, Head], counts: tuple[int, int], threshold: float
+) -> None:
+    """The similarities exceed one block. Without a threshold all of them may be matches."""
+    weights, stage = head
+    pair = matching_pair(counts)
+    expected_matches, expected_scores = reference.head(weights, pair["x0"], pair["x1"], threshold)
+    feed = {**batched([pair]), "threshold": np.array(threshold, np.float32)}
+    matches0, scores = (output[0] for output in stage.run(feed))
+    matched = (expected_matches >= 0) | (matches0 >= 0)
+    same = matched & (expected_matches == matches0)
+    assert np.count_nonzero(same) >= EQUAL_MATCHES * np.count_nonzero(matched) > 50
+    np.testing.assert_allclose(scores[same], expected_scores[same], atol=SCORE_ERROR, rtol=0)
+
+
+def test_a_thread_has_one_scratch_buffer_for_all_stages(
+    layer: tuple[reference.Weights, Layer], head: tuple[reference.Weights, Head]
+) -> None:
+    def addresses() -> set[int]:
+        run_layer(layer[1], batched([random_pair((300, 300))]))
+        largest = stages._scratch.buffer
+        run_head(head[1], batched([matching_pair((200, 200))]))
+        run_layer(layer[1], batched([random_pair((5, 300))]))
+        return {id(largest), id(stages._scratch.buffer)}
+
+    (here,) = addresses()
+    with ThreadPoolExecutor(1) as pool:
+        (elsewhere,) = pool.submit(addresses).result()
+    assert here != elsewhere
+
+
+def test_the_scratch_buffer_grows_with_the_keypoints_and_not_with_their_product(
+    head: tuple[reference.Weights, Head],
+) -> None:
+    sizes = [head[1]._library.lgbatch_head_scratch_bytes(count, count, THRESHOLD) for count in (4096, 16384)]
+    assert sizes[0] < 8 << 20 and sizes[1] < 4.1 * sizes[0]
+
+
+def test_a_stage_keeps_no_second_copy_of_its_weights(layer: tuple[reference.Weights, Layer]) -> None:
+    weights, stage = layer
+    kept = sum(array.nbytes for array in stage._referenced)
+    assert kept < 1.1 * sum(array.nbytes for array in weights.values())
+    assert [name for name in vars(stage) if "array" in name] == []
 
 
 @pytest.mark.parametrize("name", ["self_block.key.weight.int8", "cross_block.ffn.norm.bias", "deciders.both.weight"])

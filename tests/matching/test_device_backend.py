@@ -12,7 +12,7 @@ import pytest
 
 from lgbatch.config import Settings
 from lgbatch.matching.backend import POINT_TENSORS, HostBackend, Points
-from lgbatch.matching.capacity import batch_tokens, cached_images
+from lgbatch.matching.capacity import CPU_CACHE_BYTES, batch_tokens, cached_images
 from lgbatch.matching.device_backend import DEVICE_OUTPUTS, DeviceBackend, DeviceView
 from lgbatch.matching.lightglue import Matcher
 from lgbatch.runtime.models import Stages
@@ -189,7 +189,7 @@ def test_batch_and_cache_sizes_follow_the_free_memory_of_a_gpu() -> None:
     assert batch_tokens(stages(6), 8192) < batch_tokens(stages(6), 2048) < batch_tokens(stages(80), 2048) == 131072
     assert (
         cached_images(stages(0, "fp32", "cpu"), 2048)
-        == (1 << 29) // (2048 * 1280)
+        == CPU_CACHE_BYTES // (2048 * 1280)
         < cached_images(stages(8), 2048)
         == 762
     )

@@ -1,6 +1,7 @@
 """The matching engine: the cache of encoded images, and batches and pairs that fail."""
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from lgbatch.errors import ItemError
+from lgbatch.matching import capacity
 from lgbatch.matching.backend import EncodedImage
 from lgbatch.matching.engine import match_pairs
 from lgbatch.matching.image_cache import EncodedImageCache
@@ -35,7 +37,8 @@ def test_an_image_is_encoded_once_for_many_threads() -> None:
 
     def get_all(start: int) -> list[float]:
         barrier.wait()
-        return [float(cache.get(str((start + i) % 20)).x[0, 0]) for i in range(20)]
+        images: list[Any] = [cache.get(str((start + i) % 20)) for i in range(20)]
+        return [float(image.x[0, 0]) for image in images]
 
     with ThreadPoolExecutor(8) as pool:
         for start, values in zip(range(8), pool.map(get_all, range(8)), strict=True):
@@ -54,16 +57,6 @@ def test_the_least_recently_used_image_is_dropped() -> None:
     for name in "abacab":
         cache.get(name)
     assert calls == ["a", "b", "c", "b"]
-
-
-def test_an_image_that_cannot_be_encoded_raises_for_each_of_its_pairs() -> None:
-    def encode(name: str) -> EncodedImage:
-        raise ItemError(f"no features of {name}")
-
-    cache = EncodedImageCache(encode, capacity=2, uses={"a": 9})
-    for _ in range(2):
-        with pytest.raises(ItemError, match="no features of a"):
-            cache.get("a")
 
 
 def test_an_image_is_dropped_after_its_last_pair() -> None:
@@ -142,6 +135,49 @@ def test_a_pair_that_fails_leaves_the_others_of_its_batch_matched() -> None:
     failures = {pair: outcome for pair, outcome in outcomes.items() if isinstance(outcome, Failure)}
     assert failures == {Pair("2", "5"): Failure("match", "2 5", "this pair fails")}
     assert len(outcomes) == len(pairs)
+
+
+def test_all_pairs_of_an_image_that_cannot_be_read_share_one_failure() -> None:
+    """One object with one short traceback: with one exception raised again for each pair, 1,600 pairs took 93 s."""
+    names = [str(i) for i in range(1601)]
+    pairs, reads = [Pair("0", name) for name in names[1:]], []
+
+    def read(name: str) -> Features:
+        reads.append(name)
+        if name == "0":
+            raise ItemError("no features of 0")
+        return features_of(int(name))
+
+    matchers: Any = [FakeMatcher(10_000)] * 2
+    outcomes = dict(match_pairs(pairs, dict.fromkeys(names, 10), read, matchers))
+    assert outcomes.keys() == set(pairs) and reads.count("0") == 1
+    (failure,) = {id(outcome): outcome for outcome in outcomes.values()}.values()
+    assert failure == Failure("match", "0", "no features of 0")
+    assert isinstance(failure, Failure) and failure.traceback.count("\n") < 20
+
+
+def test_a_cpu_encodes_few_large_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each encoding needs memory that grows with the square of the keypoints."""
+    running, most, lock = 0, 0, threading.Lock()
+
+    class SlowMatcher(FakeMatcher):
+        def encode(self, features: Features) -> EncodedImage:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.01)
+            with lock:
+                running -= 1
+            return super().encode(features)
+
+    names = [str(i) for i in range(12)]
+    for allowed in (1, 3):
+        monkeypatch.setattr(capacity, "concurrent_stems", lambda *_, allowed=allowed: allowed)
+        most, matchers = 0, [SlowMatcher(10_000)] * 8
+        counts = dict.fromkeys(names, 10)
+        outcomes = list(match_pairs(exhaustive(names), counts, lambda name: features_of(int(name)), matchers))  # type: ignore[arg-type]
+        assert len(outcomes) == 66 and most == allowed
 
 
 def test_a_pair_that_never_fits_is_a_failure() -> None:

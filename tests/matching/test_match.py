@@ -10,6 +10,7 @@ from lgbatch.config import Settings
 from lgbatch.errors import InputError, ModelError, StoreError
 from lgbatch.matching.lightglue import Matcher
 from lgbatch.matching.match import match
+from lgbatch.pairing.candidates import exhaustive
 from lgbatch.pairing.pairs_file import write_pairs
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
@@ -98,18 +99,50 @@ def test_a_pairs_file_may_be_empty_but_must_exist(models: Path, workspace: Works
 
 
 @pytest.mark.weights
-def test_pairs_of_images_that_share_a_name_in_hlocs_layout_are_failures(
+def test_images_that_share_a_name_in_hlocs_layout_are_matched(
     models: Path, tmp_path: Path, demo_features: Sequence[Features]
 ) -> None:
-    workspace = Workspace(tmp_path)
-    with FeatureStore(workspace.features, append={}) as store:
-        for name in ("a/b.jpg", "a-b.jpg", "c.jpg"):
-            store.write(name, demo_features[0])
-    write_pairs(workspace.pairs, [Pair("a/b.jpg", "c.jpg"), Pair("a-b.jpg", "c.jpg")])
+    workspace, images = Workspace(tmp_path), {"a/b.jpg": 0, "c.jpg": 2, "a-b.jpg": 1}
+    expected = {}
+
+    def run(names: Sequence[str]) -> int:
+        with FeatureStore(workspace.features, append={}) as store:
+            store.write(names[-1], demo_features[images[names[-1]]])
+            if names[0] not in store:
+                store.write(names[0], demo_features[images[names[0]]])
+        pairs = exhaustive(names)
+        write_pairs(workspace.pairs, pairs)
+        done = match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=Settings())
+        assert not done.failures
+        with MatchStore(workspace.matches) as store, FeatureStore(workspace.features) as features:
+            assert set(store.pairs(names)) == set(pairs)
+            for pair in pairs:
+                first, second = (matcher.encode(features.read(name)) for name in pair)
+                (expected[pair],) = matcher.match([(first, second)], 4096)
+                np.testing.assert_array_equal(store.read(pair).indices, expected[pair].indices)
+        return done.new
+
+    matcher = Matcher(models, Settings())
+    assert run(["a/b.jpg", "c.jpg"]) == 1
+    assert run([*images]) == 3  # the first pair again: it was stored under the name that its image shares now
+    assert len({len(matches.indices) for matches in expected.values()}) == 3
+    assert match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=Settings()).new == 0
+
+
+def test_pairs_files_of_other_programs_name_the_images(models: Path, workspace: Workspace) -> None:
+    with FeatureStore(workspace.features, append={"test": 1}) as store:
+        store.set_image_folder(Path("/photos"))
+    text = "./a/1.jpg, c.jpg\r\nA\\..\\c.jpg /photos/a/1.jpg\r\n"
+    text += "/photos/a/1.jpg\t/other/c.jpg\r\n/photos/a/1.jpg\ta\\1.jpg\r\n"
+    workspace.pairs.write_bytes(text.encode("utf-16"))
     done = match(workspace.pairs, workspace.features, workspace.matches, models=models, settings=Settings())
-    assert done.new == 0
-    assert [failure.name for failure in done.failures] == ["a/b.jpg c.jpg", "a-b.jpg c.jpg"]
-    assert all("rename one" in failure.reason for failure in done.failures)
+    assert (done.pairs, done.new, done.self_pairs) == (3, 1, 1)
+    assert {(failure.name, failure.reason) for failure in done.failures} == {
+        ("A\\..\\c.jpg /photos/a/1.jpg", "no features of A\\..\\c.jpg (there is c.jpg)"),
+        ("/photos/a/1.jpg /other/c.jpg", "no features of /other/c.jpg (not below the photo folder, /photos)"),
+    }
+    with MatchStore(workspace.matches) as matches:
+        assert matches.pairs(["a/1.jpg", "c.jpg"]) == [("a/1.jpg", "c.jpg")]
 
 
 def test_features_of_another_extractor_are_refused(tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 import errno
 import os
+import random
 import tempfile
-from pathlib import Path
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lgbatch.config import Settings
 from lgbatch.errors import InputError
-from lgbatch.pairing.candidates import exhaustive, sequential
-from lgbatch.pairing.pairs_file import PairsFile, read_pairs, write_pairs
+from lgbatch.pairing.candidates import exhaustive, make_pairs, sequential
+from lgbatch.pairing.pairs_file import PairsFile, check_pairs, read_pairs, write_pairs
 from lgbatch.types import Pair
 
 
@@ -35,6 +38,51 @@ def test_sequential_pairs_each_image_with_its_followers() -> None:
     assert sequential(names, 1) == [("a", "b"), ("b", "c"), ("c", "d")]
     assert sequential(names, 99) == exhaustive(names)
     assert sequential([], 5) == sequential(["a"], 5) == []
+
+
+def test_sequential_counts_digits_as_numbers() -> None:
+    frames = [f"frame{i}.jpg" for i in range(1, 12)]
+    assert sequential(sorted(frames), 1) == [Pair(a, b) for a, b in pairwise(frames)]
+    order = ["IMG.jpg", "img1_2.png", "IMG1_010.jpg", "img (2).JPG", "IMG (10).jpg", "x\u0662.jpg", "x\uff11\uff10.jpg"]
+    for names in order, order[::-1], sorted(order):
+        assert sequential(names, 1) == [Pair(a, b) for a, b in pairwise(order)]
+
+
+def test_sequential_order_is_the_same_for_any_order_of_the_names() -> None:
+    names = [
+        "A1.jpg",
+        "a1.jpg",
+        "a01.jpg",
+        "a1.png",
+        "9" * 5000 + ".jpg",
+        "1" + "0" * 5000 + ".jpg",
+        "a²",
+        "a2",
+        "-1",
+        ".1",
+    ]
+    expected = sequential(names, 3)
+    for seed in range(10):
+        shuffled = random.Random(seed).sample(names, len(names))
+        assert sequential(shuffled, 3) == expected
+    assert Pair("9" * 5000 + ".jpg", "1" + "0" * 5000 + ".jpg") in expected
+
+
+def test_folders_are_sequences_of_their_own() -> None:
+    names = [f"{side}/{i}.jpg" for side in ("left", "left2", "left10", "left/sub") for i in range(9, 12)] + [
+        "8.jpg",
+        "9.jpg",
+    ]
+    pairs = sequential(sorted(names), 1)
+    assert pairs[:3] == [("8.jpg", "9.jpg"), ("left/9.jpg", "left/10.jpg"), ("left/10.jpg", "left/11.jpg")]
+    assert len(pairs) == 1 + 4 * 2
+    assert all(PurePosixPath(a).parent == PurePosixPath(b).parent for a, b in pairs)
+
+
+def test_exhaustive_keeps_the_order_of_the_names() -> None:
+    names = ["a10", "a2", "b/1"]
+    assert make_pairs(names, Settings()) == [("a10", "a2"), ("a10", "b/1"), ("a2", "b/1")]
+    assert make_pairs(names, Settings(pairing="sequential")) == [("a2", "a10")]
 
 
 def test_the_format_is_hlocs_with_tabs_only_if_a_name_needs_them(tmp_path: Path) -> None:
@@ -75,9 +123,9 @@ def test_invalid_lines_become_failures_and_the_rest_is_read(tmp_path: Path) -> N
         "1 words instead of 2 names; separate names with spaces by a tab",
         "4 words instead of 2 names; separate names with spaces by a tab",
         "3 names separated by tabs instead of 2",
-        "not valid UTF-8",
+        "not valid UTF-8: save the file as UTF-8",
         "the name is empty",
-        "the name holds a control character: rename the file",
+        "NUL characters, as in UTF-16 without a byte order mark: save the file as UTF-8",
     ]
 
 
@@ -88,6 +136,7 @@ def test_byte_order_mark_windows_lines_blanks_and_comments_are_accepted(tmp_path
 
 def test_an_empty_file_has_no_pairs(tmp_path: Path) -> None:
     assert read(tmp_path, b"") == PairsFile([], 0, 0, 0, [])
+    check_pairs(tmp_path / "pairs.txt")
 
 
 def test_pairs_share_one_copy_of_each_name(tmp_path: Path) -> None:
@@ -99,6 +148,8 @@ def test_pairs_share_one_copy_of_each_name(tmp_path: Path) -> None:
 def test_an_unreadable_file_raises_a_one_line_input_error(tmp_path: Path, target: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         read_pairs(tmp_path / target)
+    with pytest.raises(InputError, match=message):
+        check_pairs(tmp_path / target)
     assert "\n" not in str(error.value)
 
 

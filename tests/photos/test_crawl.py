@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from lgbatch.errors import InputError
-from lgbatch.photos.crawl import SUFFIXES, crawl, name_problem
+from lgbatch.photos import formats
+from lgbatch.photos.crawl import crawl, name_problem
+from lgbatch.photos.formats import SUFFIXES
+from lgbatch.photos.masks import crawl_with_masks
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -124,7 +127,7 @@ def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path, monkeypatch
         ("a.txt", "a.txt is a file, not a folder of photos"),
         (
             "empty",
-            "no photos in .*empty or its subfolders .looked for jpg, jpeg, png, tif, tiff, webp, bmp, jp2.",
+            "no photos in .*empty or its subfolders .looked for jpg, jpeg, jpe, jfif, mpo, png, tif, tiff, webp,",
         ),
         ("a.jpg/b", "cannot open the photo folder .*: Not a directory"),
         ("nul\0", "cannot open the photo folder"),
@@ -151,3 +154,51 @@ def test_valid_names_have_no_problem(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "a\n.jpg", "a\r", "a\tb", "\0", "\x7f", "a\x85", "\udce9.jpg"])
 def test_invalid_names_have_a_problem(name: str) -> None:
     assert name_problem(name)
+
+
+def test_images_that_are_not_read_are_counted_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_extras(monkeypatch)
+    touch(tmp_path, "a.jpg", "b.gif", "x/c.GIF", "d.HEIC", "e.CR2", "f.dng", "notes.txt", "video.mp4", ".hidden.gif")
+    crawled = crawl(tmp_path)
+    assert [image.name for image in crawled.images] == ["a.jpg"]
+    assert crawled.left_out == {"gif": 2, "heic": 1, "cr2": 1, "dng": 1}
+    assert formats.format_left_out(crawled.left_out) == (
+        "1 .cr2, 1 .dng (pip install 'lgbatch[raw]' to read them); 2 .gif (convert to JPEG or PNG); "
+        "1 .heic (pip install 'lgbatch[heif]' to read them)"
+    )
+
+
+def test_left_out_images_are_named_once_on_standard_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_extras(monkeypatch)
+    touch(tmp_path, "a.jpg", "b.gif")
+    assert crawl_with_masks(tmp_path, "", "").left_out == {"gif": 1}
+    assert capsys.readouterr().err == "lgbatch: left out images: 1 .gif (convert to JPEG or PNG)\n"
+
+
+def test_a_folder_of_unread_images_only_is_an_error_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_extras(monkeypatch)
+    touch(tmp_path, "a.heic", "b.heic")
+    with pytest.raises(InputError, match=r"left out 2 \.heic \(pip install 'lgbatch\[heif\]'"):
+        crawl(tmp_path)
+
+
+def test_thumbnails_of_storage_and_our_own_picture_are_no_photos(tmp_path: Path) -> None:
+    folders = ["@eaDir/a.jpg", "__MACOSX", ".thumbnails", "x/@eaDir", "#recycle"]
+    touch(tmp_path, "a.jpg", "x/b.jpg", "matches.png", "out/matches.png", *(f"{folder}/t.jpg" for folder in folders))
+    assert names(tmp_path) == ["a.jpg", "x/b.jpg"]
+
+
+def test_a_raw_photo_beside_its_jpeg_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "SUFFIXES", (*SUFFIXES, "dng"))
+    touch(tmp_path, "1.jpg", "1.dng", "2.dng", "x/1.dng")
+    assert names(tmp_path) == ["1.jpg", "2.dng", "x/1.dng"]
+
+
+def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = ("heic", "heif", "hif", "cr2", "dng")
+    monkeypatch.setattr(formats, "SUFFIXES", tuple(suffix for suffix in SUFFIXES if suffix not in extra))
+    monkeypatch.setattr(formats, "_LEFT_OUT", formats._LEFT_OUT | {*extra})

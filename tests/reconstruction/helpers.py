@@ -7,6 +7,7 @@ from lgbatch.colmap.database import import_database
 from lgbatch.config import Settings
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.reconstruction.results import Reconstruction
+from lgbatch.workspace.rerun import Rerun
 from tests.helpers.synthetic import Source
 
 
@@ -19,6 +20,11 @@ def fill(folder: Path, source: Source) -> Path:
 
 def run(folder: Path, **options: Any) -> Reconstruction:
     return reconstruct(folder / "database.db", folder / "images", folder / "sparse", settings=Settings(**options))
+
+
+def rerun(**settings: Any) -> Rerun:
+    """`lgbatch run photos -o out` with these settings."""
+    return Rerun(settings=Settings(**settings), photos=Path("photos"), workspace=Path("out"))
 
 
 def poses(folder: Path) -> dict[str, bytes]:

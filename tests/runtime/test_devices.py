@@ -1,21 +1,19 @@
 """The choice of a device, and the warnings if it is unavailable."""
 
-from collections.abc import Iterator
-
 import pytest
 
+from lgbatch.errors import LgbatchError
 from lgbatch.runtime import devices
-from lgbatch.runtime.devices import PROVIDERS, choose_device, matching_device, resolve_device, unavailable_reason
-
-
-@pytest.fixture(autouse=True)
-def uncached() -> Iterator[None]:
-    """Clear the cached availability and warnings."""
-    cached = unavailable_reason
-    devices._warn.cache_clear()
-    cached.cache_clear()
-    yield
-    cached.cache_clear()
+from lgbatch.runtime.devices import (
+    PROVIDERS,
+    choose_device,
+    has_failed,
+    matching_device,
+    provider_failed,
+    resolve_device,
+    stop_if_lost,
+    unavailable_reason,
+)
 
 
 def test_unavailable_reasons_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +31,29 @@ def test_tensorrt_falls_back_to_cuda_with_one_warning(
     monkeypatch.setattr(devices, "unavailable_reason", lambda device: "no library" if device == "tensorrt" else None)
     assert choose_device("auto") == "cuda" and choose_device("tensorrt") == choose_device("tensorrt") == "cuda"
     assert capsys.readouterr().err == "lgbatch: --device tensorrt: no library; using cuda\n"
+
+
+def test_a_provider_that_does_not_start_makes_its_device_unavailable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "_missing_part", lambda device: None)
+    assert choose_device("auto") == "cuda" and not has_failed("cuda")
+    for _ in range(2):
+        provider_failed("cuda")
+    assert choose_device("auto") == choose_device("cuda") == "cpu" and has_failed("cuda")
+    line = capsys.readouterr().err
+    assert line.startswith("lgbatch: --device cuda: CUDAExecutionProvider did not start: install the CUDA libraries")
+    assert line.endswith("; using the CPU\n") and line.count("\n") == 1
+
+
+def test_an_error_of_a_device_that_recovers_or_of_the_cpu_does_not_stop_a_run() -> None:
+    def fail() -> None:
+        raise RuntimeError("CUDA failure 700")
+
+    stop_if_lost("cuda", RuntimeError("out of memory"), lambda: None)
+    stop_if_lost("cpu", RuntimeError("out of memory"), fail)
+    with pytest.raises(LgbatchError, match=r"--device cuda failed and does not recover \(an illegal\s+memory access\)"):
+        stop_if_lost("cuda", RuntimeError("an illegal\nmemory access"), fail)
 
 
 def test_matching_runs_on_cuda_or_the_cpu() -> None:

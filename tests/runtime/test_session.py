@@ -1,5 +1,6 @@
 """Sessions on devices other than the CPU, their fallback to the CPU, and the options of providers."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +9,14 @@ import pytest
 from lgbatch.config import Settings
 from lgbatch.export.models import ensure_models
 from lgbatch.features.network import Extractor
-from lgbatch.runtime import devices
+from lgbatch.runtime import devices, session
 from lgbatch.runtime.cuda import gpus
-from lgbatch.runtime.devices import unavailable_reason
+from lgbatch.runtime.devices import Device, unavailable_reason
 from lgbatch.runtime.models import open_extractor, open_stages
 from lgbatch.runtime.providers import provider_options
 from lgbatch.runtime.registry import model_path
 from lgbatch.runtime.session import OnnxSession
 from lgbatch.types import Photo
-
-
-@pytest.fixture(autouse=True)
-def warn_again() -> None:
-    """Let each test print its warnings."""
-    devices._warn.cache_clear()
 
 
 @pytest.mark.weights
@@ -40,13 +35,59 @@ def test_a_missing_gpu_is_reported_in_one_line(models: Path, device: str, capfd:
 def test_a_session_falls_back_to_the_cpu_if_the_provider_fails(models: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Requests CUDA although it cannot start: there is no GPU, or ONNX Runtime was built without CUDA."""
     path = model_path(models, "disk", "extractor")
-    session = OnnxSession(path, "cuda", threads=1)
-    assert session.device == "cpu"
+    on_cpu = OnnxSession(path, "cuda", threads=1)
+    assert on_cpu.device == "cpu"
     image = np.random.default_rng(0).random((1, 3, 64, 96), np.float32)
-    assert session.run({"image": image, "max_keypoints": np.array(5)})[0].shape == (1, 5, 2)
+    assert on_cpu.run({"image": image, "max_keypoints": np.array(5)})[0].shape == (1, 5, 2)
     line = capfd.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith(f"lgbatch: --device cuda: {path.name} cannot run there (")
-    assert line.endswith("); using the CPU for it")
+    assert line.startswith("lgbatch: --device cuda: CUDAExecutionProvider did not start: ")
+    assert line.endswith("; using the CPU")
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(bool(gpus()), reason="CUDA can start")
+def test_a_gpu_without_cuda_libraries_is_reported_once(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its provider is tried once, not once per stage: each try costs time and prints lines of its own."""
+    monkeypatch.setattr(devices, "_missing_part", lambda device: None)
+    opened = OnnxSession._open_on_device
+    tried: list[Path] = []
+    monkeypatch.setattr(
+        OnnxSession, "_open_on_device", lambda self, path, *rest: tried.append(path) or opened(self, path, *rest)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an ONNX Runtime that has no CUDA at all
+        stages = open_stages(models, Settings.load(device="cuda", precision="fp32"))
+        extractor = open_extractor(models, Settings.load(device="cuda"))
+    assert (stages.device, stages.precision, extractor.device) == ("cpu", "fp32", "cpu")
+    line = capfd.readouterr().err
+    assert line.count("\n") == 1 and "did not start: install the CUDA libraries" in line and len(tried) == 1
+
+
+@pytest.mark.weights
+def test_a_model_that_a_device_rejects_leaves_the_device_to_the_others(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def reject(path: str, *arguments: object, **options: object) -> object:
+        raise RuntimeError("no kernel for GridSample")
+
+    monkeypatch.setattr(session.ort, "InferenceSession", reject)
+    path = model_path(models, "disk", "extractor")
+    with pytest.raises(RuntimeError, match="no kernel"):  # on the CPU too, in this test
+        OnnxSession(path, "openvino", threads=1)
+    assert not devices.has_failed("openvino") and capfd.readouterr().err == ""
+
+
+def test_cuda_computes_fp32_in_fp32_and_searches_no_algorithms(tmp_path: Path) -> None:
+    names: tuple[Device, ...] = ("cuda", "tensorrt")
+    for device in names:
+        options = dict(provider_options(device, tmp_path / "disk.onnx", threads=2, max_side=0, device_id=3))
+        assert options["CUDAExecutionProvider"] == {
+            "device_id": "3",
+            "use_tf32": "0",
+            "cudnn_conv_algo_search": "HEURISTIC",
+        }
 
 
 def test_a_damaged_file_is_not_blamed_on_the_device(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ import h5py
 import pytest
 
 from lgbatch.errors import StoreError
+from lgbatch.storage.commit_journal import journal_path
 from lgbatch.storage.features import FeatureStore
-from lgbatch.storage.journal import journal_path
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import Pair
 from tests.storage.test_store import PROVENANCE, ROOT, assert_equal, assert_one_line, features, matches
@@ -52,6 +52,29 @@ def test_a_store_open_for_writing_is_locked(path: Path) -> None:
             assert_one_line(error, str(path), "in use by another program")
     with FeatureStore(path) as first, FeatureStore(path) as second:
         assert first.names() == second.names() == []
+
+
+@pytest.mark.parametrize("part", ["keypoints", "scores", "descriptors", "image_size", "matches0"])
+def test_photos_may_lie_in_folders_that_are_named_as_datasets(path: Path, part: str) -> None:
+    names = sorted([f"{part}/a.jpg", f"{part}/{part}/b.jpg", f"room/{part}/c.jpg", "room/d.jpg", f"{part}.jpg"])
+    with FeatureStore(path, append=PROVENANCE) as store:
+        for i, name in enumerate(names):
+            store.write(name, features(i))
+    with FeatureStore(path, append=PROVENANCE) as store:
+        assert store.names() == names
+        for i, name in enumerate(names):
+            assert_equal(store.read(name), features(i))
+        store.remove(names[0])
+    with FeatureStore(path) as store:
+        assert store.names() == names[1:]
+    pairs = [Pair(a, b) for a in names for b in names if a < b]
+    with MatchStore(path.with_name("matches.h5"), append=PROVENANCE) as store:
+        for i, pair in enumerate(pairs):
+            store.write(pair, *matches(i))
+    with MatchStore(path.with_name("matches.h5")) as store:
+        assert sorted(store.pairs(names)) == pairs
+        for i, pair in enumerate(pairs):
+            assert_equal(store.read(pair), matches(i)[0])
 
 
 FULL_DISK = """

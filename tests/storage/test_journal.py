@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgbatch.storage import journal
-from lgbatch.storage.journal import JournaledFile, journal_path, recover
+from lgbatch.storage.commit_journal import journal_path
+from lgbatch.storage.journal import JournaledFile, recover
 
 PAGE = 16
 
@@ -54,7 +56,7 @@ def begin_commit(path: Path, folder: Path) -> tuple[bytes, bytes, bytes]:
     file = JournaledFile(path)
     new = change(file, old)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "_apply", lambda file, body: shutil.copytree(path.parent, folder))
+        patch.setattr(journal, "apply_changes", lambda file, changes: shutil.copytree(path.parent, folder))
         file.commit()
     file.close()
     killed = folder / path.name
@@ -168,10 +170,38 @@ def test_a_complete_journal_is_replayed_and_keeps_new_bytes(path: Path, tmp_path
 def test_the_journal_of_another_file_is_dropped(path: Path, tmp_path: Path) -> None:
     begin_commit(path, tmp_path / "killed")
     killed = tmp_path / "killed" / path.name
-    killed.write_bytes(b"another file")
+    journal_of_the_other = journal_path(killed).read_bytes()
+    for another in b"another file", random.Random(0).randbytes(20 * PAGE):
+        killed.write_bytes(another)
+        journal_path(killed).write_bytes(journal_of_the_other)
+        recover(killed)
+        assert killed.read_bytes() == another
+        assert not journal_path(killed).exists()
+
+
+def test_the_journal_of_a_later_state_is_not_replayed_onto_a_copy_of_an_earlier_one(path: Path, tmp_path: Path) -> None:
+    backup = path.read_bytes()
+    file = JournaledFile(path)
+    file.seek(0)
+    file.write(b"newer")
+    file.commit()
+    file.close()
+    begin_commit(path, tmp_path / "killed")
+    killed = tmp_path / "killed" / path.name
+    padded = backup + bytes(10 * PAGE)
+    killed.write_bytes(padded)
     recover(killed)
-    assert killed.read_bytes() == b"another file"
-    assert not journal_path(killed).exists()
+    assert killed.read_bytes() == padded
+
+
+def test_a_commit_killed_within_any_byte_of_its_changes_is_finished(path: Path, tmp_path: Path) -> None:
+    old, new, complete = begin_commit(path, tmp_path / "killed")
+    killed = tmp_path / "killed" / path.name
+    for length in range(len(old)):
+        killed.write_bytes(new[:length] + old[length:] + new[len(old) :])
+        journal_path(killed).write_bytes(complete)
+        recover(killed)
+        assert killed.read_bytes() == new
 
 
 def test_a_failed_commit_leaves_the_file_unchanged(path: Path) -> None:
@@ -189,7 +219,7 @@ def test_a_commit_that_fails_after_its_journal_is_complete_is_finished_at_the_ne
     file = JournaledFile(path)
     new = change(file, path.read_bytes())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "_apply", lambda file, body: os.close(-1))
+        patch.setattr(journal, "apply_changes", lambda file, changes: os.close(-1))
         with pytest.raises(OSError):
             file.commit()
     file.close()

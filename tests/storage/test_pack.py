@@ -12,8 +12,9 @@ from lgbatch.cli import main as cli
 from lgbatch.cli.info import describe
 from lgbatch.errors import InputError, StoreError
 from lgbatch.storage import pack
+from lgbatch.storage.commit_journal import journal_path
 from lgbatch.storage.features import FeatureStore
-from lgbatch.storage.journal import JournaledFile, journal_path
+from lgbatch.storage.journal import JournaledFile
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.store import Store
 from lgbatch.types import Pair, PhotoFile
@@ -74,6 +75,26 @@ def test_a_packed_store_is_smaller_and_has_the_same_content(path: Path, tmp_path
         assert packed.record(NAMES[2]).photo == PHOTO
         for i, name in enumerate(NAMES):
             assert_equal(packed.read(name), features(i))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="lists open files in /proc")
+def test_no_file_is_open_when_it_is_replaced_where_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "features.h5"
+    with FeatureStore(path, append=PROVENANCE) as store:
+        store.write("a.jpg", features(1))
+    replace = Path.replace
+
+    def replace_closed(source: Path, target: Path) -> Path:
+        opened = {link.resolve() for link in Path("/proc/self/fd").iterdir()}
+        if opened & {source, target}:
+            raise PermissionError(13, "used by another process")
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace_closed)
+    monkeypatch.setattr(pack, "_CLOSE_FIRST", True)
+    pack.pack(path)
+    with FeatureStore(path) as store:
+        assert_equal(store.read("a.jpg"), features(1))
 
 
 def test_a_store_packed_in_place_can_be_appended_to(path: Path) -> None:

@@ -21,6 +21,18 @@ HOLD = (
     "with locked(Path(%r)): print('held', flush=True); sys.stdin.read()"
 )
 
+COMPETE = (
+    "import sys, time; from pathlib import Path\n"
+    "from lgbatch.workspace.lock import locked; from lgbatch.errors import *\n"
+    "folder = Path(sys.argv[1]); inside = folder / 'inside'; end = time.time() + 3; times = 0\n"
+    "while time.time() < end:\n"
+    "    try:\n"
+    "        with locked(folder):\n"
+    "            inside.mkdir(); inside.rmdir(); times += 1\n"
+    "    except WorkspaceError: pass\n"
+    "print(times)"
+)
+
 
 def hold(folder: Path) -> "subprocess.Popen[str]":
     pipe = subprocess.PIPE
@@ -111,18 +123,7 @@ def test_without_file_locks_the_holder_is_looked_up(tmp_path: Path, monkeypatch:
 
 
 def test_concurrent_processes_never_hold_the_lock_together(tmp_path: Path) -> None:
-    script = (
-        "import sys, time; from pathlib import Path\n"
-        "from lgbatch.workspace.lock import locked; from lgbatch.errors import *\n"
-        "folder = Path(sys.argv[1]); inside = folder / 'inside'; end = time.time() + 3; times = 0\n"
-        "while time.time() < end:\n"
-        "    try:\n"
-        "        with locked(folder):\n"
-        "            inside.mkdir(); inside.rmdir(); times += 1\n"
-        "    except WorkspaceError: pass\n"
-        "print(times)"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
+    command = [sys.executable, "-c", COMPETE, str(tmp_path)]
     pipe = subprocess.PIPE
     processes = [subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
     outputs = [process.communicate() for process in processes]

@@ -57,7 +57,7 @@ def test_matches_of_changed_features_are_never_used(features_path: Path, matches
         assert (plan.missing, plan.matches) == (PAIRS[2:], 0)
         assert [(failure.name, failure.stage) for failure in plan.failures] == [("1 pair", "match")]
         versions = {name: record.version for name, record in records.items()}
-        assert usable_pairs(store, versions) == [Pair("day 1/a.jpg", "a.jpg")]
+        assert usable_pairs(store, PAIRS, versions) == [Pair("a.jpg", "day 1/a.jpg")]
 
 
 def test_matches_stay_valid_if_the_same_features_are_computed_again(features_path: Path, matches_path: Path) -> None:
@@ -82,4 +82,5 @@ def test_items_of_other_tools_have_a_version_and_are_usable(tmp_path: Path) -> N
     with MatchStore(tmp_path / "m.h5") as store:
         record = store.record(Pair("b.jpg", "a.jpg"))
         assert record is not None and record.matches == 2
-        assert usable_pairs(store, {"a.jpg": 1, "b.jpg": 2}) == [Pair("a.jpg", "b.jpg")]
+        listed = [Pair("b.jpg", "a.jpg"), Pair("a.jpg", "c.jpg")]
+        assert usable_pairs(store, listed, {"a.jpg": 1, "b.jpg": 2}) == listed[:1]

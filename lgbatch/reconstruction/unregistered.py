@@ -1,0 +1,104 @@
+"""Why images are not registered, by the figures of the COLMAP database and of the models."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lgbatch.reconstruction.results import Cause, Unregistered
+from lgbatch.types import LongArray, escape
+from lgbatch.workspace.ledger import Ledger
+
+if TYPE_CHECKING:
+    import pycolmap
+
+_FEW_KEYPOINTS = 100  # COLMAP registers an image by at least 30 of them
+_PAIR_ID_BASE = 2**31 - 1  # COLMAP: pair id = base * smaller image id + larger image id
+
+
+@dataclass(frozen=True)
+class _Links:
+    """The pairs of each image that have matches, or verified ones. Arrays by position of the image."""
+
+    pairs: LongArray
+    """Number of pairs."""
+    most: LongArray
+    """Largest number of matches of a pair."""
+    in_model: LongArray
+    """Number of pairs whose other image is registered."""
+
+
+def find_unregistered(
+    db: "pycolmap.Database", keypoints: Mapping[int, int], models: Sequence[Iterable[int]]
+) -> tuple[Unregistered, ...]:
+    """Return the images of the database that are not in models[0], in the order of their ids, each with its cause.
+
+    `keypoints` is the number of keypoints by image id; `models` are the ids of the registered images, largest first.
+    """
+    ids = np.array(sorted(keypoints), np.int64)
+    registered = np.isin(ids, np.array(list(models[0] if models else ()), np.int64))
+    if registered.all():
+        return ()
+    names = {image.image_id: image.name for image in db.read_all_images()}
+    matched = _links(*db.read_num_matches(), ids, registered)
+    verified = _links(*db.read_two_view_geometry_num_inliers(), ids, registered)
+    other = {image_id: number for number in reversed(range(1, len(models))) for image_id in models[number]}
+    found = []
+    for i in map(int, np.flatnonzero(~registered)):
+        image_id = int(ids[i])
+        if image_id in other:
+            cause, reason = _other_model(other[image_id])
+        else:
+            cause, reason = _cause(keypoints[image_id], matched, verified, i, bool(models))
+        found.append(Unregistered(names[image_id], cause, reason))
+    return tuple(found)
+
+
+def failed_photos(workspace: Path, photos: Path) -> tuple[Unregistered, ...]:
+    """Return the photos that failed in extraction, or whose features cannot be matched, from the ledger of failures."""
+    failed = []
+    for entry in Ledger(workspace).entries():
+        is_photo = entry.stage in ("crawl", "extract") and not entry.name.endswith("/")  # not a folder
+        if is_photo or (entry.stage == "match" and (photos / entry.name).is_file()):
+            failed.append(Unregistered(escape(entry.name), "failed", f"failed ({entry.stage}): {entry.reason}"))
+    return tuple(failed)
+
+
+def _links(pair_ids: Sequence[int], counts: Sequence[int], ids: LongArray, registered: NDArray[np.bool_]) -> _Links:
+    """Count the pairs of each image. `pair_ids` are COLMAP's, `counts` their numbers of matches."""
+    keys, matches = np.asarray(pair_ids, np.int64), np.asarray(counts, np.int64)
+    keys, matches = keys[matches > 0], matches[matches > 0]
+    first, second = (np.searchsorted(ids, part) for part in (keys // _PAIR_ID_BASE, keys % _PAIR_ID_BASE))
+    ends, others = np.concatenate([first, second]), np.concatenate([second, first])
+    most = np.zeros(len(ids), np.int64)
+    np.maximum.at(most, ends, np.concatenate([matches, matches]))
+    pairs, in_model = np.bincount(ends, minlength=len(ids)), np.bincount(ends[registered[others]], minlength=len(ids))
+    return _Links(pairs, most, in_model)
+
+
+def _other_model(number: int) -> tuple[Cause, str]:
+    return "other model", f"in a smaller model, sparse/{number}"
+
+
+def _cause(keypoints: int, matched: _Links, verified: _Links, i: int, has_model: bool) -> tuple[Cause, str]:
+    """The cause of one image in no model, at position `i`, and its words."""
+    if keypoints < _FEW_KEYPOINTS:
+        return "few keypoints", f"few keypoints: {keypoints}"
+    if not matched.pairs[i]:
+        return "no matches", f"no pair with matches, of {keypoints} keypoints"
+    if not verified.pairs[i]:
+        pairs = f"{_counted(matched.pairs[i], 'pair')} with up to {matched.most[i]} matches"
+        return "not verified", f"{pairs}, but none is consistent with one two-view geometry"
+    pairs = f"{_counted(verified.pairs[i], 'verified pair')} with up to {verified.most[i]} matches"
+    if not has_model:
+        return "too few 3D points", f"{pairs}, but there is no model"
+    if not verified.in_model[i]:
+        return "too few 3D points", f"{pairs}, but none with an image of the model"
+    return "too few 3D points", f"{pairs}, but too few 3D points of the model"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

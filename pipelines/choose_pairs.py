@@ -1,0 +1,54 @@
+"""The pairs stage: choose the image pairs and write them to pairs.txt, unless the user has edited that file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lgbatch.config import Settings
+from lgbatch.errors import InputError
+from lgbatch.pairing.candidates import make_pairs
+from lgbatch.pairing.pairs_file import read_pairs, write_pairs
+from lgbatch.types import Pair
+from lgbatch.workspace.folder import Workspace
+from lgbatch.workspace.stage import Failures, StageResult, StageRun, run_stage
+from lgbatch.workspace.stage_cache import StageCache, digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenPairs(StageResult):
+    """What pairs.txt holds."""
+
+    pairs: int
+
+
+def choose_pairs(workspace: Workspace, names: Sequence[str], settings: Settings) -> ChosenPairs:
+    """Write the pairs of these images to the pairs file of a workspace.
+
+    Raises InputError if the file cannot be written, or differs from the pairs and is not as this stage left it.
+    """
+    stage = StageRun(
+        name="pairs",
+        folder=workspace.root,
+        settings=settings,
+        inputs={"names": digest(list(names))},
+        outputs=lambda: [workspace.pairs],
+        result=ChosenPairs,
+    )
+
+    def choose(_: Failures) -> ChosenPairs:
+        pairs = make_pairs(names, settings)
+        if _is_edited(workspace, pairs):
+            raise InputError(
+                f"{workspace.pairs} was edited since lgbatch wrote it: match its pairs with --pairs {workspace.pairs}, "
+                "or delete it to choose the pairs again"
+            )
+        write_pairs(workspace.pairs, pairs)
+        return ChosenPairs(pairs=len(pairs))
+
+    return run_stage(stage, choose)
+
+
+def _is_edited(workspace: Workspace, pairs: Sequence[Pair]) -> bool:
+    """Whether the pairs file is neither as this stage left it nor holds these pairs."""
+    if not workspace.pairs.exists() or "pairs" in StageCache(workspace.root, "pairs").unchanged_stages():
+        return False
+    return read_pairs(workspace.pairs).pairs != list(pairs)

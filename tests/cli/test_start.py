@@ -1,0 +1,29 @@
+"""Libraries that cannot be loaded: one line with the way out, before anything else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "message", "way_out"),
+    [
+        ("cv2", "libGL.so.1: cannot open shared object file: No such file or directory", "opencv-python-headless"),
+        ("onnxruntime", "cannot import name 'InferenceSession' from 'onnxruntime'", "only one of the two"),
+        ("h5py", "DLL load failed", "pip install --upgrade lgbatch"),
+    ],
+)
+def test_a_library_that_cannot_be_loaded_is_named_with_the_way_out(
+    tmp_path: Path, module: str, message: str, way_out: str
+) -> None:
+    (tmp_path / f"{module}.py").write_text(f"raise ImportError({message!r})")
+    command = [sys.executable, "-m", "lgbatch", "run", "photos", "-o", str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    (tmp_path / "photos").mkdir()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"lgbatch: cannot start: {message}") and way_out in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,115 @@
+"""Photos that are too large for the memory, and devices that fail during extraction."""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lgbatch.config import Settings
+from lgbatch.errors import ItemError, LgbatchError
+from lgbatch.export.extractors import EXTRACTORS
+from lgbatch.features import extract, memory, network
+from lgbatch.features.memory import MemoryCheck
+from lgbatch.features.network import Extractor
+from lgbatch.features.sift import SiftExtractor
+from lgbatch.types import Failure, Features, Photo
+
+
+def photo(width: int, height: int) -> Photo:
+    return Photo(f"{width}x{height}", np.zeros((height, width, 3), np.uint8), (width, height))
+
+
+class StandInModel:
+    """A model on a device that finds one keypoint per photo, until it fails for good after `lasts` runs."""
+
+    weights = ""
+    session = SimpleNamespace(widths=[2, None, 8])
+
+    def __init__(self, device: str = "cpu", lasts: int = 10**9) -> None:
+        self.device, self.lasts = device, lasts
+        self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, feed: Mapping[str, Any]) -> list[Any]:
+        self.shapes.append(feed["image"].shape)
+        if len(self.shapes) > self.lasts:
+            raise RuntimeError("CUDA failure 700: an illegal memory access")
+        count = len(feed["image"])
+        points = np.ones((count, 1, 2), np.float32)
+        return [points, points[..., 0], np.ones((count, 1, 8), np.float32), np.ones(count, np.int64)]
+
+
+def open_extractor(monkeypatch: pytest.MonkeyPatch, model: StandInModel) -> Extractor:
+    monkeypatch.setattr(network, "open_extractor", lambda *_: model)
+    return Extractor(None, Settings(extractor="disk"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("extractor", [*EXTRACTORS, "sift"])
+def test_the_memory_of_each_extractor_is_known(monkeypatch: pytest.MonkeyPatch, extractor: str) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
+    check = MemoryCheck(extractor)
+    check.check(640, 480)
+    with pytest.raises(ItemError, match=f"{extractor} needs about .* for 8000 x 6000 pixels"):
+        check.check(8000, 6000)
+
+
+def test_a_photo_that_does_not_fit_is_told_the_size_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 20 * 10**9)
+    check = MemoryCheck("disk")
+    with pytest.raises(ItemError) as raised:
+        check.check(8000, 6000)
+    text = str(raised.value)
+    assert text.startswith("disk needs about 67.2 GB of memory for 8000 x 6000 pixels, and 18.0 GB are available: use")
+    side = int(text.split("--resize ")[1].split()[0])
+    check.check(side, side * 3 // 4)
+    with pytest.raises(ItemError):
+        check.check(side + 32, (side + 32) * 3 // 4)
+
+
+def test_memory_that_is_kept_serves_the_next_photo_of_that_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 10**9)
+    check = MemoryCheck("disk")
+    check.check(1200, 1000)
+    check.keep(1200, 1000)
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**8)
+    check.check(1200, 1000)
+    with pytest.raises(ItemError):
+        check.check(2400, 2000)
+
+
+def test_memory_that_the_system_does_not_report_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    MemoryCheck("disk").check(100_000, 100_000)
+
+
+def test_a_photo_that_does_not_fit_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
+    model = StandInModel()
+    extractor = open_extractor(monkeypatch, model)
+    outcomes = dict(
+        outcome for size in (64, 2000, 32) for outcome in extract._extract_or_fail(extractor, [photo(size, size)])
+    )
+    failure = outcomes.pop("2000x2000")
+    assert isinstance(failure, Failure) and "use --resize" in failure.reason
+    assert len(outcomes) == 2 and all(isinstance(outcome, Features) for outcome in outcomes.values())
+    assert model.shapes == [(1, 3, 64, 64), (1, 3, 32, 32)]
+
+
+def test_the_memory_of_the_host_does_not_limit_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 0)
+    assert len(open_extractor(monkeypatch, StandInModel("cuda")).extract([photo(64, 64)] * 2)) == 2
+
+
+def test_sift_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**6)
+    with pytest.raises(ItemError, match="sift needs about"):
+        SiftExtractor(Settings(extractor="sift")).extract([photo(640, 480)])
+
+
+def test_a_device_that_does_not_recover_ends_extraction(monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor = open_extractor(monkeypatch, StandInModel("cuda", lasts=1))
+    photos = [photo(64, 64)] * 2
+    assert len(list(extract._extract_or_fail(extractor, photos))) == 2
+    with pytest.raises(LgbatchError, match="does not recover"):
+        list(extract._extract_or_fail(extractor, photos))

@@ -1,0 +1,22 @@
+"""State of a process that each test starts without."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lgbatch.runtime import devices
+
+
+@pytest.fixture(autouse=True)
+def fresh_devices() -> Iterator[None]:
+    """Forget the devices that are available or have failed, and the warnings that were printed."""
+    missing_part = devices._missing_part
+
+    def forget() -> None:
+        missing_part.cache_clear()
+        devices._warn.cache_clear()
+        devices._NOT_STARTED.clear()
+
+    forget()
+    yield
+    forget()
