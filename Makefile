@@ -15,7 +15,7 @@ test-all: setup  ## The long tests too.
 KILLS ?= 100
 MINUTES ?= 10
 
-torture: setup  ## An hour of kills, failing disks, bad files and fuzzing; KILLS= and MINUTES= (of fuzzing) for more.
+torture: setup  ## 40 minutes of kills, failing disks, bad files and fuzzing; KILLS= and MINUTES= (of fuzzing) for more.
 	TORTURE_KILLS=$(KILLS) TORTURE_FAULTS=1 TORTURE_SECONDS=$$(( $(MINUTES) * 60 )) $(BIN)/python -m pytest tests/torture
 
 check: lint types imports test  ## What CI runs.

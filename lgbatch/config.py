@@ -57,7 +57,10 @@ class Settings:
     extractor: Literal[
         "disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16", "superpoint", "xfeat", "sift"
     ] = _setting(
-        "disk", "Local features.", ("extract", "match", "infer", "doctor", "bench match", "bench run"), "items"
+        "disk",
+        "Local features. aliked-t16 is for extraction only.",
+        ("extract", "match", "infer", "doctor", "bench match", "bench run"),
+        "items",
     )
     max_keypoints: int = _setting(2048, "Maximum keypoints per image.", _EXTRACTION, "items", low=1, high=65536)
     resize: int = _setting(
@@ -70,14 +73,15 @@ class Settings:
     )
     masks: str = _setting(
         "",
-        "Folder of masks, black where a photo is ignored: of a/b.jpg a/b.jpg.png or a/b.png.",
+        "Folder of masks, black where a photo is ignored. The mask of a/b.jpg is a/b.jpg.png or a/b.png.",
         ("extract",),
         "stage",
     )
-    camera_mask: str = _setting("", "Mask of all photos, black where they are ignored.", ("extract",), "stage")
+    camera_mask: str = _setting("", "Mask for all photos, black where they are ignored.", ("extract",), "stage")
     pairing: Literal["exhaustive", "sequential"] = _setting(
         "exhaustive",
-        "Image pairs to match: all pairs, or each image with its neighbours in its folder, frame2 before frame10.",
+        "Image pairs to match. exhaustive: all. sequential: each image with those that follow it in its folder, frame2 "
+        "before frame10.",
         ("pairs", "bench run"),
         "stage",
     )
@@ -137,7 +141,7 @@ class Settings:
     )
     calibration: str = _setting(
         "",
-        "Known cameras: a COLMAP cameras.txt. If it has several, folders.txt beside it lists FOLDER CAMERA_ID.",
+        "Known cameras: COLMAP's cameras.txt. If it has several, folders.txt beside it has lines FOLDER CAMERA_ID.",
         ("import",),
         "stage",
         CAMERAS,
@@ -169,7 +173,7 @@ class Settings:
         low=0,
     )
     max_megapixels: int = _setting(  # the upper limit is that of OpenCV
-        500, "Size limit of photos, in megapixels.", ("extract",), "stage", MACHINE, low=1, high=1073
+        500, "Size limit of photos, in megapixels. Larger ones fail.", ("extract",), "stage", MACHINE, low=1, high=1073
     )
     device: Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"] = _setting(
         "auto",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lgbatch.config import Settings
 from lgbatch.errors import InputError
-from lgbatch.pairing.candidates import make_pairs
+from lgbatch.pairing.candidates import exhaustive, make_pairs
 from lgbatch.pairing.pairs_file import read_pairs, write_pairs
 from lgbatch.types import Pair
 from lgbatch.workspace.folder import Workspace
@@ -38,8 +38,8 @@ def choose_pairs(workspace: Workspace, names: Sequence[str], settings: Settings)
         pairs = make_pairs(names, settings)
         if _is_edited(workspace, pairs):
             raise InputError(
-                f"{workspace.pairs} was edited since lgbatch wrote it: match its pairs with --pairs {workspace.pairs}, "
-                "or delete it to choose the pairs again"
+                f"{workspace.pairs} was edited since lgbatch wrote it: match its pairs with `lgbatch match` or "
+                f"`lgbatch run --pairs {workspace.pairs}`, or delete it to choose the pairs again"
             )
         write_pairs(workspace.pairs, pairs)
         return ChosenPairs(pairs=len(pairs))
@@ -48,7 +48,14 @@ def choose_pairs(workspace: Workspace, names: Sequence[str], settings: Settings)
 
 
 def _is_edited(workspace: Workspace, pairs: Sequence[Pair]) -> bool:
-    """Whether the pairs file is neither as this stage left it nor holds these pairs."""
-    if not workspace.pairs.exists() or "pairs" in StageCache(workspace.root, "pairs").unchanged_stages():
+    """Whether the pairs file holds other pairs, and is not as this stage left it.
+
+    A file of an earlier version, of which there is no record, counts as edited unless it holds all pairs of its images.
+    """
+    cache = StageCache(workspace.root, "pairs")
+    if not workspace.pairs.exists() or "pairs" in cache.unchanged_stages():
         return False
-    return read_pairs(workspace.pairs).pairs != list(pairs)
+    listed = read_pairs(workspace.pairs).pairs
+    if listed == list(pairs):
+        return False
+    return cache.is_recorded() or listed != exhaustive(sorted({name for pair in listed for name in pair}))

@@ -19,6 +19,7 @@ from lgbatch.runtime.environment import peak_memory_mb, versions
 from lgbatch.storage.durable import replace_synced
 from lgbatch.types import Failure, escape
 from lgbatch.workspace.rerun import Rerun
+from lgbatch.workspace.stage import StageResult
 from lgbatch.workspace.stage_cache import without_tracebacks
 
 _SHOWN_FAILURES = _SHOWN_PHOTOS = 10
@@ -49,6 +50,8 @@ class Summary:
     """Matches of all pairs."""
     absent_images: int | None = None
     """Images with features whose photo is no longer in the folder. The database and the model do not have them."""
+    other_images: int | None = None
+    """Images of the database that another program put there."""
     dropped_from_database: dict[str, int] | None = None
     """The database was built anew: images and pairs with matches that it no longer has."""
     verified_pairs: int | None = None
@@ -98,7 +101,8 @@ class Summary:
 
     def add_imported(self, result: DatabaseCounts) -> None:
         """Add what the import left out or dropped."""
-        self.absent_images = result.absent_images or None
+        self.absent_images, self.other_images = result.absent_images or None, result.other_images or None
+        self._update_finished_already(result)
         if result.rebuilt:
             self.dropped_from_database = {"images": result.dropped_images, "pairs": result.dropped_pairs}
 
@@ -113,7 +117,7 @@ class Summary:
         self.seconds |= {"verify": round(result.seconds_verification, 3), "map": round(result.seconds_mapping, 3)}
         self._update_finished_already(result)
 
-    def _update_finished_already(self, result: Extracted | Matched | Reconstruction) -> None:
+    def _update_finished_already(self, result: StageResult) -> None:
         self.finished_already = self.finished_already is not False and result.finished_already
 
     @property
@@ -148,6 +152,8 @@ class Summary:
         if self.dropped_from_database:
             dropped = ", ".join(f"{what} {count}" for what, count in self.dropped_from_database.items())
             lines.append(f"database    built anew; dropped: {dropped}")
+        if self.other_images:
+            lines.append(f"database    images {self.other_images} of another program stay in it")
         if self.verified_pairs is not None:
             lines.append(f"verified    {self.verified_pairs} pairs")
         if self.models:

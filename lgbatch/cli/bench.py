@@ -50,7 +50,10 @@ def match(
     *,
     settings: Settings,
 ) -> int:
-    """Match pairs with lgbatch, with the single ONNX graph and, if installed, with PyTorch LightGlue."""
+    """Compare the matching of lgbatch with other engines.
+
+    These are the single ONNX graph and, if it is installed, PyTorch LightGlue.
+    """
     effort = matching.Effort(pairs=pairs, other_pairs=other_pairs, repeats=repeats, seconds=seconds)
     report = matching.run(
         images, others, models=models or default_folder(), settings=settings, effort=effort, workspace=workspace
@@ -65,14 +68,19 @@ def extract(
         Path | None, typer.Argument(metavar="PHOTOS", help="Folder of photos. By default photos of the demo.")
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="Folder of ground-truth cameras, NAME.camera.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Extractor. Repeat for several. By default all.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Extractor. Repeat the option for several. By default all.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds. The median is reported.")] = 3,
     models: Models = None,
     as_json: Json = False,
     *,
     settings: Settings,
 ) -> int:
-    """Compare the extractors: speed against PyTorch, repeatability, matches and two-view poses."""
+    """Compare the extractors.
+
+    Reports their speed against PyTorch, repeatability, matches and two-view poses.
+    """
     report = extraction.run(
         images, truth, models=models or default_folder(), settings=settings, extractors=only or (), repeats=repeats
     )
@@ -90,7 +98,10 @@ def run(
     *,
     settings: Settings,
 ) -> int:
-    """Compare `lgbatch run` with COLMAP's SIFT pipeline, as whole processes in turn."""
+    """Compare `lgbatch run` with COLMAP's SIFT pipeline.
+
+    They run in turn, as whole processes.
+    """
     report = whole.run(images, truth, models=models or default_folder(), settings=settings, repeats=repeats)
     print(json.dumps(report.as_dict()) if as_json else report.format())
     return 0

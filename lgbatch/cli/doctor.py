@@ -183,7 +183,10 @@ def _instructions() -> list[str]:
 
 @command(app, "doctor", example="lgbatch doctor")
 def doctor(models: Models = None, as_json: Json = False, *, settings: Settings) -> int:
-    """Report devices, precision, models and problems of this machine. The exit status is 1 if there is a problem."""
+    """Report what this machine uses and what it lacks.
+
+    Lists devices, precision, models and problems. The exit status is 1 if there is a problem.
+    """
     diagnosis = diagnose(models or default_folder(), settings)
     print(json.dumps(diagnosis.values) if as_json else diagnosis.format())
     return 1 if diagnosis.problems else 0

@@ -17,14 +17,15 @@ app = new_app()
 
 @command(app, "infer", example="lgbatch infer a.jpg b.jpg -o matches.png")
 def infer(
-    first: Annotated[Path, typer.Argument(help="First photo.")],
-    second: Annotated[Path, typer.Argument(help="Second photo.")],
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="First photo.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Second photo.")],
     output: Annotated[
         list[Path] | None,
         typer.Option(
             "-o",
             "--output",
-            help="Output file, by default matches.png: picture (.png, .jpg), arrays (.npz) or text (.json).",
+            help="Output file: picture (.png, .jpg), arrays (.npz) or text (.json). Repeat the option for several. By "
+            "default matches.png.",
         ),
     ] = None,
     models: Models = None,
@@ -32,7 +33,10 @@ def infer(
     *,
     settings: Settings,
 ) -> int:
-    """Match two photos, and draw the matches by score and the other keypoints by the layer that pruned them."""
+    """Match two photos, and draw the matches.
+
+    Matches are coloured by score, other keypoints by the layer that pruned them.
+    """
     files = output or [Path("matches.png")]
     result = infer_pipeline.run(first, second, files, models=models, settings=settings)
     values = {
@@ -53,5 +57,8 @@ def demo(
     *,
     settings: Settings,
 ) -> int:
-    """Render a small scene with known cameras, reconstruct it, and report the errors of the model."""
+    """Reconstruct a small rendered scene, and report the errors.
+
+    The cameras of the scene are known.
+    """
     return print_summary(demo_pipeline.run(output, models=models, settings=settings), as_json)

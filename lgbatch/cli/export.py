@@ -23,9 +23,12 @@ TENSORRT_LIMIT = 3840
 
 @command(app, example="lgbatch export disk")
 def export(
-    extractor: Annotated[str, typer.Argument(help="Local features: " + ", ".join(EXTRACTORS) + ".")] = "disk",
+    extractor: Annotated[
+        str, typer.Argument(metavar="EXTRACTOR", help="Local features: " + ", ".join(EXTRACTORS) + ".")
+    ] = "disk",
     weights: Annotated[
-        Path | None, typer.Option(help="Folder of weights files. By default cached or downloaded.")
+        Path | None,
+        typer.Option(help="Folder of weights files. By default they are downloaded, or taken from the cache."),
     ] = None,
     models: Models = None,
     end2end: Annotated[
@@ -49,7 +52,7 @@ def export(
     ] = None,
     max_keypoints: Annotated[
         int | None,
-        typer.Option(min=1, help="Most keypoints per photo, as a constant.", rich_help_panel=OTHER_PROGRAMS),
+        typer.Option(min=1, help="Maximum keypoints per photo, as a constant.", rich_help_panel=OTHER_PROGRAMS),
     ] = None,
     opset: Annotated[
         int | None,
@@ -58,16 +61,17 @@ def export(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Output folder. By default current folder.", rich_help_panel=OTHER_PROGRAMS
+            "-o", "--output", help="Output folder. By default the current folder.", rich_help_panel=OTHER_PROGRAMS
         ),
     ] = None,
     as_json: Json = False,
     *,
     settings: Settings,
 ) -> int:
-    """Export an extractor and its LightGlue to ONNX from the pretrained weights, once per machine.
+    """Export an extractor and its LightGlue to ONNX.
 
-    With an option for other programs, write models of that form to a folder instead.
+    The pretrained weights are downloaded. One export per machine is enough. With an option for other programs, models
+    of that form are written to a folder instead.
     """
     chosen = Settings.load(**settings.as_dict() | {"extractor": extractor}).extractor
     folder = models or default_folder()

@@ -47,7 +47,7 @@ RetryFailed = Annotated[
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print the summary as one JSON object on standard output.", rich_help_panel=OUTPUT),
+    typer.Option("--json", help="Print the result as one JSON object on standard output.", rich_help_panel=OUTPUT),
 ]
 
 _CONFIG = Annotated[str | None, typer.Option("--config", help="Preset (fast, detailed) or TOML file of settings.")]

@@ -38,7 +38,7 @@ from lgbatch.workspace.rerun import Rerun
 
 Images = Annotated[
     Path | None,
-    typer.Option("--images", help="Folder of the photos. By default the folder at extraction."),
+    typer.Option("--images", help="Folder of the photos. By default that of the extraction."),
 ]
 PairsFile = Annotated[Path | None, typer.Option("--pairs", help="Pairs file to match, instead of choosing the pairs.")]
 HERE = Path()
@@ -148,7 +148,10 @@ def match(
 def reconstruct(
     workspace: WorkspaceFolder = HERE, images: Images = None, as_json: Json = False, *, settings: Settings
 ) -> int:
-    """Verify the pairs of database.db, and map the images into sparse/."""
+    """Verify the matched pairs, and map the images into sparse/.
+
+    The pairs and images are those of database.db.
+    """
     summary, files = Summary(settings), Workspace(workspace)
     with locked(workspace):
         with FeatureStore(files.features) as features:

@@ -1,7 +1,8 @@
-"""Commands on the files of a workspace: errors, info, pack."""
+"""Commands on the files of a workspace: errors, info, remove, pack."""
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +54,10 @@ def info(
     *,
     settings: Settings,
 ) -> int:
-    """Describe the stores and the database: contents, provenance, disk space."""
+    """Describe the stores and the database.
+
+    Lists contents, provenance and size of each file.
+    """
     infos = describe(path)
     print(json.dumps({"files": infos}) if as_json else format_infos(infos))
     return 0
@@ -61,18 +65,16 @@ def info(
 
 @command(app, example="lgbatch remove IMG_0001.jpg day1/IMG_0002.jpg -w out")
 def remove(
-    names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Images, by their path below the photo folder.")
-    ],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Images, by their path below the photo folder.")],
     workspace: WorkspaceFolder = HERE,
     as_json: Json = False,
     *,
     settings: Settings,
 ) -> int:
-    """Remove images and their pairs from features.h5 and matches.h5.
+    """Remove images and their pairs from the stores.
 
-    The next `lgbatch match` or `run` removes them from database.db. A photo that is still in its folder is extracted
-    again by the next `extract` or `run`.
+    The stores are features.h5 and matches.h5. The next `lgbatch match` or `run` removes the images from database.db. A
+    photo that is still in its folder is extracted again by the next `extract` or `run`.
     """
     files = Workspace(workspace)
     with locked(workspace):
@@ -83,7 +85,7 @@ def remove(
 
 @command(app, example="lgbatch pack out/features.h5")
 def pack(
-    store: Annotated[Path, typer.Argument(help="A features.h5 or matches.h5.")],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A features.h5 or matches.h5.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="New file. By default the store itself.")
     ] = None,
@@ -91,12 +93,14 @@ def pack(
     *,
     settings: Settings,
 ) -> int:
-    """Copy a store into a compact HDF5 file without its unused space.
+    """Copy a store into a compact file, without its unused space.
 
-    Without --output, first remove the images whose photos have left their folder, or the pairs of such images.
+    Without --output, first removes the images whose photos have left their folder or, from matches.h5, the pairs of
+    images that features.h5 beside it does not have.
     """
-    removed = remove_absent(store) if output is None else 0
-    done = pack_store(store, output)
+    with locked(store.parent) if output is None else nullcontext():
+        removed = remove_absent(store) if output is None else 0
+        done = pack_store(store, output)
     if as_json:
         print(
             json.dumps(

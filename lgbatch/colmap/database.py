@@ -6,7 +6,8 @@ COLMAP identifies a pair by its two image ids, smaller first, and swaps the colu
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from operator import sub
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -57,7 +58,7 @@ class MatchSource(Protocol):
 
 @dataclass(frozen=True)
 class DatabaseCounts(StageResult):
-    """What an import added to the database. If all counts are zero, the database was complete and was not touched."""
+    """What an import added to the database. All zero: the database was complete and was not touched."""
 
     images: int = 0
     cameras: int = 0
@@ -69,6 +70,8 @@ class DatabaseCounts(StageResult):
     dropped_images: int = 0
     dropped_pairs: int = 0
     """Images, and pairs with matches, that the rebuilt database no longer has."""
+    other_images: int = field(default=0, compare=False)
+    """Images that another program put into the database. They stay in it, and can be part of the model."""
     absent_images: int = 0
     """Images with features that were left out, because their photo is no longer in the folder."""
 
@@ -152,12 +155,13 @@ def _update(request: _Import) -> DatabaseCounts:
             after = _totals(db)
             if request.exact and (db.num_images(), db.num_matched_image_pairs()) != (len(request.sizes), matched_pairs):
                 raise DatabaseError(f"{path} has images or pairs that are not in the input: {REBUILD_HINT}")
-        counts = DatabaseCounts(*_added(before, after))
-        if is_new:
+            other_images = db.num_images() - len(request.sizes)
+        counts = DatabaseCounts(*map(sub, after, before))
+        if is_new or request.exact:
             mark(draft)
         if counts != DatabaseCounts():
             commit_draft(draft, path)
-    return counts
+    return replace(counts, other_images=other_images)
 
 
 def _rebuild(request: _Import) -> DatabaseCounts:
@@ -191,11 +195,6 @@ def _write_rows(db: "pycolmap.Database", request: _Import) -> tuple[dict[str, in
 def _common_pairs(db: "pycolmap.Database", ids: Mapping[str, int], pairs: Sequence[Pair]) -> int:
     """Count the pairs that have matches in the database."""
     return sum(a in ids and b in ids and db.exists_matches(ids[a], ids[b]) for a, b in pairs)
-
-
-def _added(before: _Totals, after: _Totals) -> _Totals:
-    a, b = before, after
-    return b[0] - a[0], b[1] - a[1], b[2] - a[2], b[3] - a[3], b[4] - a[4]
 
 
 def _totals(db: "pycolmap.Database") -> _Totals:

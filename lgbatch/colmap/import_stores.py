@@ -16,7 +16,7 @@ from lgbatch.types import FloatArray, IntArray, Pair
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger
 from lgbatch.workspace.stage import Failures, StageRun, run_stage
-from lgbatch.workspace.stage_cache import StageCache, digest, signature
+from lgbatch.workspace.stage_cache import digest, signature, was_imported_by_0_1
 from lgbatch.workspace.staleness import usable_pairs
 
 
@@ -98,7 +98,7 @@ def import_stores(
                 camera_mode=settings.camera_mode,
                 camera_model=settings.camera_model,
                 calibration=read_calibration(settings),
-                view=is_marked(workspace.database) or _was_imported(workspace),
+                view=is_marked(workspace.database) or was_imported_by_0_1(workspace.root),
                 progress=sys.stderr.isatty(),
             )
 
@@ -108,8 +108,3 @@ def import_stores(
 def _calibration_files(settings: Settings) -> list[Path]:
     cameras = Path(settings.calibration)
     return [cameras, cameras.with_name(FOLDERS_FILE)] if settings.calibration else []
-
-
-def _was_imported(workspace: Workspace) -> bool:
-    """Whether the database is as the last import or mapping of this workspace left it."""
-    return "import" in StageCache(workspace.root, "import").unchanged_stages()

@@ -189,7 +189,7 @@ def _bfloat16(values: Array) -> Array:
 def _scratch_address(size: int) -> int:
     """Address of an aligned scratch buffer of `size` bytes of the calling thread, reused between calls."""
     if getattr(_scratch, "size", -1) < size:
-        _scratch.buffer = None  # freed before the larger one is allocated
+        _scratch.buffer, _scratch.size = None, -1  # freed before the larger one is allocated
         _scratch.buffer, _scratch.size = np.empty(size + _ALIGNMENT, np.uint8), size
     return -(-_address(_scratch.buffer) // _ALIGNMENT) * _ALIGNMENT
 

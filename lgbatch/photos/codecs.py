@@ -57,7 +57,8 @@ def raw_pixels(data: bytes, max_megapixels: float) -> ByteArray:
             check_size((raw.sizes.iwidth, raw.sizes.iheight), max_megapixels)
             return np.ascontiguousarray(raw.postprocess(use_camera_wb=True, user_flip=0, output_bps=8), np.uint8)
     except rawpy.LibRawError as error:
-        raise ItemError(f"cannot be decoded: {_one_line(error)}") from None
+        reason = error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else error
+        raise ItemError(f"cannot be decoded: {_one_line(reason)}") from None
 
 
 def raw_size(photo: Path) -> tuple[int, int]:
@@ -84,6 +85,9 @@ def _jpeg(data: bytes, shrink: float) -> tuple[ByteArray, int]:
     """Decode a JPEG, at half its size if `shrink` allows. One whose pixels are all there needs no end marker."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, KeyError):  # chroma subsampling that simplejpeg does not know
+        return _by_opencv(data), 1
+    try:
         if colors in ("CMYK", "YCCK"):
             return _by_opencv(data), 1
         # Of an odd side, the halved pixels would reach beyond the photo.
@@ -140,5 +144,5 @@ def _stretch(pixels: NDArray[np.uint8 | np.uint16]) -> ByteArray:
     return np.asarray(np.clip(np.rint(table), 0, 255).astype(np.uint8)[pixels])
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

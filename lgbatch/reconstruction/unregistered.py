@@ -62,9 +62,17 @@ def failed_photos(workspace: Path, photos: Path) -> tuple[Unregistered, ...]:
     failed = []
     for entry in Ledger(workspace).entries():
         is_photo = entry.stage in ("crawl", "extract") and not entry.name.endswith("/")  # not a folder
-        if is_photo or (entry.stage == "match" and (photos / entry.name).is_file()):
+        if is_photo or (entry.stage == "match" and _is_file(photos / entry.name)):
             failed.append(Unregistered(escape(entry.name), "failed", f"failed ({entry.stage}): {entry.reason}"))
     return tuple(failed)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path is a file. The names of a failed pair together can be too long for a path."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _links(pair_ids: Sequence[int], counts: Sequence[int], ids: LongArray, registered: NDArray[np.bool_]) -> _Links:

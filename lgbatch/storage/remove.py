@@ -15,11 +15,11 @@ def remove_images(features_path: Path, matches_path: Path, names: Sequence[str])
     does not have all of the images, and StoreError if a store cannot be written.
     """
     removed = set(names)
-    with FeatureStore(features_path, append={}) as features:
+    with FeatureStore(features_path) as features:
         stored = features.names()
-        unknown = sorted(removed - set(stored))
-        if unknown:
-            raise InputError(f"{features_path} has no image {unknown[0]}{', ...' * (len(unknown) > 1)}")
+    if unknown := sorted(removed - set(stored)):
+        raise InputError(f"{features_path} has no image {unknown[0]}{', ...' * (len(unknown) > 1)}")
+    with FeatureStore(features_path, append={}) as features:
         pairs = _remove_pairs(matches_path, stored, removed)
         for name in removed:
             features.remove(name)

@@ -249,6 +249,8 @@ class Store:
 def short_reason(error: Exception) -> str:
     """Return an exception's message as one short line."""
     text = getattr(error, "strerror", None) or str(error)
+    if "file signature not found" in text:  # HDF5's words
+        return "not an HDF5 file"
     return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
 
 

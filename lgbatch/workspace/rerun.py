@@ -1,6 +1,8 @@
 """The command that repeats a run with other settings, in the workspace as it is."""
 
+import os
 import shlex
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -68,7 +70,7 @@ class Rerun:
             if f.name not in changes and value == f.default:
                 continue
             words += [f"--{option}"] * value if f.type is bool else [f"--{option}", str(value)]
-        return shlex.join(map(str, words))
+        return (subprocess.list2cmdline if os.name == "nt" else shlex.join)([*map(str, words)])
 
 
 def _reads(step: str, changes: dict[str, Any]) -> bool:

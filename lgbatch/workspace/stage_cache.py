@@ -37,7 +37,7 @@ class StageCache:
         `parts` names the fields of `kind` that are tuples of dataclasses, with the class of their items.
         """
         entry = self._read().get(self._stage)
-        if entry is None or entry["made_from"] != self._made_from or not _unchanged(entry):
+        if entry is None or entry["made_from"] != self._made_from or not self._unchanged(entry):
             return None
         figures: dict[str, Any] = entry["figures"]
         try:
@@ -46,9 +46,13 @@ class StageCache:
         except (KeyError, TypeError):  # written by another version
             return None
 
+    def is_recorded(self) -> bool:
+        """Whether this version has finished the stage in this workspace before."""
+        return self._stage in self._read()
+
     def unchanged_stages(self) -> list[str]:
         """Return the stages of this workspace whose output files are unchanged."""
-        return [stage for stage, entry in self._read().items() if _unchanged(entry)]
+        return [stage for stage, entry in self._read().items() if self._unchanged(entry)]
 
     def save(self, result: Any, outputs: Iterable[Path], unchanged: Iterable[str] = ()) -> None:
         """Record the result of the finished stage and the signatures of its output files.
@@ -57,13 +61,22 @@ class StageCache:
         changed such a file, its new signature is recorded for them: mapping writes into the database of the import.
         Write errors are ignored; the stage then runs again.
         """
-        entries, now = self._read(), signatures(outputs)
+        entries, now = self._read(), {self._relative(path): value for path, value in signatures(outputs).items()}
         for stage in unchanged:
             entries[stage]["left"] |= {path: now[path] for path in entries[stage]["left"] if path in now}
         figures = dataclasses.asdict(result, dict_factory=without_tracebacks)
         entries[self._stage] = {"made_from": self._made_from, "left": now, "figures": figures}
         with contextlib.suppress(OSError):
             replace_synced(self._path, json.dumps({"lgbatch": __version__, "stages": entries}).encode())
+
+    def _unchanged(self, entry: dict[str, Any]) -> bool:
+        """Whether the output files of an entry have the recorded signatures."""
+        return all(signature(self._path.parent / path) == value for path, value in entry["left"].items())
+
+    def _relative(self, path: str) -> str:
+        """Return the path of an output relative to the workspace: a copied or moved workspace stays finished."""
+        folder = self._path.parent.absolute()
+        return Path(path).relative_to(folder).as_posix() if Path(path).is_relative_to(folder) else path
 
     def _read(self) -> dict[str, Any]:
         """Return the entries; empty if the file is damaged or another version wrote it."""
@@ -74,15 +87,19 @@ class StageCache:
             return {}
 
 
+def was_imported_by_0_1(folder: Path) -> bool:
+    """Whether version 0.1.0 recorded an import in this workspace. It did not mark the databases that it wrote."""
+    try:
+        figures = json.loads((folder / "finished.json").read_bytes())["stages"]["import"]["figures"]
+        return "rebuilt" not in figures
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def recorded_settings(folder: Path) -> dict[str, Any]:
     """Return the settings that the finished stages of a workspace were made with, by name."""
     entries = StageCache(folder, "")._read().values()
     return {name: value for entry in entries for name, value in entry["made_from"]["settings"].items()}
-
-
-def _unchanged(entry: dict[str, Any]) -> bool:
-    """Whether the output files of an entry have the recorded signatures."""
-    return bool(entry["left"] == signatures(map(Path, entry["left"])))
 
 
 def signature(path: Path) -> Signature:

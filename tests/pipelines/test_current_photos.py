@@ -1,6 +1,8 @@
 """The photos in the folder and the pairs file decide what the database holds, whatever the stores have from before."""
 
+import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import cv2
@@ -90,12 +92,14 @@ def test_fewer_pairs_leave_fewer_pairs_in_the_database(photos: Path, out: Worksp
 
 def test_a_pairs_file_that_the_user_edited_is_not_overwritten(photos: Path, out: Workspace) -> None:
     run(photos, out)
-    out.pairs.write_text("0.png 1.png\n1.png 2.png\n")
-    with pytest.raises(InputError, match=r"was edited since lgbatch wrote it: .*--pairs .*or delete it"):
+    out.pairs.write_text("0.png 1.png\n1.png 2.png\n0.png 2.png\n")
+    with pytest.raises(
+        InputError, match=r"was edited since lgbatch wrote it: .*`lgbatch match`.*--pairs .*or delete it"
+    ):
         run(photos, out)
-    assert len(read_pairs(out.pairs).pairs) == 2
+    assert len(read_pairs(out.pairs).pairs) == 3
     summary = run(photos, out, pairs=out.pairs)
-    assert (summary.pairs, names_and_pairs(out.database)[1]) == (2, 2)
+    assert (summary.pairs, names_and_pairs(out.database)[1]) == (3, 3)
     out.pairs.unlink()
     assert run(photos, out).pairs == 10
 
@@ -114,7 +118,7 @@ def test_a_database_of_colmap_only_gains_rows(photos: Path, out: Workspace) -> N
     pycolmap.Database.open(out.database).close()
     pycolmap.import_images(out.database, photos, pycolmap.CameraMode.PER_IMAGE, image_names=["other/x.png"])
     (other / "x.png").unlink()
-    run(photos, out, camera_mode="image")
+    assert run(photos, out, camera_mode="image").other_images == 1
     names, pairs = names_and_pairs(out.database)
     assert (names, pairs) == ([f"{i}.png" for i in range(COUNT)] + ["other/x.png"], 10)
     (photos / "4.png").unlink()
@@ -148,3 +152,28 @@ def test_pack_drops_the_items_of_photos_that_have_left_the_folder(photos: Path, 
     assert remove_absent(out.features) == 0
     photos.mkdir()
     assert remove_absent(out.features) == 0
+
+
+def test_a_copied_workspace_is_as_finished_as_the_original(photos: Path, out: Workspace) -> None:
+    run(photos, out)
+    copy = Workspace(out.root.with_name("copy"))
+    shutil.copytree(out.root, copy.root)
+    cv2.imwrite(str(photos / "9.png"), np.full((48, 64, 3), 9, np.uint8))
+    shutil.rmtree(out.root)
+    assert run(photos, copy).pairs == 15
+    assert names_and_pairs(copy.database)[1] == 15
+    copy.pairs.write_text("0.png 1.png\n")
+    with pytest.raises(InputError, match="was edited"):
+        run(photos, copy)
+
+
+def test_a_workspace_of_0_1_goes_on(photos: Path, out: Workspace) -> None:
+    run(photos, out)
+    with sqlite3.connect(out.database) as connection:
+        connection.execute("PRAGMA application_id = 0")
+    stages = json.loads((out.root / "finished.json").read_text())["stages"]
+    del stages["pairs"], stages["import"]["figures"]["rebuilt"]
+    (out.root / "finished.json").write_text(json.dumps({"lgbatch": "0.1.0", "stages": stages}))
+    (photos / "1.png").unlink()
+    run(photos, out)
+    assert names_and_pairs(out.database) == (["0.png", "2.png", "3.png", "4.png"], 6)
