@@ -9,7 +9,8 @@ Conventions:
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from traceback import format_exception
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,12 @@ class Failure:
     reason: str
     traceback: str = field(default="", repr=False, compare=False)
     """Python traceback, for the ledger of failures; summaries omit it."""
+
+    @classmethod
+    def from_exception(cls, stage: str, name: str, error: Exception) -> Self:
+        """Return the failure of an item that raised. The reason is the first line of the message, or the type."""
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        return cls(stage, name, reason, "".join(format_exception(error)))
 
     def format(self) -> str:
         """Return one printable line, also for a name with control characters or invalid UTF-8."""

@@ -64,9 +64,7 @@ def import_stores(
     that lgbatch wrote is built anew if it has anything else; to one of COLMAP or of the user, rows are only added.
     Raises DatabaseError and InputError as import_database does, and StoreError if a store cannot be read.
     """
-    failed = Ledger(workspace.root).failed_items(
-        ("crawl", "extract", "match")
-    )  # the stores may have stale items of them
+    failed = Ledger(workspace.root).failed_items(("crawl", "extract", "match"))  # of which stores may have stale items
     names = [name for name in names if name not in failed]
     present = [name for name in names if (image_folder / name).is_file()]
     stage = StageRun(

@@ -9,7 +9,6 @@ fails, its photos are extracted one by one, so that only those to blame fail. Th
 signature of the file and the settings, so that later runs skip the photo until one of them changes.
 """
 
-import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -159,7 +158,7 @@ def _extract_photos(
             photo = decode(ref, settings.resize, settings.max_megapixels)
             return replace(photo, masks=(*photo.masks, *read_masks(ref, photo.size))) if ref.masks else photo
         except Exception as error:  # ItemError, or for instance MemoryError
-            return _failure(ref.name, error)
+            return Failure.from_exception("extract", ref.name, error)
 
     threads = settings.threads or available_cores()
     photos = prefetch(hash_and_decode, refs, threads=threads, depth=threads + 2 * extractor.batch)
@@ -181,15 +180,9 @@ def _extract_or_fail(extractor: Extractor | SiftExtractor, photos: Sequence[Phot
             for photo in photos:
                 yield from _extract_or_fail(extractor, [photo])
         else:
-            yield photos[0].name, _failure(photos[0].name, error)
+            yield photos[0].name, Failure.from_exception("extract", photos[0].name, error)
     else:
         yield from zip((photo.name for photo in photos), features, strict=True)
-
-
-def _failure(name: str, error: Exception) -> Failure:
-    """A Failure with the current traceback. Call it in the `except` block of the error."""
-    reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-    return Failure("extract", name, reason, traceback.format_exc())
 
 
 def group_by_shape(photos: Iterable[Photo | Failure], size: int) -> Iterator[list[Photo] | Failure]:

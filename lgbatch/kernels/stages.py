@@ -6,6 +6,7 @@ and padding is not computed.
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from ctypes import byref, c_float
 from pathlib import Path
@@ -33,7 +34,7 @@ _scratch = threading.local()
 """The scratch buffer of each thread, for all stages: one per stage would take 18 times the memory."""
 
 
-class Stage:
+class Stage(ABC):
     """An opened .npz stage. Implements runtime.session.Session."""
 
     device: Literal["cpu"] = "cpu"
@@ -56,9 +57,9 @@ class Stage:
         self._referenced: list[Array] = []  # the structs hold only addresses
         self._read(arrays)
 
+    @abstractmethod
     def _read(self, arrays: Mapping[str, Array]) -> None:
         """Set up the stage from the arrays of its file, which are not kept besides their copies for the kernels."""
-        raise NotImplementedError
 
     def _reference(self, values: Array, shape: tuple[int, ...], dtype: type[np.generic]) -> int:
         """Address of a contiguous copy, kept alive with the stage. Raises ValueError if the shape differs."""

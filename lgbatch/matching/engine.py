@@ -1,6 +1,5 @@
 """The matching engine: schedules pairs, reads features ahead, and matches batches in worker threads."""
 
-import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -144,7 +143,14 @@ class _Worker:
                 names.append(pair)
                 encoded.append((first, second))
         for pair, result in zip(names, self._matcher.match(encoded), strict=True):
-            outcomes.append((pair, _failure(" ".join(pair), result) if isinstance(result, Exception) else result))
+            outcomes.append(
+                (
+                    pair,
+                    Failure.from_exception("match", " ".join(pair), result)
+                    if isinstance(result, Exception)
+                    else result,
+                )
+            )
         return outcomes
 
 
@@ -156,12 +162,7 @@ def _encode(matcher: Matcher, read: Callable[[str], Features], stems: Semaphore,
             return matcher.encode(features)
     except Exception as error:  # ItemError, or ONNX Runtime's if the descriptors do not fit the model
         stop_if_lost(matcher.stages.device, error, matcher.stages.shrink)
-        return _failure(name, error)
-
-
-def _failure(name: str, error: Exception) -> Failure:
-    reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-    return Failure("match", name, reason, "".join(traceback.format_exception(error)))
+        return Failure.from_exception("match", name, error)
 
 
 class _HalvingMatcher:
