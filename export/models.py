@@ -3,22 +3,27 @@
 Importing this module does not import torch; the functions that export do.
 """
 
+import contextlib
 import importlib.util
 import json
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lgbatch._version import __version__
-from lgbatch.errors import ModelError
+from lgbatch.errors import ModelError, WorkspaceError
 from lgbatch.export.extractors import EXTRACTORS, exported_kinds, role
 from lgbatch.export.weights.catalog import WEIGHTS, Weights
 from lgbatch.export.weights.find import find_weights
 from lgbatch.export.weights.state import load_state
+from lgbatch.runtime.packages import installation_command
 from lgbatch.runtime.registry import FP32_ONLY, Kind, family, model_path, precision_of
+from lgbatch.workspace.lock import locked
 
 if TYPE_CHECKING:
     from lgbatch.export.build import Content
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "onnx", "onnxscript")
 """Packages that the export imports."""
 Log = Callable[[str], None]
+_DRAFT = ".draft-"
+"""Prefix of the temporary folders of exports."""
+_exporting = threading.RLock()
 
 
 def print_to_stderr(line: str) -> None:
@@ -47,8 +55,9 @@ class ExportedModel:
 def ensure_models(folder: Path, extractor: str, kinds: Sequence[Kind], log: Log = print_to_stderr) -> None:
     """Export an extractor's models if any of `kinds` is missing in `folder`.
 
-    Kinds that do not exist for the extractor are ignored. Raises ModelError if matching is requested and no LightGlue
-    is published for the extractor, if packages for the export are missing, and as `export`.
+    If another process is exporting to `folder`, log one line and wait for it; then export what is still missing. Kinds
+    that do not exist for the extractor are ignored. Raises ModelError if matching is requested and no LightGlue is
+    published for the extractor, if packages for the export are missing, and as `export`.
     """
     if "matcher" not in EXTRACTORS[extractor] and not set(kinds) <= {"extractor"}:
         raise ModelError(
@@ -62,11 +71,13 @@ def ensure_models(folder: Path, extractor: str, kinds: Sequence[Kind], log: Log 
     if _missing_package():
         names = " and ".join(path.name for path in missing)
         raise ModelError(
-            f"no {extractor} models yet: run `pip install 'lgbatch[export]'` and `lgbatch export {extractor}`, once "
-            f"per machine, or copy {names} from a machine that has them into {folder}"
+            f"no {extractor} models yet: run `{installation_command()}` and `lgbatch export {extractor}`, "
+            f"once per machine, or copy {names} from a machine that has them into {folder}"
         )
-    log(f"Exporting the {extractor} models to {folder}, once per machine")
-    export(folder, extractor, overwrite=False, log=log)
+    with _locked(folder, log):
+        if not all(path.exists() for path in missing):
+            log(f"Exporting the {extractor} models to {folder}, once per machine")
+            export(folder, extractor, overwrite=False, log=log)
 
 
 def export(
@@ -80,17 +91,28 @@ def export(
     """Write the ONNX models of an extractor and of its LightGlue to `folder`, and compare each with the reference.
 
     weights: a file or folder to read the weights from, instead of the cache and the download. overwrite: whether to
-    replace existing models; extractors of one family share their LightGlue models.
+    replace existing models; extractors of one family share their LightGlue models. One process at a time exports to a
+    folder; others log one line and wait.
     Raises ModelError if the weights are missing or wrong, a package is missing, `folder` cannot be written, or a model
     differs from the reference by more than rounding.
     """
     _check_packages()
+    with _locked(folder, log):
+        kinds = [k for k in exported_kinds(extractor) if overwrite or not model_path(folder, extractor, k).exists()]
+        return [_export_kind(folder, extractor, kind, weights, log) for kind in kinds]
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, log: Log) -> Iterator[None]:
+    """Lock the model folder; wait if another process holds it. Remove the drafts of exports that were killed."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"cannot write models to {folder} ({error.strerror}): choose another with --models") from None
-    kinds = [k for k in exported_kinds(extractor) if overwrite or not model_path(folder, extractor, k).exists()]
-    return [_export_kind(folder, extractor, kind, weights, log) for kind in kinds]
+        with _exporting, locked(folder, create=True, waiting=log):
+            for draft in folder.glob(f"{_DRAFT}*"):
+                shutil.rmtree(draft, ignore_errors=True)
+            yield
+    except WorkspaceError as error:
+        reason = str(error).partition(";")[0].partition(": choose")[0]
+        raise ModelError(f"cannot write models to {folder} ({reason}): choose another with --models") from None
 
 
 def _export_kind(folder: Path, extractor: str, kind: Kind, weights: Path | None, log: Log) -> ExportedModel:
@@ -123,7 +145,7 @@ def write(folder: Path, extractor: str, kind: Kind, state: "State", source: Mapp
     }
     path = model_path(folder, extractor, kind)
     files = build(extractor, kind, state)
-    with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as drafts:
+    with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=folder) as drafts:
         draft = Path(drafts) / path.name
         _save_files(draft, files, metadata)
         parity = compare(extractor, kind, draft, state)
@@ -243,7 +265,7 @@ def _owner(extractor: str, kind: Kind) -> str:
 
 def _check_packages() -> None:
     if package := _missing_package():
-        raise ModelError(f"export needs {package}: run `pip install 'lgbatch[export]'`")
+        raise ModelError(f"export needs {package}: run `{installation_command()}`")
 
 
 def _missing_package() -> str | None:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LightGlueRunner", "__version__", "load_image", "rgb_to_grayscale"]
 
-# ONNX Runtime 1.29 and later send telemetry unless this is set before the import. A value of 0 opts in.
+# ONNX Runtime 1.29 and later send telemetry unless this is set before the import (on Windows: see runtime/devices.py).
+# A value of 0 opts in.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 

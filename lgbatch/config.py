@@ -2,52 +2,32 @@
 
 import dataclasses
 import difflib
-import tomllib
-from dataclasses import dataclass, field, fields
-from importlib import resources
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self
 
+from lgbatch.configs import read_toml
+from lgbatch.configs.fields import CAMERAS, MACHINE, MATCHING, RERUNS, meta, setting
+from lgbatch.configs.values import check
 from lgbatch.errors import InputError
 
-Stage = Literal["extract", "pairs", "match", "import", "reconstruct"]
+Stage = Literal["orient", "extract", "pairs", "match", "import", "reconstruct", "second"]
 """The stages of a run, in order."""
-Effect = Literal["items", "stage", "none"]
-"""What a setting changes. "items": every item that a stage writes; provenance records the setting. "stage": which items
-the stage writes, or its result as a whole. "none": only how the work is done."""
 
 
-@dataclass(frozen=True)
-class Meta:
-    """Metadata of a setting. Options, staleness and provenance are derived from it."""
-
-    help: str
-    users: tuple[str, ...]
-    """The stages, and the commands besides stages, that read the setting."""
-    effect: Effect
-    group: str
-    """Heading of the setting in the help of a command."""
-    low: float | None
-    high: float | None
-    """Inclusive limits; None if there is none."""
+@contextmanager
+def as_input_error() -> Iterator[None]:
+    """Raise the ValueError of lgbatch.configs as InputError."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 _EXTRACTION = ("extract", "infer", "bench match", "bench extract", "bench run")
 _MATCHING = ("match", "infer")
-COMMON, MATCHING, CAMERAS, RERUNS, MACHINE = "Options", "Matching", "Cameras and mapping", "Reruns", "This machine"
-
-
-def _setting(
-    default: Any,
-    help: str,
-    users: tuple[str, ...],
-    effect: Effect,
-    group: str = COMMON,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-) -> Any:
-    return field(default=default, metadata={"meta": Meta(help, users, effect, group, low, high)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +36,14 @@ class Settings:
 
     extractor: Literal[
         "disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16", "superpoint", "xfeat", "sift"
-    ] = _setting(
-        "disk",
+    ] = setting(
+        "aliked-n16rot",
         "Local features. aliked-t16 is for extraction only.",
         ("extract", "match", "infer", "doctor", "bench match", "bench run"),
         "items",
     )
-    max_keypoints: int = _setting(2048, "Maximum keypoints per image.", _EXTRACTION, "items", low=1, high=65536)
-    resize: int = _setting(
+    max_keypoints: int = setting(2048, "Maximum keypoints per image.", _EXTRACTION, "items", low=1, high=65536)
+    resize: int = setting(
         1024,
         "Shrink photos to this long side, in pixels, before extraction. 0 keeps their size.",
         _EXTRACTION,
@@ -71,24 +51,36 @@ class Settings:
         low=0,
         high=16384,
     )
-    masks: str = _setting(
+    rotation: Literal["auto", "exif", "none"] = setting(
+        "auto",
+        "How photos are turned upright for extraction and matching, by quarter turns. exif: by the EXIF orientation. "
+        "auto: also as similar photos show. none: not at all.",
+        ("orient", "import", "infer"),
+        "stage",
+    )
+    masks: str = setting(
         "",
         "Folder of masks, black where a photo is ignored. The mask of a/b.jpg is a/b.jpg.png or a/b.png.",
         ("extract",),
         "stage",
     )
-    camera_mask: str = _setting("", "Mask for all photos, black where they are ignored.", ("extract",), "stage")
-    pairing: Literal["exhaustive", "sequential"] = _setting(
+    camera_mask: str = setting("", "Mask for all photos, black where they are ignored.", ("extract",), "stage")
+    pairing: Literal["exhaustive", "sequential"] = setting(
         "exhaustive",
         "Image pairs to match. exhaustive: all. sequential: each image with those that follow it in its folder, frame2 "
         "before frame10.",
         ("pairs", "bench run"),
         "stage",
     )
-    window: int = _setting(
-        10, "Sequential pairing: number of following images per image.", ("pairs", "bench run"), "stage", low=1
+    window: int = setting(
+        10,
+        "Sequential pairing: number of following images per image.",
+        ("pairs", "bench run"),
+        "stage",
+        low=1,
+        only_with=("pairing", "sequential"),
     )
-    depth_confidence: float = _setting(
+    depth_confidence: float = setting(
         0.95,
         "Early exit: stop a pair once this fraction of its keypoints is confident. -1 disables it.",
         _MATCHING,
@@ -97,7 +89,7 @@ class Settings:
         low=-1,
         high=1,
     )
-    width_confidence: float = _setting(
+    width_confidence: float = setting(
         0.99,
         "Point pruning: drop a confident keypoint whose matchability is below 1 minus this value. -1 disables it.",
         _MATCHING,
@@ -106,7 +98,7 @@ class Settings:
         low=-1,
         high=1,
     )
-    filter_threshold: float = _setting(
+    filter_threshold: float = setting(
         0.1,
         "Minimum assignment probability of a match.",
         (*_MATCHING, "bench match"),
@@ -115,7 +107,7 @@ class Settings:
         low=0.0,
         high=1.0,
     )
-    give_up: int = _setting(
+    give_up: int = setting(
         0,
         "Stop a pair after two layers, without matches, if fewer matches than this score above 0.3. 0 disables it.",
         ("match",),
@@ -123,7 +115,17 @@ class Settings:
         MATCHING,
         low=0,
     )
-    camera_mode: Literal["auto", "image", "folder", "single"] = _setting(
+    second_try: float = setting(
+        0.75,
+        "Second try of the photos that are not in the model, or hardly joined to it: SIFT at up to 3200 pixels, for at "
+        "most this part of all pairs. 0 disables it.",
+        ("second",),
+        "stage",
+        MATCHING,
+        low=0.0,
+        high=1.0,
+    )
+    camera_mode: Literal["auto", "image", "folder", "single"] = setting(
         "auto",
         "Photos that share a camera. auto: those with the same EXIF camera, focal length and size; without EXIF, those "
         "of a folder if all have the same size. image: none. folder: those of a folder. single: all.",
@@ -131,40 +133,45 @@ class Settings:
         "stage",
         CAMERAS,
     )
-    camera_model: str = _setting("SIMPLE_RADIAL", "COLMAP camera model.", ("import",), "stage", CAMERAS)
-    camera_params: str = _setting(
+    camera_model: str = setting(
+        "SIMPLE_RADIAL", "COLMAP camera model.", ("import",), "stage", CAMERAS, only_with=("calibration", "")
+    )
+    camera_params: str = setting(
         "",
         "Known intrinsics of all photos, in COLMAP's order for the camera model: f,cx,cy,k for SIMPLE_RADIAL.",
         ("import",),
         "stage",
         CAMERAS,
     )
-    calibration: str = _setting(
+    calibration: str = setting(
         "",
         "Known cameras: COLMAP's cameras.txt. If it has several, folders.txt beside it has lines FOLDER CAMERA_ID.",
         ("import",),
         "stage",
         CAMERAS,
     )
-    fix_intrinsics: bool = _setting(
-        False,
-        "Map with the cameras' initial intrinsics, without refining them.",
-        ("reconstruct",),
+    rig_config: str = setting(
+        "",
+        "Cameras that are mounted together: COLMAP's rig_config.json. Sequential pairing keeps them in step.",
+        ("pairs", "import"),
         "stage",
         CAMERAS,
     )
-    mapper: Literal["incremental", "global"] = _setting(
+    fix_intrinsics: bool = setting(
+        False, "Map with the cameras' initial intrinsics, without refining them.", ("reconstruct",), "stage", CAMERAS
+    )
+    mapper: Literal["incremental", "global"] = setting(
         "incremental", "COLMAP mapper.", ("reconstruct", "bench run"), "stage", CAMERAS
     )
-    on_change: Literal["recompute", "refuse", "keep"] = _setting(
+    on_change: Literal["recompute", "refuse", "keep"] = setting(
         "refuse",
         "Stored results of other settings, models, photos or features: compute them again (recompute), stop with an "
         "error (refuse), or use them (keep).",
-        ("extract", "match", "import"),
+        ("orient", "extract", "match", "import"),
         "stage",
         RERUNS,
     )
-    max_errors: int = _setting(
+    max_errors: int = setting(
         0,
         "Stop a stage after more new failures than this. 0 disables it.",
         ("extract", "match"),
@@ -172,10 +179,10 @@ class Settings:
         RERUNS,
         low=0,
     )
-    max_megapixels: int = _setting(  # the upper limit is that of OpenCV
+    max_megapixels: int = setting(  # the upper limit is that of OpenCV
         500, "Size limit of photos, in megapixels. Larger ones fail.", ("extract",), "stage", MACHINE, low=1, high=1073
     )
-    device: Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"] = _setting(
+    device: Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"] = setting(
         "auto",
         "Device of the models. auto: an NVIDIA GPU if ONNX Runtime can use it, else the CPU. tensorrt, openvino, "
         "coreml and directml run extraction only. If the device is unavailable, a warning says which one is used.",
@@ -183,7 +190,7 @@ class Settings:
         "none",
         MACHINE,
     )
-    precision: Literal["auto", "fp32", "fp16", "int8"] = _setting(
+    precision: Literal["auto", "fp32", "fp16", "int8"] = setting(
         "auto",
         "Precision of matching. fp32 finds the matches of the published network. int8 finds 99 percent of them, "
         "several times faster, on CPUs with fast bfloat16. fp16 needs a GPU. auto: the fastest available.",
@@ -191,16 +198,10 @@ class Settings:
         "items",
         MACHINE,
     )
-    threads: int = _setting(
-        0,
-        "CPU threads. 0 uses all cores.",
-        (*_EXTRACTION, "match", "reconstruct"),
-        "none",
-        MACHINE,
-        low=0,
-        high=1024,
+    threads: int = setting(
+        0, "CPU threads. 0 uses all cores.", (*_EXTRACTION, "match", "reconstruct"), "none", MACHINE, low=0, high=1024
     )
-    workers: int = _setting(
+    workers: int = setting(
         0,
         "Matching workers: GPUs, or CPU cores. 0 uses all.",
         ("match", "bench match"),
@@ -213,7 +214,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Check types and ranges."""
         for f in fields(self):
-            _check(f, getattr(self, f.name))
+            with as_input_error():
+                check(f.name, f.type, getattr(self, f.name), meta(f).low, meta(f).high)
 
     @classmethod
     def load(cls, path: Path | None = None, **changes: Any) -> Self:
@@ -221,10 +223,17 @@ class Settings:
 
         Raises InputError if the file is unreadable, a key is unknown (naming the nearest one) or a value is invalid.
         """
-        values = _read_toml(path) if path else {}
-        values |= {
-            key: str(value) if isinstance(value, Path) else value for key, value in changes.items() if value is not None
-        }
+        with as_input_error():
+            values = read_toml(path) if path else {}
+        try:
+            cls._checked(values)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        given = {key: value for key, value in changes.items() if value is not None}
+        return cls._checked(values | {k: str(v) if isinstance(v, Path) else v for k, v in given.items()})
+
+    @classmethod
+    def _checked(cls, values: dict[str, Any]) -> Self:
         known = {f.name for f in fields(cls)}
         for key in sorted(values.keys() - known):
             near = difflib.get_close_matches(key, known, n=1)
@@ -236,6 +245,15 @@ class Settings:
         """Return the settings as plain values, for summaries and fingerprints."""
         return dataclasses.asdict(self)
 
+    def disabled_by(self, name: str) -> str | None:
+        """Return the setting whose value leaves the setting `name` without effect, or None if it has one."""
+        only_with = meta(next(f for f in fields(self) if f.name == name)).only_with
+        return only_with[0] if only_with and getattr(self, only_with[0]) != only_with[1] else None
+
+    def used_by(self, *users: str) -> dict[str, Any]:
+        """Return the settings that any of these stages or commands reads."""
+        return {f.name: getattr(self, f.name) for f in settings_used_by(*users)}
+
     def affecting(self, stage: Stage) -> dict[str, Any]:
         """Return the settings that change the result of a stage. The stage is stale if one of them differs."""
         return {f.name: getattr(self, f.name) for f in settings_used_by(stage) if meta(f).effect != "none"}
@@ -245,54 +263,6 @@ class Settings:
         return {f.name: getattr(self, f.name) for f in settings_used_by(stage) if meta(f).effect == "items"}
 
 
-def meta(f: "dataclasses.Field[Any]") -> Meta:
-    """Return the metadata of a field of Settings."""
-    metadata: Meta = f.metadata["meta"]
-    return metadata
-
-
 def settings_used_by(*users: str) -> list["dataclasses.Field[Any]"]:
     """Return the settings that any of these stages or commands reads, in the order of Settings."""
     return [f for f in fields(Settings) if set(meta(f).users) & set(users)]
-
-
-def preset(name: str) -> Path:
-    """Return the path of a preset of the package, or `name` itself if it ends in .toml.
-
-    Raises InputError if there is no such preset.
-    """
-    if Path(name).suffix == ".toml":
-        return Path(name)
-    folder = resources.files("lgbatch.configs")
-    path = Path(str(folder / f"{name}.toml"))
-    if not path.is_file():
-        known = sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
-        raise InputError(f"no preset '{name}': give a .toml file or one of {', '.join(known)}")
-    return path
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read settings from {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from None
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deeply nested lists
-        raise InputError(f"cannot read settings from {path}: {error}") from None
-
-
-def _check(f: "dataclasses.Field[Any]", value: Any) -> None:
-    if get_origin(f.type) is Literal:
-        choices = get_args(f.type)
-        if value not in choices:
-            raise InputError(f"{f.name} must be one of {', '.join(choices)}, not {value!r}")
-        return
-    is_number = isinstance(value, int) or (f.type is float and isinstance(value, float))
-    is_of_type = type(value) is f.type if f.type in (bool, str) else is_number and not isinstance(value, bool)
-    if not is_of_type:
-        raise InputError(f"{f.name} must be {f.type.__name__}, not {value!r}")  # type: ignore[union-attr]
-    low, high = meta(f).low, meta(f).high
-    if not ((low is None or low <= value) and (high is None or value <= high)):  # written so that NaN is refused
-        span = f"at least {low}" if high is None else f"in {low}..{high}"
-        raise InputError(f"{f.name} must be {span}, not {value}")

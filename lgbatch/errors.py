@@ -42,3 +42,7 @@ class WorkspaceError(LgbatchError):
 
 class ItemError(Exception):
     """A photo or pair is unusable. The stage records the failure and goes on."""
+
+
+class OutOfMemory(ItemError, MemoryError):
+    """The memory that is available now is too small for a photo. The next run tries the photo again."""

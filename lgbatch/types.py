@@ -4,6 +4,9 @@ Conventions:
 
 - Keypoints are (x, y) in pixels of the ORIGINAL image; the centre of the top-left pixel is (0, 0).
 - Image sizes are (width, height) of the pixels as stored: EXIF orientation is not applied, as in COLMAP.
+- Orientations are EXIF codes, 1 to 8: how to turn the stored pixels so that the photo is upright. 1: as stored; 3, 6
+  and 8: rotate by 180, 90 and 270 degrees clockwise; 2, 4, 5 and 7: mirrored (photos/coordinates.py). Extraction and
+  matching see the upright photo; all keypoints that are stored or exchanged are in pixels as stored.
 - N is the number of keypoints of an image, D the descriptor dimension, K the number of matches of a pair.
 """
 
@@ -20,6 +23,8 @@ IntArray = NDArray[np.int32]
 LongArray = NDArray[np.int64]
 ByteArray = NDArray[np.uint8]
 BoolArray = NDArray[np.bool_]
+ORIENTATIONS = range(1, 9)
+"""EXIF codes of orientations."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class ImageRef:
     """Path of the file."""
     masks: tuple[Path, ...] = ()
     """Files of its masks."""
+    orientation: int = 1
+    """EXIF code, 1 to 8: how decoding turns the pixels upright."""
 
 
 class PhotoFile(NamedTuple):
@@ -47,15 +54,17 @@ class PhotoFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo, resized for the extractor."""
+    """A decoded photo, turned upright and resized for the extractor."""
 
     name: str
     pixels: ByteArray
-    """(H, W, 3) uint8, RGB."""
+    """(H, W, 3) uint8, RGB, upright."""
     size: tuple[int, int]
-    """(width, height) of the original image."""
+    """(width, height) of the original image, as stored."""
     masks: tuple[BoolArray, ...] = ()
-    """(h, w) bool of any scale, the whole image each: keypoints where one is False are dropped."""
+    """(h, w) bool of any scale, the whole image as stored each: keypoints where one is False are dropped."""
+    orientation: int = 1
+    """EXIF code, 1 to 8: how the stored pixels were turned to be `pixels`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,12 @@ class Features:
     scales: FloatArray | None = None
     """(N,) float32, SIFT keypoint diameters in pixels of the resized photo; None for other extractors."""
     oris: FloatArray | None = None
-    """(N,) float32, SIFT keypoint orientations, radians in 0..2 pi, clockwise from x; None for other extractors."""
+    """(N,) float32, SIFT keypoint orientations in the image as stored, radians in 0..2 pi, clockwise from x; None for
+    other extractors."""
+    tile_side: int = 0
+    """Side in pixels of the tiles that the photo was extracted in; 0 if as a whole, or if read from a store."""
+    orientation: int = 1
+    """EXIF code, 1 to 8: how the stored pixels were turned upright before extraction."""
 
 
 class Pair(NamedTuple):
@@ -93,6 +107,10 @@ class Matches:
     """(K,) float32, assignment probabilities in 0..1."""
 
 
+_MEMORY_SHORT = ("allocate memory", "bad_alloc", "bad allocation", "insufficient memory", "out of memory")
+"""What ONNX Runtime, C++, OpenCV and CUDA say, in lower case, when an allocation fails."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A photo or pair that failed in a stage."""
@@ -102,16 +120,24 @@ class Failure:
     reason: str
     traceback: str = field(default="", repr=False, compare=False)
     """Python traceback, for the ledger of failures; summaries omit it."""
+    temporary: bool = field(default=False, compare=False)
+    """The memory was short at that moment: the next run tries the item again."""
 
     @classmethod
     def from_exception(cls, stage: str, name: str, error: Exception) -> Self:
         """Return the failure of an item that raised. The reason is the first line of the message, or the type."""
         reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-        return cls(stage, name, reason, "".join(format_exception(error)))
+        short = isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY_SHORT)
+        return cls(stage, name, reason, "".join(format_exception(error)), short)
 
     def format(self) -> str:
         """Return one printable line, also for a name with control characters or invalid UTF-8."""
         return escape(f"failed: {self.name} ({self.stage}): {self.reason}")
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: '1 pair', '2 pairs'. `plural` is the noun's plural if 's' does not form it."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def escape(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from lgbatch.colmap.sensors.rigs import read_rigs
 from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.pairing.candidates import exhaustive, make_pairs
@@ -10,7 +12,7 @@ from lgbatch.pairing.pairs_file import read_pairs, write_pairs
 from lgbatch.types import Pair
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.stage import Failures, StageResult, StageRun, run_stage
-from lgbatch.workspace.stage_cache import StageCache, digest
+from lgbatch.workspace.stage_cache import StageCache, digest, signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,23 +25,26 @@ class ChosenPairs(StageResult):
 def choose_pairs(workspace: Workspace, names: Sequence[str], settings: Settings) -> ChosenPairs:
     """Write the pairs of these images to the pairs file of a workspace.
 
-    Raises InputError if the file cannot be written, or differs from the pairs and is not as this stage left it.
+    Raises InputError if the file cannot be written, or differs from the pairs and is not as this stage left it, or if
+    the settings' rig file is wrong.
     """
     stage = StageRun(
         name="pairs",
         folder=workspace.root,
         settings=settings,
-        inputs={"names": digest(list(names))},
+        inputs={"names": digest(list(names))}
+        | ({"rigs": signature(Path(settings.rig_config))} if settings.rig_config else {}),
         outputs=lambda: [workspace.pairs],
         result=ChosenPairs,
     )
 
     def choose(_: Failures) -> ChosenPairs:
-        pairs = make_pairs(names, settings)
+        rigs = read_rigs(settings)
+        pairs = make_pairs(names, settings, rigs.places(names) if rigs else {})
         if _is_edited(workspace, pairs):
             raise InputError(
-                f"{workspace.pairs} was edited since lgbatch wrote it: match its pairs with `lgbatch match` or "
-                f"`lgbatch run --pairs {workspace.pairs}`, or delete it to choose the pairs again"
+                f"{workspace.pairs} was edited since lgbatch wrote it: match its pairs with `lgbatch match -w "
+                f"{workspace.root}` or `lgbatch run --pairs {workspace.pairs}`, or delete it to choose the pairs again"
             )
         write_pairs(workspace.pairs, pairs)
         return ChosenPairs(pairs=len(pairs))

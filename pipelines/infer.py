@@ -12,12 +12,13 @@ from lgbatch.config import Settings
 from lgbatch.errors import InputError, ItemError
 from lgbatch.export.models import ensure_models
 from lgbatch.features.extractors import open_feature_extractor
+from lgbatch.features.orient import orient_pair
 from lgbatch.matching.lightglue import Matcher, MatchTrace, no_matches
 from lgbatch.photos.decode import decode
 from lgbatch.pipelines.match_picture import draw_matches
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
-from lgbatch.types import Features, ImageRef, Photo
+from lgbatch.types import Features, ImageRef, Photo, counted
 
 PICTURES = (".png", ".jpg", ".jpeg")
 DATA = (".npz", ".json")
@@ -35,6 +36,7 @@ class InferResult:
         """The content of the .npz and .json files.
 
         keypoints0, keypoints1    (N, 2) float32, pixels of the original photos, top-left pixel centre (0, 0)
+        orientation0, orientation1  EXIF codes by which the photos were turned upright; keypoints are not turned
         matches, scores           (K, 2) int32 and (K,) float32, as in Matches
         layers0, layers1          (N,) int32, layers that each keypoint went through
         stop                      layers that the pair went through
@@ -45,6 +47,8 @@ class InferResult:
             "image1": self.photos[1].name,
             "image_size0": np.array(first.image_size),
             "image_size1": np.array(second.image_size),
+            "orientation0": first.orientation,
+            "orientation1": second.orientation,
             "keypoints0": first.keypoints,
             "keypoints1": second.keypoints,
             "matches": self.trace.matches.indices,
@@ -59,7 +63,8 @@ class InferResult:
         (first, second), trace = self.photos, self.trace
         return (
             f"{first.name} and {second.name}: {len(self.features[0].keypoints)} and "
-            f"{len(self.features[1].keypoints)} keypoints, {len(trace.matches.indices)} matches, "
+            f"{counted(len(self.features[1].keypoints), 'keypoint')}, "
+            f"{counted(len(trace.matches.indices), 'match', 'matches')}, "
             f"after {trace.stop} of {trace.depth} layers"
         )
 
@@ -83,7 +88,9 @@ def run(
     for file in files:
         if file.suffix.lower() not in PICTURES + DATA:
             raise InputError(f"{file}: give the output a name that ends in {', '.join(PICTURES + DATA)}")
-    photos = _decode(Path(first), settings), _decode(Path(second), settings)
+    first, second = Path(first), Path(second)
+    refs = orient_pair((ImageRef(first.name, first), ImageRef(second.name, second)), settings)
+    photos = _decode(refs[0], settings), _decode(refs[1], settings)
     models = models or default_folder()
     ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
     extractor, matcher = open_feature_extractor(models, settings), Matcher(models, settings)
@@ -94,11 +101,11 @@ def run(
     return result
 
 
-def _decode(path: Path, settings: Settings) -> Photo:
+def _decode(ref: ImageRef, settings: Settings) -> Photo:
     try:
-        return decode(ImageRef(path.name, path), settings.resize, settings.max_megapixels)
+        return decode(ref, settings.resize, settings.max_megapixels)
     except ItemError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{ref.path}: {error}") from None
 
 
 def _match(matcher: Matcher, features: tuple[Features, Features]) -> MatchTrace:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.matching.lightglue import MatchTrace
+from lgbatch.photos.coordinates import to_upright, upright_size
 from lgbatch.types import ByteArray, Features, Photo
 
 Colour = tuple[int, int, int]
@@ -30,7 +31,7 @@ _ENCODER_OPTIONS = {".png": (cv2.IMWRITE_PNG_COMPRESSION, 6), ".jpg": (cv2.IMWRI
 def draw_matches(
     photos: tuple[Photo, Photo], features: tuple[Features, Features], trace: MatchTrace, out: Path
 ) -> None:
-    """Draw two photos side by side with their matches and unmatched keypoints, as a PNG or a JPEG by the name of `out`.
+    """Draw two photos, upright, with their matches and unmatched keypoints, as a PNG or a JPEG by the name of `out`.
 
     The colour of a match shows its score, the colour of an unmatched keypoint the layer that pruned it. Raises OSError
     if `out` cannot be written.
@@ -60,8 +61,9 @@ def _side_by_side(
     points: list[Points] = []
     for image, left, photo, image_features in zip(images, lefts, photos, features, strict=True):
         canvas[_BAR : _BAR + image.shape[0], left : left + image.shape[1]] = image * _BRIGHTNESS
-        ratio = np.array(image.shape[1::-1]) / np.array(photo.size)
-        points.append((image_features.keypoints + 0.5) * ratio - 0.5 + (left, _BAR))
+        ratio = np.array(image.shape[1::-1]) / np.array(upright_size(photo.size, photo.orientation))
+        keypoints = to_upright(image_features.keypoints, photo.size, photo.orientation)
+        points.append((keypoints + 0.5) * ratio - 0.5 + (left, _BAR))
     return canvas, lefts, points
 
 

@@ -4,23 +4,28 @@ Each stage writes a file that the next stage reads, and skips the items that are
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from lgbatch.colmap.calibration import read_calibration
 from lgbatch.colmap.import_stores import import_stores
-from lgbatch.config import Settings
+from lgbatch.colmap.sensors.calibration import read_calibration
+from lgbatch.colmap.sensors.rigs import check_rigs
+from lgbatch.config import Settings, Stage
 from lgbatch.errors import InputError
 from lgbatch.export.models import ensure_models
-from lgbatch.features.extract import extract
+from lgbatch.features.extract import Extracted, extract
+from lgbatch.features.orient import orient
 from lgbatch.matching.match import match
 from lgbatch.pairing.pairs_file import check_pairs
 from lgbatch.photos.crawl import Crawl
 from lgbatch.photos.masks import crawl_with_masks
 from lgbatch.pipelines.choose_pairs import choose_pairs
+from lgbatch.pipelines.second_try import FirstTry, second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
+from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
+from lgbatch.types import escape
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
 from lgbatch.workspace.rerun import Rerun
@@ -38,10 +43,10 @@ def run(
 ) -> Summary:
     """Reconstruct the photos below `images` into the workspace `out`.
 
-    Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json. Finished stages are skipped as
-    long as their input is unchanged. `models` is the folder of the ONNX models; missing ones are exported first. Pass
-    either `settings`, or changes to the defaults by name, such as max_keypoints=1024. `pairs` is a pairs file to use
-    instead of pairs.txt.
+    Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json, and second/ if there is a second
+    try. Finished stages are skipped as long as their input is unchanged. `models` is the folder of the ONNX models;
+    missing ones are exported first. Pass either `settings`, or changes to the defaults by name, such as
+    max_keypoints=1024. `pairs` is a pairs file to use instead of pairs.txt.
 
     Photos and pairs that cannot be used are in the summary's `failures`. Later runs skip them unless `retry_failed` is
     set. Raises LgbatchError if the run cannot start or continue, or if another command works in `out`.
@@ -59,8 +64,10 @@ def run(
         pairs=Path(pairs) if pairs else None,
     )
     models = rerun.models or default_folder()
-    read_calibration(settings)  # here, not after an hour of matching
+    require_pycolmap()  # these two here, not after an hour of matching
+    read_calibration(settings)
     crawled = crawl_with_masks(images, settings.masks, settings.camera_mask)
+    check_rigs(settings, [ref.name for ref in crawled.images], mapper=settings.mapper)
     if rerun.pairs:
         check_pairs(rerun.pairs)
     with locked(workspace.root, create=True):
@@ -69,9 +76,12 @@ def run(
 
 def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summary:
     images, workspace, pairs_file, settings = rerun.photos, Workspace(rerun.workspace), rerun.pairs, rerun.settings
-    summary = Summary(settings)
+    summary = Summary(settings, [stage for stage in get_args(Stage) if stage != "pairs" or not pairs_file])
     with summary.timed("export"):
         ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
+    with summary.timed("orient"):
+        crawled, oriented = orient(crawled, workspace.root, settings)
+    summary.add_oriented(oriented)
     with summary.timed("extract"):
         extracted = extract(
             images, workspace.features, models=models, settings=settings, crawled=crawled, retry_failed=retry_failed
@@ -81,6 +91,8 @@ def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summ
         # Not features.names(): the store may hold photos that have since left the folder.
         failed = {failure.name for failure in extracted.failures if failure.stage == "extract"}
         names = [ref.name for ref in crawled.images if ref.name not in failed]
+        if not names:
+            raise InputError(_describe_failure(extracted, workspace.root))
         if pairs_file is None:
             choose_pairs(workspace, names, settings)
             pairs_file = workspace.pairs
@@ -97,8 +109,16 @@ def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summ
     with summary.timed("import"):
         imported = import_stores(workspace, images, matched.usable(names), pairs_file, settings)
     summary.add_imported(imported)
-    summary.add_reconstruction(
-        reconstruct(workspace.database, images, workspace.sparse, settings=settings, progress=True), rerun
-    )
+    result = reconstruct(workspace.database, images, workspace.sparse, settings=settings, progress=True)
+    summary.add_reconstruction(result, rerun)
+    first = FirstTry(workspace, images, crawled, matched.usable(names), pairs_file, result)
+    summary.add_second_try(second_try(first, settings), rerun)
     summary.write(workspace.summary)
     return summary
+
+
+def _describe_failure(extracted: Extracted, workspace: Path) -> str:
+    """The message if no photo could be extracted."""
+    first = extracted.failures[0]
+    way_out = f"`lgbatch errors -w {workspace}` lists all"
+    return escape(f"no photo can be extracted ({first.name}: {first.reason}): {way_out}")

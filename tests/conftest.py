@@ -21,7 +21,8 @@ from tests.helpers import synthetic
 def models() -> Path:
     """The folder of the real models, exported from the published weights if missing."""
     folder = default_folder()
-    ensure_models(folder, "disk", KINDS)
+    for extractor in ("disk", Settings().extractor):
+        ensure_models(folder, extractor, KINDS)
     return folder
 
 
@@ -35,8 +36,8 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_features(models: Path, gallery: Path) -> Sequence[Features]:
-    """Features of the demo's photos, in order, with up to 1000 keypoints each."""
-    settings = Settings(max_keypoints=1000)
+    """Features of the demo's photos, in order, with up to 1000 keypoints of DISK each."""
+    settings = Settings(extractor="disk", max_keypoints=1000)
     extractor = Extractor(models, settings)
     return [extractor.extract([decode(ref, settings.resize)])[0] for ref in crawl(gallery).images]
 

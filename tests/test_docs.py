@@ -90,12 +90,20 @@ def test_other_commands_name_targets_and_extras_that_exist(example: Example) -> 
         assert set(re.findall(r"\[(.*)\]", example.text)[0].split(",")) <= extras.keys()
 
 
+def headings(page: Path) -> set[str]:
+    """The names that GitHub gives the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_the_readme_is_short_and_links_to_pages_that_exist() -> None:
     assert len((ROOT / "README.md").read_bytes()) <= 9000
     for page in PAGES:
         for link in re.findall(r"\]\(([^)]*)\)", page.read_text(encoding="utf-8")):
             if "://" not in link:
-                assert (page.parent / link).exists(), f"{page.name}: {link}"
+                file, _, heading = link.partition("#")
+                assert (page.parent / file).exists(), f"{page.name}: {link}"
+                assert not heading or heading in headings(page.parent / file), f"{page.name}: {link}"
 
 
 def test_the_import_levels_are_up_to_date() -> None:

@@ -43,9 +43,9 @@ def stage_modules(state: reference.State, opset: int) -> Iterator[tuple[str, str
         if stage == "stem":
             yield stage, graph, Stem(state, ops)
         elif stage.startswith("head"):
-            yield stage, graph, Head(state, int(stage[-1]))
+            yield stage, graph, Head(state, int(stage.removeprefix("head")))
         else:
-            index = int(stage[-1])
+            index = int(stage.removeprefix("layer"))
             yield stage, graph, Layer(state, index, ops, decide=index < depth - 1)
 
 

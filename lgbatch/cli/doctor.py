@@ -3,7 +3,7 @@
 import json
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ from lgbatch.errors import ModelError
 from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.kernels import library as kernels
 from lgbatch.runtime.cuda import driver_version, gpus
-from lgbatch.runtime.devices import PROVIDERS, matching_device, resolve_device, unavailable_reason
+from lgbatch.runtime.devices import PROVIDERS, matching_device, resolve_device, unavailable_reason, unused_gpu
 from lgbatch.runtime.environment import available_cores, installed_versions, total_memory, versions
 from lgbatch.runtime.models import Model, Stages, open_extractor, open_stages
+from lgbatch.runtime.packages import installation, pycolmap_problem, runtime_conflict
 from lgbatch.runtime.precision import matching_precision, stages_kind
 from lgbatch.runtime.registry import FP32_ONLY, Kind, default_folder, family, model_path
+from lgbatch.runtime.session import find_cuda_libraries
 
 app = new_app()
 
 OPTIONAL_PACKAGES = ("torch", "onnx", "onnxscript", "scikit-image")
 """Packages to report besides those in a summary."""
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
-"""Packages of ONNX Runtime, at most one of which may be installed."""
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 """CPU features to report, as in /proc/cpuinfo."""
 GOOD, NOT_EXPORTED = "good", "not made yet"
@@ -52,7 +52,8 @@ class Diagnosis:
         lines = [
             "versions    " + ", ".join(f"{name} {version}" for name, version in v["versions"].items()),
             f"machine     {self._format_machine()}",
-            f"COLMAP      pycolmap {'with' if v['pycolmap_cuda'] else 'without'} CUDA",
+            "install     {}: {}".format(*v["installation"]),
+            f"COLMAP      {self._format_colmap()}",
             *(f"--device    {name}: {reason or 'available'}" for name, reason in v["devices"].items()),
             f"extraction  fp32 on {v['device']}",
             f"matching    {matching}",
@@ -71,6 +72,10 @@ class Diagnosis:
             f"NVIDIA GPUs: {', '.join(v['gpus']) or 'none'}{driver}"
         )
 
+    def _format_colmap(self) -> str:
+        cuda = self.values["pycolmap_cuda"]
+        return "not available" if cuda is None else f"pycolmap {'with' if cuda else 'without'} CUDA"
+
     def _format_model(self, name: str) -> str:
         weights = self.values["weights"].get(name)
         text = f"{name}: {self.values['models'][name]}"
@@ -79,11 +84,8 @@ class Diagnosis:
 
 def diagnose(models: Path, settings: Settings) -> Diagnosis:
     """Inspect packages, processor, GPU, and the models in a folder."""
-    import pycolmap
-
-    problems = []
-    if conflict := conflicting_runtimes(installed_versions(RUNTIMES)):
-        problems.append(conflict)
+    find_cuda_libraries()
+    problems = [problem for problem in (runtime_conflict(), pycolmap_problem()) if problem]
     device, unavailable = resolve_device(settings.device)
     if unavailable:
         problems.append(f"--device {settings.device}: {unavailable}")
@@ -92,8 +94,8 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
         precision, reason = matching_precision(settings), _precision_reason(settings)
     except ModelError as error:
         problems.append(str(error))
-    if gpus() and device == "cpu" and settings.device == "auto":
-        problems.append(f"the GPU is not used: {unavailable_reason('cuda')}")
+    if unused := unused_gpu(settings.device):
+        problems.append(unused)
     free = shutil.disk_usage(_existing(models)).free / 1e9
     if free < MIN_FREE_GB:
         problems.append(f"only {free:.1f} GB of disk space are free at {models}: free some, or use another --models")
@@ -108,7 +110,8 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
             "instructions": _instructions(),
             "gpus": list(gpus()),
             "driver": driver_version(),
-            "pycolmap_cuda": pycolmap.has_cuda,
+            "installation": installation(gpu=bool(gpus())),
+            "pycolmap_cuda": _pycolmap_cuda(),
             "devices": {name: unavailable_reason(name) for name in PROVIDERS},
             "device": extractor.device if extractor else device,
             "matching_device": matching_device(device),
@@ -123,15 +126,13 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
     )
 
 
-def conflicting_runtimes(runtimes: Mapping[str, str]) -> str | None:
-    """The problem if several packages of ONNX Runtime are installed: they overwrite each other's files."""
-    if len(runtimes) < 2:
+def _pycolmap_cuda() -> bool | None:
+    """Whether pycolmap was built with CUDA; None if it cannot be used."""
+    if pycolmap_problem():
         return None
-    names = " and ".join(f"{name} {version}" for name, version in sorted(runtimes.items()))
-    return (
-        f"{names} are installed, and share one import name: run `pip uninstall -y {' '.join(sorted(runtimes))}`, then "
-        "install one of them again"
-    )
+    import pycolmap
+
+    return bool(pycolmap.has_cuda)
 
 
 def _precision_reason(settings: Settings) -> str:

@@ -9,6 +9,7 @@ import typer
 from lgbatch.cli.options import Json, Models, OutputFolder, command, new_app
 from lgbatch.cli.stages import RUN, print_summary
 from lgbatch.config import Settings
+from lgbatch.errors import InputError
 from lgbatch.pipelines import demo as demo_pipeline
 from lgbatch.pipelines import infer as infer_pipeline
 
@@ -37,6 +38,10 @@ def infer(
 
     Matches are coloured by score, other keypoints by the layer that pruned them.
     """
+    for photo in first, second:
+        if not photo.is_file():
+            cause = f"{photo} is a folder" if photo.is_dir() else f"there is no photo {photo}"
+            raise InputError(f"{cause}: give the paths of two photos")
     files = output or [Path("matches.png")]
     result = infer_pipeline.run(first, second, files, models=models, settings=settings)
     values = {

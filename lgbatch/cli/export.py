@@ -25,7 +25,7 @@ TENSORRT_LIMIT = 3840
 def export(
     extractor: Annotated[
         str, typer.Argument(metavar="EXTRACTOR", help="Local features: " + ", ".join(EXTRACTORS) + ".")
-    ] = "disk",
+    ] = Settings().extractor,
     weights: Annotated[
         Path | None,
         typer.Option(help="Folder of weights files. By default they are downloaded, or taken from the cache."),
@@ -65,15 +65,13 @@ def export(
         ),
     ] = None,
     as_json: Json = False,
-    *,
-    settings: Settings,
 ) -> int:
     """Export an extractor and its LightGlue to ONNX.
 
     The pretrained weights are downloaded. One export per machine is enough. With an option for other programs, models
     of that form are written to a folder instead.
     """
-    chosen = Settings.load(**settings.as_dict() | {"extractor": extractor}).extractor
+    chosen = Settings.load(extractor=extractor).extractor
     folder = models or default_folder()
     if not (end2end or fp16 or int8 or static or batch or max_keypoints or opset or output):
         exported = export_models(folder, chosen, weights=weights)

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from lgbatch.colmap.local_copy import lockable
 from lgbatch.colmap.log import colmap_log_off
-from lgbatch.colmap.sqlite import checkpoint, side_files
+from lgbatch.colmap.sqlite import checkpoint, side_files, uri
 from lgbatch.errors import DatabaseError, InputError
 from lgbatch.storage.commit_journal import journal_path
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.hdf5 import open_file
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.provenance import format_provenance
+from lgbatch.types import counted
 from lgbatch.workspace.folder import Workspace
 
 Info = dict[str, Any]
@@ -48,7 +51,15 @@ def describe(path: Path) -> list[Info]:
     files = [file for file in candidates if file.is_file()]
     if not files:
         raise InputError(f"no features.h5, matches.h5 or database.db in {path}: give a workspace, or one of its files")
+    for file in files:
+        if file == path and not (_is_database(file) or may_be_store(file)):
+            raise InputError(f"{path} is neither a store nor a database: give a workspace, or one of its files")
     return [_describe_database(file) if _is_database(file) else _describe_store(file) for file in files]
+
+
+def may_be_store(path: Path) -> bool:
+    """Whether a file is HDF5, or a damaged store by its name or its journal."""
+    return path.is_file() and (path.suffix == ".h5" or journal_path(path).exists() or h5py.is_hdf5(path))
 
 
 def format_infos(infos: Sequence[Info]) -> str:
@@ -113,7 +124,7 @@ def _describe_database(path: Path) -> Info:
             checkpoint(local)
     # immutable=1: neither locks nor files beside the database, which COLMAP needs to open it.
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(f"{uri(path.absolute())}?immutable=1", uri=True)) as connection:
             counts = {key: connection.execute(query).fetchone()[0] for key, query in _COUNTS.items()}
     except sqlite3.Error as error:
         raise DatabaseError(f"cannot read {path}: {error}; is it a COLMAP database?") from None
@@ -123,15 +134,15 @@ def _describe_database(path: Path) -> Info:
 def _lines(info: Info) -> list[str]:
     if info["kind"] == "database":
         contents = (
-            f"{info['items']} images, {info['cameras']} cameras, {info['keypoints']} keypoints; {info['pairs']} pairs "
-            f"with {info['matches']} matches, {info['verified_pairs']} of them verified"
+            f"{counted(info['items'], 'image')}, {counted(info['cameras'], 'camera')}, "
+            f"{counted(info['keypoints'], 'keypoint')}; {counted(info['pairs'], 'pair')} with "
+            f"{counted(info['matches'], 'match', 'matches')}, {counted(info['verified_pairs'], 'verified pair')}"
         )
         return [f"{info['path']}: COLMAP database", f"  contents  {contents}", f"  size      {_size(info['bytes'])}"]
-    noun, points = ("images", "keypoints") if info["kind"] == "features" else ("pairs", "matches")
-    lines = [f"{info['path']}: {info['kind']}", f"  contents  {info['items']} {noun}, {info[points]} {points}"]
+    lines = [f"{info['path']}: {info['kind']}", f"  contents  {_contents(info['kind'], info)}"]
     for entry in info["made"]:
         provenance = format_provenance(entry["by"]) if entry["by"] else "unknown provenance"
-        lines.append(f"  made by   {provenance}: {entry['items']} {noun}, {entry[points]} {points}")
+        lines.append(f"  made by   {provenance}: {_contents(info['kind'], entry)}")
     unused = info["unused_bytes"]
     lines.append(f"  size      {_size(info['bytes'])}" + (f", of which {_size(unused)} unused" if unused else ""))
     if info["journal"]:
@@ -139,6 +150,13 @@ def _lines(info: Info) -> list[str]:
     if info.get("image_folder"):
         lines.append(f"  photos    {info['image_folder']}")
     return lines
+
+
+def _contents(kind: str, entry: Info) -> str:
+    """The items of a store, with their keypoints or matches."""
+    if kind == "features":
+        return f"{counted(entry['items'], 'image')}, {counted(entry['keypoints'], 'keypoint')}"
+    return f"{counted(entry['items'], 'pair')}, {counted(entry['matches'], 'match', 'matches')}"
 
 
 def _size(count: float) -> str:

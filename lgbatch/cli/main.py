@@ -9,7 +9,7 @@ import typer
 
 from lgbatch._version import __version__
 from lgbatch.cli import bench, doctor, examples, export, stages, workspace
-from lgbatch.cli.options import new_app
+from lgbatch.cli.options import FAILED, new_app
 
 app = new_app(
     help="Photos to a COLMAP model with learned features. Start with: lgbatch run photos/ -o out/",
@@ -50,4 +50,17 @@ def main() -> None:
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may not be encodable
-    app()
+    try:
+        app()
+    except (OSError, RuntimeError) as error:
+        if "--install-completion" not in sys.argv:
+            raise
+        sys.exit(_report_completion(error))
+
+
+def _report_completion(error: Exception) -> int:
+    """Report that the startup file of the shell cannot be written; Python raises RuntimeError without a home folder."""
+    place = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else "there is no home folder"
+    way_out = "set HOME to a folder that can be written, or add the output of --show-completion to the startup file"
+    print(f"lgbatch: cannot install the completion ({place}): {way_out} of your shell", file=sys.stderr)
+    return FAILED

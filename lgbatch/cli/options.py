@@ -3,18 +3,23 @@
 import functools
 import inspect
 import logging
+import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from lgbatch.config import COMMON, MACHINE, RERUNS, Settings, meta, preset, settings_used_by
-from lgbatch.errors import LgbatchError
+from lgbatch.config import Settings, as_input_error, settings_used_by
+from lgbatch.configs import preset
+from lgbatch.configs.fields import COMMON, MACHINE, RERUNS, meta
+from lgbatch.errors import InputError, LgbatchError
+from lgbatch.runtime.packages import import_hint
 from lgbatch.workspace.signals import Interrupted, handle_signals
 
 FAILED = 2
@@ -56,8 +61,19 @@ _DEBUG = Annotated[
 ]
 
 
+_VALIDATOR_WORDS = re.compile("Value error, |, unable to parse string as an? \\w+")
+
+
 class GroupedCommand(TyperCommand):
     """A command whose help lists the options in groups, the common ones first."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Parse the command line. Messages on invalid values lack the prefix of the library that validates them."""
+        try:
+            return super().make_context(*arguments, **options)
+        except typer.BadParameter as error:
+            error.message = _VALIDATOR_WORDS.sub("", error.message)
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and each group of options."""
@@ -85,24 +101,28 @@ def new_app(**options: Any) -> typer.Typer:
     )
 
 
-def command(app: typer.Typer, *users: str, example: str) -> Callable[[Callable[..., int]], Callable[..., None]]:
+def command(
+    app: typer.Typer, *users: str, example: str, instead_of: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[Callable[..., int]], Callable[..., None]]:
     """Register a function as a command of its own name, with an option for each setting that `users` read.
 
     `users` are stages and commands as in `config.Meta.users`. The function takes the resulting Settings as `settings`
-    and returns the exit status. An exception ends the command with one line and exit status 2; --debug prints the
-    traceback before that line. The help ends with `example`.
+    and returns the exit status; without `users` it takes no settings. An exception ends the command with one line and
+    exit status 2; --debug prints the traceback before that line. The help ends with `example`. `instead_of` maps an
+    option of the function to the stage that the command skips if the option is given.
     """
     options = settings_used_by(*users)
 
     def register(function: Callable[..., int]) -> Callable[..., None]:
         own = [p for p in inspect.signature(function).parameters.values() if p.name != "settings"]
         extra = [_parameter(f.name, _annotation(f), f.default) for f in options]
-        extra += [_parameter("config", _CONFIG, None), _parameter("debug", _DEBUG, False)]
+        extra += [_parameter("config", _CONFIG, None)] if options else []
+        extra += [_parameter("debug", _DEBUG, False)]
         context = _parameter("context", typer.Context)
 
         @functools.wraps(function)
         def wrapper(context: typer.Context, **arguments: Any) -> None:
-            debug, config = arguments.pop("debug"), arguments.pop("config")
+            debug, config = arguments.pop("debug"), arguments.pop("config", None)
             values = {f.name: arguments.pop(f.name) for f in options}
             changes = {name: value for name, value in values.items() if _on_command_line(context, name)}
             if debug:
@@ -110,7 +130,16 @@ def command(app: typer.Typer, *users: str, example: str) -> Callable[[Callable[.
                 logging.getLogger("lgbatch").setLevel(logging.DEBUG)
 
             def call() -> int:
-                loaded = Settings.load(preset(config) if config else None, **changes)
+                if not options:
+                    return function(**arguments)
+                with as_input_error():
+                    path = preset(config) if config else None
+                loaded = Settings.load(path, **changes)
+                for option, stage in instead_of.items():
+                    if arguments[option]:
+                        own = [f.name for f in options if set(meta(f).users) & set(users) == {stage}]
+                        _refuse_any(changes.keys() & own, f"--{option} {arguments[option]}")
+                _refuse_without_effect(loaded, changes)
                 return function(**arguments, settings=loaded)
 
             raise typer.Exit(_run_reporting_errors(call, debug))
@@ -127,6 +156,24 @@ def command(app: typer.Typer, *users: str, example: str) -> Callable[[Callable[.
 def _on_command_line(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def _option_name(name: str) -> str:
+    """Return the command-line option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _refuse_any(given: Iterable[str], cause: str) -> None:
+    """Raise InputError if there is a given setting: it has no effect because of `cause`."""
+    for name in sorted(given):
+        raise InputError(f"{_option_name(name)} has no effect with {cause}: leave one of them out")
+
+
+def _refuse_without_effect(settings: Settings, given: Iterable[str]) -> None:
+    """Raise InputError if a given setting has no effect with the others."""
+    for name in given:
+        if other := settings.disabled_by(name):
+            _refuse_any([name], f"{_option_name(other)} {getattr(settings, other)}")
 
 
 def _run_reporting_errors(call: Callable[[], int], debug: bool) -> int:
@@ -156,12 +203,14 @@ def _format_error(error: BaseException) -> str:
             f"{place}{error.strerror}; check the path, its permissions and free space (--debug shows where it failed)"
         )
     reason = str(error).strip().partition("\n")[0]
+    if isinstance(error, ImportError) and (hint := import_hint(error)):
+        return f"{reason}: {hint}"
     return f"{type(error).__name__}: {reason}; this is a bug in lgbatch, please report the output of --debug"
 
 
 def _annotation(f: "Field[Any]") -> Any:
     """The option of a setting. Settings checks ranges, and reports a bad value in one line."""
-    option = typer.Option(f"--{f.name.replace('_', '-')}", help=meta(f).help, rich_help_panel=meta(f).group)
+    option = typer.Option(_option_name(f.name), help=meta(f).help, rich_help_panel=meta(f).group)
     return Annotated[f.type, option]
 
 

@@ -1,6 +1,8 @@
 """`lgbatch run` and its stages: extract, pairs, match, reconstruct."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -16,19 +18,23 @@ from lgbatch.cli.options import (
     command,
     new_app,
 )
-from lgbatch.colmap.calibration import read_calibration
 from lgbatch.colmap.import_stores import import_stores
+from lgbatch.colmap.sensors.calibration import read_calibration
+from lgbatch.colmap.sensors.rigs import check_rigs
 from lgbatch.config import Settings, Stage
-from lgbatch.errors import InputError
+from lgbatch.errors import InputError, ModelError
 from lgbatch.export.models import ensure_models
 from lgbatch.features.extract import extract as extract_features
+from lgbatch.features.orient import orient
 from lgbatch.matching.match import match as match_pairs
 from lgbatch.pairing.pairs_file import check_pairs
 from lgbatch.photos.masks import crawl_with_masks
 from lgbatch.pipelines import sfm
 from lgbatch.pipelines.choose_pairs import choose_pairs
+from lgbatch.pipelines.second_try import after_second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct as reconstruct_database
+from lgbatch.runtime.packages import pycolmap_problem
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.storage.features import FeatureStore
@@ -47,7 +53,7 @@ RUN = get_args(Stage)
 app = new_app()
 
 
-@command(app, *RUN, example="lgbatch run photos/ -o out/")
+@command(app, *RUN, example="lgbatch run photos/ -o out/", instead_of={"pairs": "pairs"})
 def run(
     images: ImageFolder,
     output: OutputFolder,
@@ -67,7 +73,7 @@ def run(
     )
 
 
-@command(app, "extract", example="lgbatch extract photos/ -w out")
+@command(app, "orient", "extract", example="lgbatch extract photos/ -w out")
 def extract(
     images: ImageFolder,
     workspace: WorkspaceFolder = HERE,
@@ -81,15 +87,19 @@ def extract(
 
     Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once. Run the same command again to continue.
     """
-    summary, store, models = Summary(settings), Workspace(workspace).features, models or default_folder()
+    summary, models = Summary(settings, ("orient", "extract")), models or default_folder()
+    store = Workspace(workspace).features
     # before the models are exported: reports a wrong folder
     crawled = crawl_with_masks(images, settings.masks, settings.camera_mask)
     with locked(workspace, create=True):
         ensure_models(models, settings.extractor, ["extractor"])
+        with summary.timed("orient"):
+            crawled, oriented = orient(crawled, workspace, settings)
         with summary.timed("extract"):
             done = extract_features(
                 images, store, models=models, settings=settings, crawled=crawled, retry_failed=retry_failed
             )
+    summary.add_oriented(oriented)
     summary.add_extracted(done)
     return print_summary(summary, as_json)
 
@@ -97,12 +107,13 @@ def extract(
 @command(app, "pairs", example="lgbatch pairs -w out --pairing sequential")
 def pairs(workspace: WorkspaceFolder = HERE, as_json: Json = False, *, settings: Settings) -> int:
     """Choose the image pairs to match, and list them in pairs.txt."""
-    summary, files = Summary(settings), Workspace(workspace)
+    summary, files = Summary(settings, ("pairs",)), Workspace(workspace)
     with locked(workspace), summary.timed("pairs"):
         with FeatureStore(files.features) as features:
             names, folder = features.names(), features.image_folder
         if folder and folder.is_dir():
             names = _present(names, folder)
+        check_rigs(settings, names)
         summary.pairs = choose_pairs(files, names, settings).pairs
     return print_summary(summary, as_json)
 
@@ -122,16 +133,19 @@ def match(
 ) -> int:
     """Match the pairs into matches.h5, and update database.db.
 
+    Without pycolmap, database.db is left as it is, and the exit status is 1.
     Ctrl-C keeps the batches in flight; a second Ctrl-C exits at once. Run the same command again to continue.
     """
-    summary, files, models = Summary(settings), Workspace(workspace), models or default_folder()
+    summary, files, models = Summary(settings, ("match", "import")), Workspace(workspace), models or default_folder()
     pairs_file = pairs_file or files.pairs
     with locked(workspace):
         with FeatureStore(files.features) as features:
             folder = _image_folder(images, features)
             names = features.names()
-        _present(names, folder)  # raises if there is nothing to import
-        read_calibration(settings)
+        present = _present(names, folder)  # raises if there is nothing to import
+        if not (problem := pycolmap_problem()):
+            read_calibration(settings)
+            check_rigs(settings, present)
         check_pairs(pairs_file)  # before the models are exported
         ensure_models(models, settings.extractor, [stages_kind(settings)])
         with summary.timed("match"):
@@ -139,9 +153,12 @@ def match(
                 pairs_file, files.features, files.matches, models=models, settings=settings, retry_failed=retry_failed
             )
         summary.add_matched(done)
-        with summary.timed("import"):
-            summary.add_imported(import_stores(files, folder, done.usable(names), pairs_file, settings))
-    return print_summary(summary, as_json)
+        if problem:
+            print(f"lgbatch: {files.database} is not updated: {problem}", file=sys.stderr)
+        else:
+            with summary.timed("import"):
+                summary.add_imported(import_stores(files, folder, done.usable(names), pairs_file, settings))
+    return max(print_summary(summary, as_json), int(problem is not None))
 
 
 @command(app, "reconstruct", example="lgbatch reconstruct -w out")
@@ -152,20 +169,33 @@ def reconstruct(
 
     The pairs and images are those of database.db.
     """
-    summary, files = Summary(settings), Workspace(workspace)
+    summary, files = Summary(settings, ("reconstruct",)), Workspace(workspace)
     with locked(workspace):
         with FeatureStore(files.features) as features:
             folder = _image_folder(images, features)
-        done = reconstruct_database(files.database, folder, files.sparse, settings=settings, progress=True)
-    summary.add_reconstruction(done, Rerun.of_steps(settings, folder, workspace))
+        rerun = Rerun.of_steps(
+            settings, folder, workspace, photos_given=images is not None, default_models=_default_models()
+        )
+        done = reconstruct_database(files.database, folder, files.sparse, settings=rerun.settings, progress=True)
+    summary.add_reconstruction(after_second_try(done, files, folder), rerun)
     return print_summary(summary, as_json)
 
 
+def _default_models() -> Path | None:
+    """The default folder of the models; None without a home folder."""
+    try:
+        return Path(os.path.abspath(default_folder()))  # noqa: PTH100  as recorded_paths has it
+    except ModelError:
+        return None
+
+
 def _present(names: list[str], folder: Path) -> list[str]:
-    """The images whose photo is in the folder. Raises InputError if there are images, but none is."""
+    """The images whose photo is in the folder. Raises InputError if there is none."""
+    if not names:
+        raise InputError("features.h5 has no images: extract photos; `lgbatch errors` lists those that failed")
     present = [name for name in names if (folder / name).is_file()]
-    if names and not present:
-        raise InputError(f"none of the {len(names)} images of features.h5 is in {folder}: extract the photos again")
+    if not present:
+        raise InputError(f"no image of features.h5 is in {folder}: give their folder with --images, or extract again")
     return present
 
 

@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from lgbatch.cli.info import describe, format_infos
+from lgbatch.cli.info import describe, format_infos, may_be_store
 from lgbatch.cli.options import Json, WorkspaceFolder, command, new_app
 from lgbatch.cli.stages import HERE
-from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.storage.pack import pack as pack_store
 from lgbatch.storage.remove import remove_absent, remove_images
+from lgbatch.types import counted
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger
 from lgbatch.workspace.lock import locked
@@ -28,12 +28,11 @@ def errors(
     workspace: WorkspaceFolder = HERE,
     tracebacks: Annotated[bool, typer.Option("--traceback", help="Print the traceback of each.")] = False,
     as_json: Json = False,
-    *,
-    settings: Settings,
 ) -> int:
     """List the photos and pairs that failed. `--retry-failed` tries them again."""
     if not workspace.is_dir():
-        raise InputError(f"no folder {workspace}: give the --workspace of a run")
+        cause = f"{workspace} is a file" if workspace.exists() else f"there is no folder {workspace}"
+        raise InputError(f"{cause}: give the --workspace of a run")
     entries = Ledger(workspace).entries()
     if as_json:
         print(json.dumps({"errors": [asdict(entry) for entry in entries]}))
@@ -51,8 +50,6 @@ def errors(
 def info(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Workspace, store or database.")] = Path(),
     as_json: Json = False,
-    *,
-    settings: Settings,
 ) -> int:
     """Describe the stores and the database.
 
@@ -68,8 +65,6 @@ def remove(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Images, by their path below the photo folder.")],
     workspace: WorkspaceFolder = HERE,
     as_json: Json = False,
-    *,
-    settings: Settings,
 ) -> int:
     """Remove images and their pairs from the stores.
 
@@ -79,7 +74,11 @@ def remove(
     files = Workspace(workspace)
     with locked(workspace):
         images, pairs = remove_images(files.features, files.matches, names)
-    print(json.dumps({"images": images, "pairs": pairs}) if as_json else f"removed images {images}, pairs {pairs}")
+    print(
+        json.dumps({"images": images, "pairs": pairs})
+        if as_json
+        else f"removed {counted(images, 'image')} and {counted(pairs, 'pair')}"
+    )
     return 0
 
 
@@ -90,14 +89,15 @@ def pack(
         Path | None, typer.Option("-o", "--output", help="New file. By default the store itself.")
     ] = None,
     as_json: Json = False,
-    *,
-    settings: Settings,
 ) -> int:
     """Copy a store into a compact file, without its unused space.
 
     Without --output, first removes the images whose photos have left their folder or, from matches.h5, the pairs of
     images that features.h5 beside it does not have.
     """
+    if not may_be_store(store):
+        cause = f"{store} is not a store" if store.exists() else f"there is no file {store}"
+        raise InputError(f"{cause}: give a features.h5 or matches.h5")
     with locked(store.parent) if output is None else nullcontext():
         removed = remove_absent(store) if output is None else 0
         done = pack_store(store, output)
@@ -113,6 +113,6 @@ def pack(
             )
         )
     else:
-        items = f", {removed} items of absent photos removed" if removed else ""
+        items = f", {counted(removed, 'item')} of absent photos removed" if removed else ""
         print(f"{done.path}: {done.bytes_after} bytes; {store} had {done.bytes_before}{items}")
     return 0

@@ -9,20 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import sub
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from tqdm import tqdm
 
-from lgbatch.colmap.calibration import Calibration, check_camera_model
-from lgbatch.colmap.cameras import CameraChoice, CameraMode, Sizes, add_images
 from lgbatch.colmap.local_copy import lockable
 from lgbatch.colmap.log import colmap_log_off
-from lgbatch.colmap.ownership import mark
+from lgbatch.colmap.ownership import count_edited_cameras, mark
+from lgbatch.colmap.sensors.calibration import Calibration, check_camera_model
+from lgbatch.colmap.sensors.cameras import CameraChoice, CameraMode, Sizes, add_images
+from lgbatch.colmap.sensors.rigs import Rigs
+from lgbatch.colmap.sources import FeatureSource, MatchSource
 from lgbatch.colmap.sqlite import REBUILD_HINT, commit_draft, open_database, open_draft
 from lgbatch.colmap.verification import copy_two_view_geometries
 from lgbatch.errors import DatabaseError
-from lgbatch.types import FloatArray, IntArray, Pair
+from lgbatch.types import IntArray, Pair
 from lgbatch.workspace.stage import StageResult
 
 if TYPE_CHECKING:
@@ -31,29 +33,6 @@ if TYPE_CHECKING:
 
 _Totals = tuple[int, int, int, int, int]
 """Images, cameras, keypoints, pairs with matches, and matches."""
-
-
-class FeatureSource(Protocol):
-    """The features to import, read one image at a time."""
-
-    def names(self) -> Sequence[str]:
-        """Image names: paths relative to the image folder, with forward slashes."""
-
-    def keypoints(self, name: str) -> FloatArray:
-        """(N, 2) float32, x and y in pixels of the original image, top-left pixel centre (0, 0)."""
-
-    def image_size(self, name: str) -> tuple[int, int]:
-        """(width, height) of the original image, as COLMAP reads the file."""
-
-
-class MatchSource(Protocol):
-    """The matches to import, read one pair at a time."""
-
-    def pairs(self) -> Sequence[Pair]:
-        """The pairs, each once, with its images in either order."""
-
-    def indices(self, pair: Pair) -> IntArray:
-        """(K, 2) int32, rows into the keypoints of the pair's first and second image, one to one."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +53,20 @@ class DatabaseCounts(StageResult):
     """Images that another program put into the database. They stay in it, and can be part of the model."""
     absent_images: int = 0
     """Images with features that were left out, because their photo is no longer in the folder."""
+    reset_cameras: int = 0
+    """Cameras of the replaced database that had other parameters: edits, which are lost."""
+    edited_cameras: int = 0
+    """Cameras with other parameters in the replaced database although the settings are unchanged: lost edits."""
+    mirrored_images: int = field(default=0, compare=False)
+    """Images whose stored pixels are mirrored. Their keypoints are mirrored back, left and right."""
+    unpaired: tuple[str, ...] = ()
+    """Images that are in no pair of the pairs file."""
+    rigs: dict[str, int] = field(default_factory=dict, compare=False)
+    """Counts of rigs and frames, see Rigs.apply. Empty without a rig file."""
 
     def as_repeated(self) -> Self:
         """The result of a run that skips the stage: it adds nothing."""
-        return type(self)(finished_already=True)
+        return type(self)(finished_already=True, rigs=self.rigs, mirrored_images=self.mirrored_images)
 
 
 @dataclass(frozen=True)
@@ -95,6 +84,17 @@ class _Import:
     progress: bool
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What a database holds after an import."""
+
+    ids: dict[str, int]
+    """Image ids by name."""
+    matched_pairs: int
+    """Number of pairs with matches."""
+    rigs: dict[str, int]
+
+
 def import_database(
     path: Path,
     image_folder: Path,
@@ -104,15 +104,17 @@ def import_database(
     camera_mode: CameraMode,
     camera_model: str,
     calibration: Calibration | None = None,
+    rigs: Rigs | None = None,
+    gravity: bool = True,
     view: bool = False,
     progress: bool = False,
 ) -> DatabaseCounts:
     """Bring the COLMAP database at `path` up to date with `features` and `matches`.
 
-    Cameras and GPS positions come from the photos' EXIF by COLMAP's rules, also in formats that COLMAP cannot read
-    (WebP, JPEG 2000, AVIF, HEIF, raw). In mode 'auto' the EXIF of a camera in the database is read from its first
-    photo. Images and pairs in the database must equal the input; they and their two-view geometries are left unchanged.
-    Pairs without matches get no row.
+    Cameras, GPS positions and, with `gravity`, its direction come from the photos' EXIF by COLMAP's rules, also in
+    formats that COLMAP cannot read (WebP, JPEG 2000, AVIF, HEIF, raw). In mode 'auto' the EXIF of a camera in the
+    database is read from its first photo. Images and pairs in the database must equal the input; they and their
+    two-view geometries are left unchanged. Pairs without matches get no row.
 
     Rows are written to a copy, which replaces the database at the end: after an error the database is as before. If
     nothing is missing, the file is not touched.
@@ -121,10 +123,10 @@ def import_database(
     the input lacks, is built anew. Two-view geometries of pairs that have not changed are kept.
 
     Raises DatabaseError, naming the image or pair, if the input is invalid or differs from the database, and
-    InputError if the camera model is unknown or the calibration does not fit the photos.
+    InputError if the camera model is unknown, or calibration or rigs do not fit the photos.
     """
     check_camera_model(camera_model)
-    cameras = CameraChoice(camera_mode, camera_model, calibration)
+    cameras = CameraChoice(camera_mode, camera_model, calibration, rigs, gravity)
     sizes = _image_sizes(features, image_folder)
     pairs = matches.pairs()
     _check_pairs(pairs, set(sizes))
@@ -151,9 +153,10 @@ def _update(request: _Import) -> DatabaseCounts:
     with open_draft(path) as draft:
         with open_database(draft, shared=False) as db:
             before = _totals(db)
-            _, matched_pairs = _write_rows(db, request)
+            written = _write_rows(db, request)
             after = _totals(db)
-            if request.exact and (db.num_images(), db.num_matched_image_pairs()) != (len(request.sizes), matched_pairs):
+            expected = len(request.sizes), written.matched_pairs
+            if request.exact and (db.num_images(), db.num_matched_image_pairs()) != expected:
                 raise DatabaseError(f"{path} has images or pairs that are not in the input: {REBUILD_HINT}")
             other_images = db.num_images() - len(request.sizes)
         counts = DatabaseCounts(*map(sub, after, before))
@@ -161,7 +164,7 @@ def _update(request: _Import) -> DatabaseCounts:
             mark(draft)
         if counts != DatabaseCounts():
             commit_draft(draft, path)
-    return replace(counts, other_images=other_images)
+    return replace(counts, other_images=other_images, rigs=written.rigs)
 
 
 def _rebuild(request: _Import) -> DatabaseCounts:
@@ -169,27 +172,26 @@ def _rebuild(request: _Import) -> DatabaseCounts:
     path = request.path
     with open_draft(path, suffix=".previous") as previous, open_draft(path, empty=True) as draft:
         with open_database(previous, shared=False) as old, open_database(draft, shared=False) as new:
-            ids, _ = _write_rows(new, request)
-            copy_two_view_geometries(old, new, ids, request.pairs)
+            written = _write_rows(new, request)
+            copy_two_view_geometries(old, new, written.ids, request.pairs)
             old_images = {image.name: image.image_id for image in old.read_all_images()}
             dropped_pairs = old.num_matched_image_pairs() - _common_pairs(old, old_images, request.pairs)
-            totals = _totals(new)
+            totals, edited = _totals(new), count_edited_cameras(old, new)
         mark(draft)
         commit_draft(draft, path)
-    dropped_images = len(old_images.keys() - ids.keys())
-    return DatabaseCounts(*totals, rebuilt=True, dropped_images=dropped_images, dropped_pairs=dropped_pairs)
+    dropped_images = len(old_images.keys() - written.ids.keys())
+    counts = DatabaseCounts(*totals, rebuilt=True, edited_cameras=edited, rigs=written.rigs)
+    return replace(counts, dropped_images=dropped_images, dropped_pairs=dropped_pairs)
 
 
-def _write_rows(db: "pycolmap.Database", request: _Import) -> tuple[dict[str, int], int]:
-    """Write the rows that the database lacks, and compare the others.
-
-    Returns the image ids by name, and the number of pairs with matches.
-    """
-    ids = add_images(
+def _write_rows(db: "pycolmap.Database", request: _Import) -> _Written:
+    """Write the rows that the database lacks, and compare the others."""
+    ids, rigs = add_images(
         db, request.image_folder, request.sizes, request.cameras, exact=request.exact, progress=request.progress
     )
     keypoint_counts = _add_keypoints(db, request.features, ids)
-    return ids, _add_matches(db, request.matches, request.pairs, ids, keypoint_counts, request.progress)
+    pairs = _add_matches(db, request.matches, request.pairs, ids, keypoint_counts, request.progress)
+    return _Written(ids, pairs, rigs)
 
 
 def _common_pairs(db: "pycolmap.Database", ids: Mapping[str, int], pairs: Sequence[Pair]) -> int:

@@ -63,7 +63,7 @@ def has_locks(folder: Path) -> bool:
 def _temporary_folder(path: Path) -> Iterator[Path]:
     """Create a folder for the copy of a database, and delete it at the end."""
     cause = f"{path.parent} is on a file system without file locks, which COLMAP's database needs"
-    way_out = "set TMPDIR to a folder on a local disk, or use another --workspace"
+    way_out = "set TMPDIR to a folder on a local disk, or use another workspace"
     try:
         folder = tempfile.TemporaryDirectory(prefix="lgbatch-", ignore_cleanup_errors=True)
     except OSError as error:

@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from lgbatch.errors import DatabaseError
 
@@ -41,6 +42,17 @@ def open_database(path: Path, *, shared: bool = True) -> "pycolmap.Database":
             f"close other programs that use it, or {REBUILD_HINT}"
         )
     return db
+
+
+def verified_pairs(path: Path) -> dict[frozenset[str], int]:
+    """Return the numbers of inlier matches of the verified pairs of a database, by the names of their images."""
+    import pycolmap
+
+    with open_database(path) as db:
+        names = {image.image_id: image.name for image in db.read_all_images()}
+        found = zip(*db.read_two_view_geometry_num_inliers(), strict=True)
+        inliers = {pycolmap.pair_id_to_image_pair(pair_id): count for pair_id, count in found if count}
+    return {frozenset((names[a], names[b])): count for (a, b), count in inliers.items()}
 
 
 def checkpoint(path: Path) -> None:
@@ -116,7 +128,7 @@ def _check_not_foreign(path: Path) -> None:
     if not _is_sqlite(path):
         return
     # immutable=1: no locks. POSIX locks belong to the process: sqlite3 would release those of pycolmap's own SQLite.
-    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+    with contextlib.closing(sqlite3.connect(f"{uri(path.absolute())}?immutable=1", uri=True)) as connection:
         try:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         except sqlite3.Error:  # damaged: opening it in COLMAP reports that
@@ -126,6 +138,12 @@ def _check_not_foreign(path: Path) -> None:
             f"{path} is another program's database, with tables such as {min(tables)}: move it away, or use another "
             "workspace"
         )
+
+
+def uri(path: PurePath) -> str:
+    """Return the URI of an absolute path in SQLite's form, which takes no host: //server/share is part of the path."""
+    text = path.as_posix()
+    return f"file://{'' if text.startswith('/') else '/'}{quote(text, safe='/:')}"
 
 
 def _is_sqlite(path: Path) -> bool:

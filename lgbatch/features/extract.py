@@ -9,7 +9,7 @@ fails, its photos are extracted one by one, so that only those to blame fail. Th
 signature of the file and the settings, so that later runs skip the photo until one of them changes.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from lgbatch.config import Settings
 from lgbatch.errors import LgbatchError, StoreError
 from lgbatch.features.extractors import open_feature_extractor
 from lgbatch.features.network import Extractor
+from lgbatch.features.orient import orient
 from lgbatch.features.sift import SiftExtractor
 from lgbatch.photos.crawl import Crawl
 from lgbatch.photos.decode import DECODING, decode
@@ -34,6 +35,8 @@ from lgbatch.workspace.stage import Failures, StageResult, StageRun, item_settin
 from lgbatch.workspace.stage_cache import photos_digest, signature
 from lgbatch.workspace.staleness import plan_extraction
 
+_TILES = "tile_side"
+"""Value in the provenance of features that were extracted in tiles: the side of the tiles in pixels."""
 Outcome = tuple[str, Features | Failure]
 """The name of a photo, with its features or the reason why it has none."""
 
@@ -47,7 +50,9 @@ class Extracted(StageResult):
     new: int
     """Photos extracted in this run. The store held the others."""
     keypoints: int
-    """Keypoints of all images in the store."""
+    """Keypoints of the photos that did not fail."""
+    in_tiles: int = 0
+    """Photos that were extracted in tiles, because they did not fit in the memory."""
 
     def as_repeated(self) -> Self:
         """The result for a run that skips the stage: no photo is new."""
@@ -62,17 +67,19 @@ def extract(
     settings: Settings,
     crawled: Crawl | None = None,
     retry_failed: bool = False,
+    open_extractor: Callable[[Path, Settings], Extractor | SiftExtractor] = open_feature_extractor,
 ) -> Extracted:
     """Extract the photos below `images` that the store lacks, and the stale ones with --on-change recompute.
 
-    `crawled` is the result of crawl_with_masks, if the caller has it. A photo that cannot be decoded or extracted is a
-    Failure. It is retried if its file or the settings have changed, or with `retry_failed`. A killed run loses the
-    photos since the last commit (write_items).
+    `crawled` is the result of crawl_with_masks and `orient`, if the caller has it. Photos are turned by their
+    orientation. A photo that cannot be decoded or extracted is a Failure. It is retried if its file or the settings
+    have changed, or with `retry_failed`. A killed run loses the photos since the last commit (write_items).
 
     Raises InputError (no photos), ModelError, StoreError (disk full, or staleness.plan_extraction refuses), and
     LgbatchError if more photos fail than settings.max_errors allows.
     """
-    crawled = crawled or crawl_with_masks(images, settings.masks, settings.camera_mask)
+    if crawled is None:
+        crawled, _ = orient(crawl_with_masks(images, settings.masks, settings.camera_mask), store_path.parent, settings)
     stage = StageRun(
         name="extract",
         folder=store_path.parent,
@@ -88,21 +95,28 @@ def extract(
     )
     return run_stage(
         stage,
-        lambda failures: _extract_missing(images, store_path, models, settings, crawled, failures),
+        lambda failures: _extract_missing(
+            images, store_path, open_extractor(models, settings), settings, crawled, failures
+        ),
         retry_failed=retry_failed,
     )
 
 
 def _extract_missing(
-    images: Path, store_path: Path, models: Path, settings: Settings, crawled: Crawl, failures: Failures
+    images: Path,
+    store_path: Path,
+    extractor: Extractor | SiftExtractor,
+    settings: Settings,
+    crawled: Crawl,
+    failures: Failures,
 ) -> Extracted:
-    extractor = open_feature_extractor(models, settings)
     _create_folder(store_path.parent)
     for failure in crawled.failures:
         failures.add(failure)
     failures.check()
     with FeatureStore(store_path, append=extractor.provenance | DECODING) as store:
-        store.accept_differences(*DECODING)  # older features are of the same pixels but for a tenth of a grey level
+        # Older features are of the same pixels but for a third of a grey level; tiles depend on the available memory.
+        store.accept_differences(*DECODING, _TILES)
         store.set_image_folder(images.resolve())
         affecting = item_settings(settings, "extract")
 
@@ -126,14 +140,21 @@ def _extract_missing(
             else:
                 if name in store:  # stale features
                     store.remove(name)
-                store.write(name, outcome, photo_files.pop(name, None))
+                tiles = {_TILES: outcome.tile_side} if outcome.tile_side else {}
+                with store.changed_provenance(**tiles):
+                    store.write(name, outcome, photo_files.pop(name, None))
                 new += 1
 
         outcomes = _extract_photos(to_extract, extractor, settings, photo_files)
         write_items(outcomes, write, store, failures, settings, total=len(to_extract), stage="extract", unit="photo")
-        keypoints = store.points
+        failed = {failure.name for failure in failures.as_tuple()}
+        names = [ref.name for ref in crawled.images if ref.name not in failed and ref.name in store]
+        records = [store.record(name) for name in names]
+        made_in_tiles = {key for key, entry in store.provenances.items() if _TILES in entry["by"]}
+        in_tiles = sum(record.fingerprint in made_in_tiles for record in records)
+        keypoints = sum(record.keypoints for record in records)
     photos = len(crawled.images) + len(crawled.failures)
-    return Extracted(images=photos, new=new, keypoints=keypoints, failures=failures.as_tuple())
+    return Extracted(images=photos, new=new, keypoints=keypoints, in_tiles=in_tiles, failures=failures.as_tuple())
 
 
 def _create_folder(folder: Path) -> None:

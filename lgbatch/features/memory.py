@@ -1,8 +1,10 @@
-"""Memory that extraction needs, so that a photo that is too large fails alone and does not end the process."""
+"""Memory that extraction needs, so that a photo that is too large is extracted in tiles, or fails alone."""
 
 import math
+from typing import NoReturn
 
-from lgbatch.errors import ItemError
+from lgbatch.errors import OutOfMemory
+from lgbatch.features.tiles import SIDES
 from lgbatch.runtime.environment import available_memory
 from lgbatch.runtime.registry import family
 
@@ -14,7 +16,7 @@ _USABLE = 0.9
 
 
 class MemoryCheck:
-    """Refuses photos that do not fit in the memory.
+    """Tells whether photos fit in the memory, as a whole or in tiles.
 
     ONNX Runtime keeps the memory of the largest photo so far, which the next photos use again.
     """
@@ -26,18 +28,38 @@ class MemoryCheck:
         self._kept = 0
 
     def check(self, width: int, height: int) -> None:
-        """Raise ItemError if a photo of this size in pixels needs more memory than there is."""
-        needed, available = width * height * self._bytes_per_pixel, available_memory()
-        if available is None:
-            return
-        usable = _USABLE * available + self._kept
-        if needed > usable:
-            side = max(width, height) * math.sqrt(usable / needed)
-            raise ItemError(
-                f"{self._extractor} needs about {needed / 1e9:.1f} GB of memory for {width} x {height} pixels, and "
-                f"{usable / 1e9:.1f} GB are available: use --resize {int(side) // 16 * 16} --on-change recompute"
-            )
+        """Raise OutOfMemory if a photo of this size in pixels needs more memory than there is."""
+        if not self._fits(width, height):
+            self._refuse(width, height)
+
+    def tile_side(self, width: int, height: int) -> int:
+        """Return 0 if a photo of this size in pixels fits as a whole, otherwise the largest of tiles.SIDES that fits.
+
+        Raises OutOfMemory if the smallest one does not.
+        """
+        if self._fits(width, height):
+            return 0
+        for side in SIDES:
+            if max(width, height) > side and self._fits(min(width, side), min(height, side)):
+                return side
+        self._refuse(width, height)
 
     def keep(self, width: int, height: int) -> None:
         """Note that the memory for a photo of this size is kept for the next ones."""
         self._kept = max(self._kept, width * height * self._bytes_per_pixel)
+
+    def _fits(self, width: int, height: int) -> bool:
+        usable = self._usable()
+        return usable is None or width * height * self._bytes_per_pixel <= usable
+
+    def _usable(self) -> float | None:
+        available = available_memory()
+        return None if available is None else _USABLE * available + self._kept
+
+    def _refuse(self, width: int, height: int) -> NoReturn:
+        needed, usable = width * height * self._bytes_per_pixel, self._usable() or 0
+        side = max(width, height) * math.sqrt(usable / needed)
+        raise OutOfMemory(
+            f"{self._extractor} needs about {needed / 1e9:.1f} GB of memory for {width} x {height} pixels, and "
+            f"{usable / 1e9:.1f} GB are available: use --resize {int(side) // 16 * 16} --on-change recompute"
+        )

@@ -7,8 +7,9 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.features.memory import MemoryCheck
+from lgbatch.features.tiles import extract_in_tiles
+from lgbatch.photos.coordinates import to_original
 from lgbatch.photos.masks import drop_masked, keypoints_to_detect
-from lgbatch.photos.resize import to_original
 from lgbatch.runtime.devices import BATCH_SIZES, stop_if_lost
 from lgbatch.runtime.models import Model, open_extractor
 from lgbatch.runtime.registry import MIN_SIDE
@@ -28,6 +29,7 @@ class Extractor:
         self.model: Model = open_extractor(models, settings)
         self.batch = BATCH_SIZES.get(self.model.device, 1)
         self._max_keypoints = settings.max_keypoints
+        self._extractor = settings.extractor
         self._memory = MemoryCheck(settings.extractor)
         self._descriptor_dim = self.model.session.widths[2] or 0
         self.provenance: Provenance = {
@@ -42,17 +44,31 @@ class Extractor:
 
         Keypoints are in pixels of the original images, top-left pixel centre (0, 0). Those that a mask hides are left
         out; to make up for them, more are detected. Photos with a side shorter than MIN_SIDE have none.
+        On a CPU, photos that do not fit in the memory are extracted in tiles (tiles.py).
 
-        Raises RuntimeError if the model fails, ItemError if the photo is too large for the memory, and LgbatchError if
-        the device fails and does not recover.
+        Raises RuntimeError if the model fails, OutOfMemory if the photo does not fit in the memory even in tiles, and
+        LgbatchError if the device fails and does not recover.
         """
         shape = photos[0].pixels.shape
         if min(shape[:2]) < MIN_SIDE:
             return [_no_features(photo, self._descriptor_dim) for photo in photos]
         count_wanted = max(keypoints_to_detect(self._max_keypoints, photo.masks) for photo in photos)
-        outputs = self._run([photo.pixels for photo in photos], count_wanted)
+        side = self._memory.tile_side(shape[1], shape[0]) if self.model.device == "cpu" else 0
+        if side and len(photos) > 1:
+            return [features for photo in photos for features in self.extract([photo])]
+        if side:
+            outputs = extract_in_tiles(self._run, photos[0].pixels, side, self._extractor, count_wanted)
+        else:
+            outputs = self._run(np.stack([photo.pixels for photo in photos]), count_wanted)
         features = [
-            Features(to_original(keypoints[:count], shape, photo.size), scores[:count], descriptors[:count], photo.size)
+            Features(
+                to_original(keypoints[:count], shape, photo.size, photo.orientation),
+                scores[:count],
+                descriptors[:count],
+                photo.size,
+                tile_side=side,
+                orientation=photo.orientation,
+            )
             for photo, keypoints, scores, descriptors, count in zip(photos, *outputs, strict=True)
         ]
         if count_wanted > self._max_keypoints or any(photo.masks for photo in photos):
@@ -60,19 +76,16 @@ class Extractor:
             return [drop_masked(f, photo.masks, limit) for f, photo in zip(features, photos, strict=True)]
         return features
 
-    def _run(self, pixels: Sequence[ByteArray], max_keypoints: int) -> Sequence[Array]:
-        height, width, _ = pixels[0].shape
-        on_cpu = self.model.device == "cpu"
-        if on_cpu:
-            self._memory.check(width, height)
+    def _run(self, pixels: ByteArray, max_keypoints: int) -> Sequence[Array]:
+        """Run the model on pixels (B, H, W, 3)."""
         try:
-            outputs = self.model.run(_feed(np.stack(pixels), max_keypoints))
+            outputs = self.model.run(_feed(pixels, max_keypoints))
         except Exception as error:  # each runtime has its own exceptions
             small = np.zeros((1, *_SMALL, 3), np.uint8)
             stop_if_lost(self.model.device, error, lambda: self.model.run(_feed(small, max_keypoints)))
             raise
-        if on_cpu:
-            self._memory.keep(width, height)
+        if self.model.device == "cpu":
+            self._memory.keep(pixels.shape[2], pixels.shape[1])
         return outputs
 
 
@@ -84,4 +97,6 @@ def _feed(pixels: ByteArray, max_keypoints: int) -> dict[str, Array]:
 
 def _no_features(photo: Photo, descriptor_dim: int) -> Features:
     empty = np.zeros(0, dtype=np.float32)
-    return Features(empty.reshape(0, 2), empty, empty.reshape(0, descriptor_dim), photo.size)
+    return Features(
+        empty.reshape(0, 2), empty, empty.reshape(0, descriptor_dim), photo.size, orientation=photo.orientation
+    )

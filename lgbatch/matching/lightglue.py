@@ -21,6 +21,7 @@ from lgbatch.errors import ItemError
 from lgbatch.matching.backend import POINT_TENSORS, Backend, BoolArray, HostBackend, Points
 from lgbatch.matching.device_backend import DeviceBackend
 from lgbatch.matching.schedule import pack
+from lgbatch.photos.coordinates import angles_to_upright, to_upright, upright_size
 from lgbatch.runtime.models import open_stages
 from lgbatch.runtime.session import Array
 from lgbatch.types import Features, FloatArray, IntArray, Matches
@@ -123,7 +124,7 @@ class Matcher:
             {
                 "keypoints": keypoint_input(features, self._extractor)[None],
                 "descriptors": features.descriptors[None],
-                "size": np.array([features.image_size], dtype=np.float32),
+                "size": np.array([size_input(features)], dtype=np.float32),
                 "lengths": np.array([count]),
             },
         )
@@ -243,13 +244,21 @@ class Matcher:
 def keypoint_input(features: Features, extractor: str) -> FloatArray:
     """The input `keypoints` of an extractor's LightGlue: (N, 2) positions; for SIFT (N, 4) with scale and orientation.
 
+    They are in the upright photo, as the network was trained: its positions count, not only their differences.
+
     Raises ItemError if SIFT features have no scales or orientations.
     """
+    keypoints = to_upright(features.keypoints, features.image_size, features.orientation)
     if extractor != "sift":
-        return features.keypoints
+        return keypoints
     if features.scales is None or features.oris is None:
         raise ItemError("SIFT features without scales and orientations: extract the photo again with --extractor sift")
-    return np.column_stack([features.keypoints, features.scales, features.oris])
+    return np.column_stack([keypoints, features.scales, angles_to_upright(features.oris, features.orientation)])
+
+
+def size_input(features: Features) -> tuple[int, int]:
+    """The input `size` of LightGlue: (width, height) of the upright photo."""
+    return upright_size(features.image_size, features.orientation)
 
 
 def confidence_threshold(layer: int, layers: int) -> np.float32:

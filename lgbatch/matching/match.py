@@ -4,23 +4,26 @@ A run matches the pairs that the store lacks and writes each as the engine yield
 skips an unchanged stage; write_items commits the store every few seconds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.matching.engine import Outcome, match_pairs, open_matchers
 from lgbatch.matching.lightglue import Matcher
+from lgbatch.matching.nearest import PROVENANCE, match_nearest_pairs
 from lgbatch.pairing.image_names import read_image_pairs
 from lgbatch.pairing.pairs_file import PairsFile
+from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import model_path
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.provenance import Provenance
-from lgbatch.types import Failure, Pair
+from lgbatch.types import Failure, Features, Pair
 from lgbatch.workspace.stage import Failures, StageResult, StageRun, item_settings, run_stage, write_items
 from lgbatch.workspace.stage_cache import signature, signatures
 from lgbatch.workspace.staleness import plan_matching
@@ -54,6 +57,15 @@ class Matched(StageResult):
         return [name for name in images if name not in failed]
 
 
+class _Method(NamedTuple):
+    """How pairs are matched."""
+
+    provenance: Provenance
+    """Of the matches."""
+    match: Callable[[Sequence[Pair], Mapping[str, int], Callable[[str], Features]], Generator[Outcome, None, None]]
+    """As engine.match_pairs, without its matchers."""
+
+
 @dataclass
 class _Counts:
     """Pairs and matches of the store so far, and pairs that this run skipped."""
@@ -83,33 +95,63 @@ def match(
     Raises InputError (no pairs file, features of another extractor), ModelError, StoreError (no features, disk full, or
     staleness.plan_matching refuses), and LgbatchError if more failures occur than settings.max_errors allows.
     """
-    inputs = {"features": signature(features_path)}
-    stage = StageRun(
+
+    def open_lightglue(features: FeatureStore) -> _Method:
+        _check_extractor(features, settings)
+        matchers = open_matchers(models, settings)
+        return _Method(_provenance(matchers[0], settings), partial(match_pairs, matchers=matchers))
+
+    stage = _stage(
+        store_path,
+        settings,
+        features=signature(features_path),
+        pairs=signature(pairs_path),
+        model=signatures([model_path(models, settings.extractor, stages_kind(settings))]),
+    )
+    stage = replace(stage, paths={"models": models})
+    return _run(stage, pairs_path, features_path, store_path, open_lightglue, retry_failed)
+
+
+def match_nearest(pairs_path: Path, features_path: Path, store_path: Path, *, settings: Settings) -> Matched:
+    """Match as `match` does, by mutual nearest neighbours instead of LightGlue."""
+    stage = _stage(store_path, settings, features=signature(features_path), pairs=signature(pairs_path))
+    method = _Method(PROVENANCE, partial(match_nearest_pairs, threads=settings.threads or available_cores()))
+    return _run(stage, pairs_path, features_path, store_path, lambda _: method, retry_failed=False)
+
+
+def _stage(store_path: Path, settings: Settings, **inputs: Any) -> StageRun[Matched]:
+    return StageRun(
         name="match",
         folder=store_path.parent,
         settings=settings,
-        inputs=inputs
-        | {
-            "pairs": signature(pairs_path),
-            "model": signatures([model_path(models, settings.extractor, stages_kind(settings))]),
-        },
+        inputs=inputs,
         outputs=lambda: [store_path],
         result=Matched,
         reports=frozenset({"pairs", "match"}),
     )
-    item_inputs = inputs | {"settings": item_settings(settings, "match")}
+
+
+def _run(
+    stage: StageRun[Matched],
+    pairs_path: Path,
+    features_path: Path,
+    store_path: Path,
+    open_method: Callable[[FeatureStore], _Method],
+    retry_failed: bool,
+) -> Matched:
+    settings = stage.settings
+    item_inputs = {"features": stage.inputs["features"], "settings": item_settings(settings, "match")}
 
     def match_missing(failures: Failures) -> Matched:
         with FeatureStore(features_path) as features:
             failed = failures.of_stages("crawl", "extract")
             names = set(features.names()) - failed  # the features of photos that failed may be stale
             pairs_file = read_image_pairs(pairs_path, names, features.image_folder, failed)
-            _check_extractor(features, settings)
-            matchers = open_matchers(models, settings)
-            with MatchStore(store_path, append=_provenance(matchers[0], settings)) as store:
+            method = open_method(features)
+            with MatchStore(store_path, append=method.provenance) as store:
                 if settings.precision == "auto":  # the store may come from another kind of machine
                     store.accept_differences("precision")
-                return _match_missing(pairs_file, features, store, matchers, settings, failures, item_inputs)
+                return _match_missing(pairs_file, features, store, method, settings, failures, item_inputs)
 
     return run_stage(stage, match_missing, retry_failed=retry_failed)
 
@@ -118,7 +160,7 @@ def _match_missing(
     pairs_file: PairsFile,
     features: FeatureStore,
     store: MatchStore,
-    matchers: Sequence[Matcher],
+    method: _Method,
     settings: Settings,
     failures: Failures,
     inputs: Mapping[str, Any],
@@ -151,7 +193,7 @@ def _match_missing(
             counts.matches += len(outcome.indices)
 
     keypoints = {name: record.keypoints for name, record in images.items()}
-    outcomes = match_pairs(plan.missing, keypoints, features.read, matchers)
+    outcomes = method.match(plan.missing, keypoints, features.read)
     write_items(outcomes, write, store, failures, settings, total=len(plan.missing), stage="match", unit="pair")
     return _result(pairs_file, counts, failures)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lgbatch.matching.backend import pad_rows
-from lgbatch.matching.lightglue import keypoint_input
+from lgbatch.matching.lightglue import keypoint_input, size_input
 from lgbatch.runtime.models import Model
 from lgbatch.types import Features, Matches
 
@@ -33,7 +33,7 @@ class SingleGraph:
             feed |= {
                 f"keypoints{side}": pad_rows([keypoint_input(image, self.model.family) for image in images]),
                 f"descriptors{side}": pad_rows([image.descriptors for image in images]),
-                f"size{side}": np.array([image.image_size for image in images], dtype=np.float32),
+                f"size{side}": np.array([size_input(image) for image in images], dtype=np.float32),
                 f"lengths{side}": np.array([len(image.keypoints) for image in images]),
             }
         matches = []

@@ -12,7 +12,7 @@ from typing import TextIO
 from lgbatch.errors import InputError
 from lgbatch.photos.crawl import name_problem
 from lgbatch.storage.durable import replace_synced
-from lgbatch.types import Failure, Pair
+from lgbatch.types import Failure, Pair, counted
 
 _BOM = "\ufeff"
 _WIDE_BOMS = {  # UTF-32 first: its little-endian mark starts with that of UTF-16
@@ -87,9 +87,18 @@ def read_pairs(path: Path) -> PairsFile:
 
 
 def check_pairs(path: Path) -> None:
-    """Raise InputError if read_pairs would: if the file is missing, is a folder, or cannot be opened."""
-    with _open_pairs(path):
-        pass
+    """Raise InputError if read_pairs would, and if no line is a pair of names.
+
+    With the pairs of such a file, matching would drop all pairs from the database.
+    """
+    parser, number = _Parser(path.name), 0
+    with _open_pairs(path) as file:
+        for number, line in enumerate(file, 1):
+            parser.add_line(number, line)
+            if parser.pairs:
+                return
+    reason = parser.failures[0].reason if parser.failures else "no line has two" if number else "the file is empty"
+    raise InputError(f"{path} lists no pairs ({reason}): write the names of two images per line")
 
 
 def split_columns(line: str) -> Iterator[list[str]]:
@@ -123,6 +132,10 @@ class PairList:
         else:
             self._pairs[pair] = None
 
+    def __len__(self) -> int:
+        """The number of pairs."""
+        return len(self._pairs)
+
     def finish(self, failures: list[Failure]) -> PairsFile:
         """Return the pairs, with the failures of the lines."""
         return PairsFile(list(self._pairs), self._duplicates, self._reversed, self._self_pairs, failures)
@@ -155,8 +168,7 @@ class _Parser:
 
     def add_line(self, number: int, line: str) -> None:
         try:
-            names = _split(line)
-            if names:
+            if names := _split(line):
                 self.pairs.add(self._intern(names[0]), self._intern(names[1]))
         except ValueError as error:
             self.failures.append(Failure("pairs", f"{self.file_name} line {number}", str(error)))
@@ -176,7 +188,7 @@ def _split(line: str) -> list[str] | None:
     if "\t" in line and not line.isspace():
         names = line.removesuffix("\n").removesuffix("\r").split("\t")
         if len(names) != 2:
-            raise ValueError(f"{len(names)} names separated by tabs instead of 2")
+            raise ValueError(f"{counted(len(names), 'name')} separated by tabs instead of 2")
         return names
     names = line.split()
     if not names or names[0].startswith("#"):
@@ -184,7 +196,7 @@ def _split(line: str) -> list[str] | None:
     if len(names) != 2:
         names = next(split_columns(line), names)
     if len(names) != 2:
-        raise ValueError(f"{len(names)} words instead of 2 names; separate names with spaces by a tab")
+        raise ValueError(f"{counted(len(names), 'word')} instead of 2 names; separate names with spaces by a tab")
     return names
 
 

@@ -24,8 +24,11 @@ _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _CAN_HOLD_16_BITS = (PNG, b"II", b"MM", b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51")
 _NARROW = 64
 """Grey levels, of 256: 16-bit photos with fewer are stretched."""
-HALVED_FROM = 4
-"""JPEGs that are shrunk this many times are decoded at half their size: averaging is left a factor of 2 or more."""
+REDUCED_FROM = {2: 4, 4: 8}
+"""JPEGs that are shrunk this many times (the value) are decoded at 1/2 or 1/4 of their size (the key).
+
+Averaging is left a factor of 2 or more. Measured on 24 MP shrunk 8 to 12 times: grey levels change by 0.1 (1/2) and 0.3
+(1/4) on average, and 97 and 96 percent of DISK's keypoints stay within half a pixel."""
 _RANGE_PERCENTILES = (0.1, 99.9)
 _CAN_BE_TRANSPARENT = tuple(sorted({"PNG", "WEBP", "AVIF", "HEIF"}.intersection(PILLOW_FORMATS)))
 
@@ -33,8 +36,8 @@ _CAN_BE_TRANSPARENT = tuple(sorted({"PNG", "WEBP", "AVIF", "HEIF"}.intersection(
 def pixels_of(data: bytes | bytearray, shrink: float = 1) -> tuple[ByteArray, int]:
     """Decode a photo that is not raw to (H, W, 3) uint8 RGB of the stored pixels. Raises ItemError.
 
-    A JPEG whose pixels will be shrunk `shrink` times is decoded at half its size if `shrink` is at least HALVED_FROM.
-    Returns the pixels, and 2 if they are halved, otherwise 1.
+    A JPEG whose pixels will be shrunk `shrink` times is decoded at a reduced size, as REDUCED_FROM says. Returns the
+    pixels, and by how much they are reduced: 1, 2 or 4.
 
     16-bit photos keep their upper 8 bits. If these have less than a quarter of the 256 levels, as in thermal and 12-bit
     photos, the range between two percentiles of the 16 bits is stretched to 8 instead.
@@ -82,7 +85,7 @@ def visible_pixels(data: bytes) -> BoolArray | None:
 
 
 def _jpeg(data: bytes, shrink: float) -> tuple[ByteArray, int]:
-    """Decode a JPEG, at half its size if `shrink` allows. One whose pixels are all there needs no end marker."""
+    """Decode a JPEG, reduced as `shrink` allows. One whose pixels are all there needs no end marker."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError):  # chroma subsampling that simplejpeg does not know
@@ -90,8 +93,9 @@ def _jpeg(data: bytes, shrink: float) -> tuple[ByteArray, int]:
     try:
         if colors in ("CMYK", "YCCK"):
             return _by_opencv(data), 1
-        # Of an odd side, the halved pixels would reach beyond the photo.
-        divisor = 2 if shrink >= HALVED_FROM and height % 2 == width % 2 == 0 else 1
+        # Of a side that is no multiple, the reduced pixels would reach beyond the photo.
+        fitting = [n for n, least in REDUCED_FROM.items() if shrink >= least and height % n == width % n == 0]
+        divisor = max(fitting, default=1)
         size = {"min_height": height // divisor, "min_width": width // divisor}
         try:
             return np.asarray(simplejpeg.decode_jpeg(data, "RGB", **size)), divisor

@@ -148,7 +148,7 @@ def _check_folder(folder: Path) -> None:
         mode = folder.stat().st_mode
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"cannot open the photo folder {folder}: {reason}") from None
+        raise InputError(f"cannot open the photo folder {folder}: {reason}; check its path and permissions") from None
     if not stat.S_ISDIR(mode):
-        hint = f": give its folder, {folder.parent}" if is_photo(folder.name) else ", not a folder of photos"
+        hint = f": give its folder, {folder.parent}" if is_photo(folder.name) else ": give the folder of the photos"
         raise InputError(f"{folder} is a {'photo' if is_photo(folder.name) else 'file'}{hint}")

@@ -1,4 +1,4 @@
-"""Decode photos to 8-bit RGB, in the orientation that COLMAP uses, resized for the extractor."""
+"""Decode photos to 8-bit RGB, turned upright and resized for the extractor."""
 
 import math
 from pathlib import Path
@@ -7,27 +7,28 @@ import cv2
 import numpy as np
 
 from lgbatch.errors import ItemError
-from lgbatch.photos.codecs import HALVED_FROM, pixels_of, raw_pixels, visible_pixels
+from lgbatch.photos.codecs import REDUCED_FROM, pixels_of, raw_pixels, visible_pixels
+from lgbatch.photos.coordinates import resized_size, turn, upright_size
 from lgbatch.photos.formats import is_raw
 from lgbatch.photos.image_header import claimed_size, megapixel_limit
 from lgbatch.photos.integrity import check_container
-from lgbatch.photos.resize import resized_size
 from lgbatch.types import ImageRef, Photo
 
 _MAX_BYTES_PER_PIXEL, _MAX_METADATA_BYTES = 16, 64 << 20
 """Upper bounds on the size of a photo's file. Metadata includes EXIF, previews, and the video of a motion photo."""
 
-DECODING = {"jpeg": f"halved if shrunk {HALVED_FROM} times"}
+DECODING = {"jpeg": ", ".join(f"1/{divisor} if shrunk {least} times" for divisor, least in REDUCED_FROM.items())}
 """What the provenance of features says about the decoding of their photos."""
 
 
 def decode(ref: ImageRef, resize: int, max_megapixels: float = math.inf) -> Photo:
-    """Read a photo, and shrink its long side to `resize` pixels by area averaging (0: keep; never enlarges).
+    """Read a photo, turn it, and shrink its long side to `resize` pixels by area averaging (0: keep; never enlarges).
 
-    The EXIF, TIFF or PNG orientation is not applied, because COLMAP (checked with pycolmap 4.2.1) does not
-    apply it either. 16-bit photos keep their upper 8 bits, or are stretched if they have few levels (codecs.pixels_of);
-    grey is replicated to three channels. Where alpha is 0, a mask is False. JPEGs that are shrunk 4 times or more are
-    decoded at half their size. Thread-safe.
+    The photo is turned by ref.orientation, before it is shrunk: a photo turned back has the same pixels. The tag in the
+    file is not read: COLMAP (checked with pycolmap 4.2.1) does not apply it. 16-bit photos keep their upper 8 bits, or
+    are stretched if they have few levels (codecs.pixels_of); grey is replicated to three channels. Where alpha is 0, a
+    mask (not turned) is False. JPEGs that are shrunk 4 times or more are decoded at 1/2 of their size, those that are
+    shrunk 8 times or more at 1/4. Thread-safe.
 
     Raises ItemError if the file cannot be read, is truncated or damaged, or has a format that the installed packages
     do not read, or other than integer pixels; also, before any pixel memory is allocated, if the header gives more
@@ -43,10 +44,11 @@ def decode(ref: ImageRef, resize: int, max_megapixels: float = math.inf) -> Phot
         pixels, divisor = pixels_of(checked, long_side / resize if resize else 1)
         visible = visible_pixels(data)
     height, width = (side * divisor for side in pixels.shape[:2])
-    size = resized_size(width, height, resize)
+    pixels = turn(pixels, ref.orientation)
+    size = resized_size(*upright_size((width, height), ref.orientation), resize)
     if size != pixels.shape[1::-1]:
         pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return Photo(ref.name, pixels, (width, height), () if visible is None else (visible,))
+    return Photo(ref.name, pixels, (width, height), () if visible is None else (visible,), ref.orientation)
 
 
 def _read(path: Path, max_megapixels: float) -> bytes:

@@ -39,15 +39,14 @@ def check_container(data: bytes, max_megapixels: float) -> bytes | bytearray:
 def _check_jpeg(data: bytes) -> bytes:
     """Return the JPEG with an end marker: it may lack one if all pixels are there, which the decoder finds out.
 
-    The search starts after the header, because a header segment can contain a whole thumbnail. In the coded
-    data every 0xff is followed by 0 or a restart marker, so the first end marker is that of the photo.
+    The search stops at the header, because a header segment can contain a whole thumbnail.
     """
     segments = jpeg_segments(data)
     if not segments or segments[-1][0] != 0xDA or data.endswith(bytes(_FILL)):
-        if data.find(_EOI, segments[-1][1] if segments else 2) < 0:
+        if data.rfind(_EOI, segments[-1][1] if segments else 2) < 0:
             raise ItemError("truncated: the end of the JPEG data is missing")
         return data
-    return data if data.find(_EOI, segments[-1][1]) >= 0 else data + _EOI
+    return data if data.rfind(_EOI, segments[-1][1]) >= 0 else data + _EOI
 
 
 def _check_heif(data: bytes, max_megapixels: float) -> bytes:

@@ -4,6 +4,7 @@ A mask is an image of its photo's stored pixels: the EXIF orientation is not app
 at the nearest pixel.
 """
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from lgbatch.errors import InputError, ItemError
 from lgbatch.photos.crawl import Crawl, crawl
 from lgbatch.photos.formats import format_left_out
-from lgbatch.types import BoolArray, Features, ImageRef
+from lgbatch.types import BoolArray, Features, ImageRef, counted
 
 _OVERSAMPLING = 4  # in photos with masks, to make up for the keypoints on black pixels
 
@@ -54,6 +55,16 @@ def read_masks(ref: ImageRef, size: tuple[int, int]) -> tuple[BoolArray, ...]:
     Raises ItemError if a mask cannot be read or has another aspect ratio than the photo.
     """
     return tuple(_read_mask(path, size) for path in ref.masks)
+
+
+def hidden_part(folder: Path, name: str, mask_folder: str, camera_mask: str) -> float:
+    """Return the part of a photo below `folder` that is black in its masks, 0..1; of several, in the one with most."""
+    masks = _find_masks(ImageRef(name, folder / name), mask_folder) if mask_folder else ()
+    hidden = [0.0]
+    for path in (*masks, Path(camera_mask)) if camera_mask else masks:
+        with contextlib.suppress(ItemError):
+            hidden.append(1.0 - float(_decode_mask(path).mean()))
+    return max(hidden)
 
 
 def visible(points: NDArray[np.floating], size: tuple[int, int], masks: Sequence[BoolArray]) -> BoolArray:
@@ -109,10 +120,11 @@ def _report(images: Sequence[ImageRef], own: dict[str, tuple[Path, ...]], mask_f
     if not count:
         expected = " or ".join(path.name for path in _candidates(images[0].name, mask_folder))
         raise InputError(f"no photo has a mask in {mask_folder}: the mask of {images[0].name} is {expected}")
-    print(f"masks: {count} of {len(images)} photos have one in {mask_folder}", file=sys.stderr)
+    print(f"masks: {count} of {counted(len(images), 'photo has', 'photos have')} one in {mask_folder}", file=sys.stderr)
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> BoolArray:
+def _decode_mask(path: Path) -> BoolArray:
+    """Read a mask as (h, w): True where it is not black. Raises ItemError if it cannot be read."""
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
@@ -124,12 +136,17 @@ def _read_mask(path: Path, size: tuple[int, int]) -> BoolArray:
         pixels = None
     if pixels is None:
         raise ItemError(f"its mask {path.name} is not an image")
-    height, width = pixels.shape
+    return np.asarray(pixels != 0)
+
+
+def _read_mask(path: Path, size: tuple[int, int]) -> BoolArray:
+    mask = _decode_mask(path)
+    height, width = mask.shape
     if not _same_aspect((width, height), size):
         turned = _same_aspect((height, width), size)
-        hint = "it is turned; EXIF orientation is not applied to photos" if turned else "make it of the photo's size"
+        hint = "it is turned; make it of the pixels as stored" if turned else "make it of the photo's size"
         raise ItemError(f"its mask {path.name} is {width}x{height}, but the photo is {size[0]}x{size[1]}: {hint}")
-    return np.asarray(pixels != 0)
+    return mask
 
 
 def _same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:

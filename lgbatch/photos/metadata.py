@@ -4,8 +4,9 @@ Pillow parses every format but the raw ones. Its warnings about damaged EXIF can
 """
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from lgbatch.photos.image_header import jpeg2000_exif
 
 Tags = Mapping[int, Any]
 """Values of an EXIF directory, by tag."""
+_GIMBAL = [re.compile(rb":Gimbal%sDegree(?:=\"|>)\s*([+-]?[0-9.]+)" % angle) for angle in (b"Yaw", b"Pitch")]
+"""Attributes or elements of XMP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,10 @@ class Metadata:
     """Degrees, east positive."""
     altitude: float | None = None
     """Metres, above sea level positive."""
+    gimbal_yaw: float | None = None
+    """Heading of a drone's camera in degrees, clockwise from north, as its XMP says."""
+    gimbal_pitch: float | None = None
+    """Degrees above the horizon: -90 looks straight down."""
 
 
 def read_metadata(photo: Path) -> Metadata | None:
@@ -65,7 +72,9 @@ def _pillow_metadata(photo: Path) -> Metadata:
         orientation = _integer(exif, ExifTags.Base.Orientation)
         if image.format == "TIFF" and orientation in (5, 6, 7, 8):  # Pillow gives the size of the upright image
             size = size[::-1]
-        return _metadata(size, exif)  # directories of a TIFF are read from the file when they are asked for
+        metadata = _metadata(size, exif)  # directories of a TIFF are read from the file when they are asked for
+        yaw, pitch = _gimbal(image.info.get("xmp"))
+        return replace(metadata, gimbal_yaw=yaw, gimbal_pitch=pitch)
 
 
 def _raw_metadata(photo: Path) -> Metadata:
@@ -96,6 +105,13 @@ def _metadata(size: tuple[int, int], tags: Image.Exif) -> Metadata:
         exif_size=(exif_width, exif_height) if exif_width and exif_height else None,
         **_position(gps),
     )
+
+
+def _gimbal(xmp: object) -> tuple[float | None, float | None]:
+    """Yaw and pitch of the gimbal from an XMP packet, by the names that DJI gave them and others use."""
+    packet = xmp if isinstance(xmp, bytes) else b""
+    yaw, pitch = (re.search(pattern, packet) for pattern in _GIMBAL)
+    return _single(yaw[1]) if yaw else None, _single(pitch[1]) if pitch else None
 
 
 def _exif(image: Image.Image, photo: Path) -> Image.Exif:

@@ -6,43 +6,58 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lgbatch.reconstruction.results import Reconstruction
+from lgbatch.reconstruction.results import Cause, Reconstruction
+from lgbatch.types import counted
 from lgbatch.workspace.rerun import Rerun
 
 _INITIAL_INLIERS = 100  # COLMAP's minimum for the initial pair of a model, before it relaxes its thresholds
 _MORE_KEYPOINTS, _LARGER = 4096, 1600
 _EXHAUSTIVE_IMAGES = 200  # all pairs of so many are matched within an hour on a few cores
 _OVERLAP = "add photos that overlap more"
+_MASKS = "give masks that hide less of them: black is ignored, so invert masks that are white there"
 
 
 def advice(result: Reconstruction, rerun: Rerun) -> str:
-    """Suggest in one line what to try if images are not registered. Empty if all are.
+    """Suggest in one line what to try if images are not registered, or doubtful. Empty if there are none.
 
     A command is suggested only if it changes something: each one leads away from the settings of the run, and none
     leads back. It is complete, and works in the workspace as it is.
     """
     text = _on_missing_images(result, rerun) if result.models else _on_no_model(result, rerun)
+    text = "; ".join(filter(None, [text, _on_doubtful_images(result, rerun)]))
     return f"{text}; the models in sparse/ are from an earlier run" if result.older_models else text
 
 
 def _on_no_model(result: Reconstruction, rerun: Rerun) -> str:
-    failed = sum(photo.cause == "failed" for photo in result.unregistered)
+    failed = _causes(result)["failed"]
     photos, usable = result.images + failed, result.images_with_keypoints
     if photos < 2:
         return "a model needs two photos: add photos of the same scene from other positions"
     if usable < 2:
-        lacking = [f"{failed} failed"] * bool(failed)
-        lacking += [f"{result.images - usable} have no keypoints"] * (usable < result.images)
-        way_out = _try(rerun, _larger(result, rerun), "add sharp photos with texture")
-        return f"a model needs two photos, but of {photos} photos {' and '.join(lacking)}: {way_out}"
+        return _on_no_keypoints(result, rerun, photos, failed)
+    if _most(result) == "no pair":
+        unpaired = f"{_causes(result)['no pair']} of {counted(result.images, 'image')}"
+        return f"no pair names {unpaired}: {_way_out(result, rerun, _OVERLAP)}"
     if result.matched_pairs == 0:
-        changes = _more_pairs(result, rerun) or _more_detail(result, rerun)
-        return f"no two images match: {_try(rerun, changes, 'add photos that overlap by at least half')}"
+        return f"no two images match: {_way_out(result, rerun, 'add photos that overlap by at least half')}"
     if result.verified_pairs == 0:
-        changes = _more_pairs(result, rerun) or _more_detail(result, rerun)
-        cause = f"{result.matched_pairs} pairs match, but none has 15 matches consistent with one two-view geometry"
-        return f"{cause}: {_try(rerun, changes, _OVERLAP)}"
+        pairs = f"{counted(result.matched_pairs, 'pair')} {'matches' if result.matched_pairs == 1 else 'match'}"
+        cause = f"{pairs}, but none has enough matches consistent with one two-view geometry"
+        return f"{cause}: {_way_out(result, rerun, _OVERLAP)}"
     return f"verified pairs: {result.verified_pairs}, but {_on_no_start(result, rerun)}"
+
+
+def _on_no_keypoints(result: Reconstruction, rerun: Rerun, photos: int, failed: int) -> str:
+    """Advice if fewer than two images have keypoints."""
+    empty = result.images - result.images_with_keypoints
+    lacking = [f"{failed} failed"] * bool(failed)
+    lacking += [f"{empty} {'has' if empty == 1 else 'have'} no keypoints"] * bool(empty)
+    cause = f"a model needs two photos, but of {photos} photos {' and '.join(lacking)}"
+    if _causes(result)["masked"] > empty / 2:
+        return f"{cause}: {_MASKS}"
+    if not empty:
+        return f"{cause}: replace the photos that failed, or add others"
+    return f"{cause}: {_try(rerun, _larger(result, rerun), 'add sharp photos with texture')}"
 
 
 def _on_no_start(result: Reconstruction, rerun: Rerun) -> str:
@@ -51,8 +66,9 @@ def _on_no_start(result: Reconstruction, rerun: Rerun) -> str:
         cause = "the global mapper, which needs points seen in three images, made no model"
         return f"{cause}: {_try(rerun, {'mapper': 'incremental'}, _OVERLAP)}"
     if result.most_inliers < _INITIAL_INLIERS:
-        cause = f"the best has {result.most_inliers} inlier matches and a model needs about {_INITIAL_INLIERS} to start"
-        return f"{cause}: {_try(rerun, _more_pairs(result, rerun) or _more_detail(result, rerun), _OVERLAP)}"
+        inliers = counted(result.most_inliers, "inlier match", "inlier matches")
+        cause = f"the best has {inliers} and a model needs about {_INITIAL_INLIERS} to start"
+        return f"{cause}: {_way_out(result, rerun, _OVERLAP)}"
     cause = "no pair can start a model; the camera may only have turned or hardly moved, or its focal length is unknown"
     way_out = "add photos from positions further apart"
     if result.cameras > 1 and result.one_size and rerun.settings.camera_mode != "single":
@@ -61,13 +77,41 @@ def _on_no_start(result: Reconstruction, rerun: Rerun) -> str:
 
 
 def _on_missing_images(result: Reconstruction, rerun: Rerun) -> str:
-    causes = Counter(photo.cause for photo in result.unregistered if photo.cause != "failed")
-    if not causes:
+    causes = _causes(result)
+    if causes.total() == causes["failed"]:
         return ""
-    cause = f"the largest model has {result.models[0].registered_images} of {result.images} images"
-    changes = _more_pairs(result, rerun) or _more_detail(result, rerun)
-    photos = "add photos between the models" if causes.most_common(1)[0][0] == "other model" else _OVERLAP
-    return f"{cause}: for the others, {_try(rerun, changes, photos)}"
+    cause = f"the largest model has {result.models[0].registered_images} of {counted(result.images, 'image')}"
+    photos = "add photos between the models" if _most(result) == "other model" else _OVERLAP
+    return f"{cause}: for the others, {_way_out(result, rerun, photos)}"
+
+
+def _on_doubtful_images(result: Reconstruction, rerun: Rerun) -> str:
+    if not result.doubtful:
+        return ""
+    changes = {} if rerun.settings.rotation == "auto" else {"rotation": "auto", "on_change": "recompute"}
+    return f"for the doubtful photos, {_try(rerun, changes, 'add photos between them and the others')}"
+
+
+def _causes(result: Reconstruction) -> Counter[Cause]:
+    """The number of photos that are not registered, by cause."""
+    return Counter(photo.cause for photo in result.unregistered)
+
+
+def _most(result: Reconstruction) -> Cause | None:
+    """The cause of most photos that did not fail."""
+    causes = _causes(result)
+    del causes["failed"]
+    return causes.most_common(1)[0][0] if causes else None
+
+
+def _way_out(result: Reconstruction, rerun: Rerun, photos: str) -> str:
+    """What helps most of the photos: other masks, more pairs, or more keypoints, or what to do about the photos."""
+    most = _most(result)
+    if most == "masked":
+        return _MASKS
+    if most == "no pair" and rerun.pairs:
+        return f"add pairs of them to {rerun.pairs} and run `{rerun.command(match_again=True)}`"
+    return _try(rerun, _more_pairs(result, rerun) or _more_detail(result, rerun), photos)
 
 
 def _try(rerun: Rerun, changes: dict[str, Any], photos: str) -> str:

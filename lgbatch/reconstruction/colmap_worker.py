@@ -5,24 +5,36 @@ through subprocess_worker.py.
 """
 
 import os
+import shutil
 import threading
 import zlib  # noqa: F401  before pycolmap, whose symbols would shadow it
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 
+from lgbatch.colmap.ownership import is_marked
+from lgbatch.colmap.sensors.simplify import (
+    extend,
+    has_default_distortion,
+    has_simple_model,
+    is_plausible,
+    simplify,
+)
 from lgbatch.errors import ItemError
+from lgbatch.photos.coordinates import interpolate
 from lgbatch.photos.formats import read_by_colmap
-from lgbatch.photos.resize import interpolate
+from lgbatch.reconstruction.evidence import doubtful_parts, reject_doubtful_pairs
 from lgbatch.reconstruction.subprocess_worker import Message, Report, serve
 from lgbatch.types import FloatArray, ImageRef
 from lgbatch.workspace.prefetch import prefetch
 
 _BATCH_PAIRS = 100  # COLMAP checks its cancellation token between batches
 _DECODERS = 4  # threads, for photos that COLMAP cannot read
-_MIN_IMAGES = 5  # to refine the distortion of a model that was mapped without
+_MIN_IMAGES = 5  # of a camera, to refine its distortion in a model that was mapped without
 
 
 class _Work:
@@ -40,8 +52,9 @@ class _Work:
         log                 whether to print COLMAP's whole log
 
     Progress messages: {"begun": step} and {"registered": number of images}.
-    The result: {"models": [[name of the folder in `out`, fields of results.Model, ids of its images], ...]}, largest
-    model first. Standard error has COLMAP's warnings and errors, and with `log` its whole log.
+    The result: {"models": [[name of the folder in `out`, fields of results.Model, ids of its images], ...], "doubtful":
+    [fields of results.Doubtful, ...]}, largest model first. Standard error has COLMAP's warnings and errors, and with
+    `log` its whole log.
     """
 
     def __init__(self) -> None:
@@ -55,19 +68,29 @@ class _Work:
         self._verify(request)
         report({"begun": "mapping"})
         if self._token.is_cancelled:
-            return {"models": []}
-        fixed = request["fix_intrinsics"]
-        held = fixed or _has_fisheye(Path(request["database"]))
-        if request["mapper"] == "global":
-            models = self._map_globally(request, fixed, held)
-        else:
-            models = self._map_incrementally(request, report, fixed, held)
-        if held and not fixed:
-            models = {i: _refine_extra_params(model, Path(request["out"], str(i))) for i, model in models.items()}
+            return {"models": [], "doubtful": []}
+        out, fixed = Path(request["out"]), request["fix_intrinsics"]
+        cameras = {} if fixed else _complex_cameras(Path(request["database"]))
+        simple = {i: simplify(camera) for i, camera in cameras.items() if has_default_distortion(camera)}
+        with _with_cameras(Path(request["database"]), simple, out) as database:
+            held = fixed or len(simple) < len(cameras)
+            if request["mapper"] == "global":
+                models = self._map_globally(request | {"database": database}, fixed, held)
+            else:
+                models = self._map_incrementally(request | {"database": database}, report, fixed, held)
+        if cameras:
+            models = {i: _refine_extra_params(model, cameras, out / str(i)) for i, model in models.items()}
         for i, model in models.items():
             _color_points(model, Path(request["images"]), Path(request["out"], str(i)))
         order = sorted(models, key=lambda i: (-models[i].num_reg_images(), -models[i].num_points3D()))
-        return {"models": [[str(i), _statistics(models[i]), models[i].reg_image_ids()] for i in order]}
+        return {
+            "models": [[str(i), _statistics(models[i]), models[i].reg_image_ids()] for i in order],
+            "doubtful": [
+                {"model": number, "names": names, "matches": most}
+                for number, i in enumerate(order)
+                for names, most in doubtful_parts(models[i], Path(request["database"]))
+            ],
+        }
 
     def stop(self) -> None:
         """Cancel the work. Global mapping cannot be cancelled: exits the process instead."""
@@ -81,6 +104,8 @@ class _Work:
         geometry = pycolmap.TwoViewGeometryOptions()
         geometry.ransac.random_seed = 0
         pycolmap.geometric_verification(Path(request["database"]), verifier, pairing, geometry, self._token)
+        if is_marked(Path(request["database"])):  # another database is the user's
+            reject_doubtful_pairs(Path(request["database"]))
 
     def _map_incrementally(
         self, request: Message, report: Report, fixed: bool, held: bool
@@ -88,6 +113,8 @@ class _Work:
         options = pycolmap.IncrementalPipelineOptions(random_seed=0, num_threads=request["mapper_threads"] or -1)
         # COLMAP drops every model but the first if it has fewer than 10 images. In a small set it can be the largest.
         options.min_model_size = max(2, min(options.min_model_size, request["usable"] // 4))
+        # It registers images by matches alone, without 3D points: on too little evidence (docs/reliability.md).
+        options.structure_less_registration_fallback = False
         if request["usable"] == 2:  # all tracks have two views, and there is no better initial pair
             options.triangulation.ignore_two_view_tracks = False
             options.mapper.init_min_tri_angle = 4.0
@@ -115,23 +142,69 @@ class _Work:
         )
 
 
-def _has_fisheye(database: Path) -> bool:
-    """Whether a camera is a fisheye. Estimated from two or three images, its distortion makes the model fall apart."""
+def _complex_cameras(database: Path) -> dict[int, pycolmap.Camera]:
+    """Return the cameras with several distortion coefficients, by id."""
     with pycolmap.Database.open(database) as db:
-        return any(camera.model_name.endswith("FISHEYE") for camera in db.read_all_cameras())
+        return {camera.camera_id: camera for camera in db.read_all_cameras() if has_simple_model(camera)}
 
 
-def _refine_extra_params(model: pycolmap.Reconstruction, folder: Path) -> pycolmap.Reconstruction:
-    """Refine the distortion of a finished model, and write it to `folder`, unless the result is implausible."""
-    if model.num_reg_images() < _MIN_IMAGES:
-        return model
-    refined = pycolmap.Reconstruction(model)
-    pycolmap.bundle_adjustment(refined, pycolmap.BundleAdjustmentOptions())
-    if any(camera.has_bogus_params(0.1, 10.0, 1.0) for camera in refined.cameras.values()):  # the mapper's limits
-        return model
-    refined.update_point_3d_errors()
-    refined.write(folder)
-    return refined
+@contextmanager
+def _with_cameras(database: Path, cameras: dict[int, pycolmap.Camera], folder: Path) -> Iterator[str]:
+    """Yield a database with these cameras: a copy in `folder`, or the database itself if there are none."""
+    if not cameras:
+        yield str(database)
+        return
+    copy = Path(shutil.copyfile(database, folder / "database.db"))
+    with pycolmap.Database.open(copy) as db:
+        for camera in cameras.values():
+            db.update_camera(camera)
+    yield str(copy)
+    copy.unlink()
+
+
+def _restore(model: pycolmap.Reconstruction, cameras: dict[int, pycolmap.Camera]) -> None:
+    """Give the cameras of a model that were simplified their own camera models again."""
+    for camera_id, simple in model.cameras.items():
+        camera = cameras.get(camera_id)
+        if camera and simple.model != camera.model:
+            params = extend(simple, camera).params
+            simple.model, simple.params = camera.model, params
+
+
+def _refine_extra_params(
+    model: pycolmap.Reconstruction, cameras: dict[int, pycolmap.Camera], folder: Path
+) -> pycolmap.Reconstruction:
+    """Refine the distortion of the `cameras` of a finished model, and write it to `folder`.
+
+    Cameras with few images, and those whose distortion would be implausible, keep the intrinsics of the mapping.
+    """
+    _restore(model, cameras)
+    images = Counter(model.images[i].camera_id for i in model.reg_image_ids())
+    kept = {camera for camera in model.cameras if images[camera] < _MIN_IMAGES}
+    while any(camera in cameras and camera not in kept for camera in model.cameras):
+        refined = pycolmap.Reconstruction(model)
+        _adjust(refined, kept)
+        bogus = {i for i, camera in refined.cameras.items() if i not in kept and not is_plausible(camera)}
+        if not bogus:
+            refined.update_point_3d_errors()
+            refined.write(folder)
+            return refined
+        kept |= bogus
+    model.update_point_3d_errors()
+    model.write(folder)
+    return model
+
+
+def _adjust(model: pycolmap.Reconstruction, kept: set[int]) -> None:
+    """Adjust poses, points and the intrinsics of the cameras that are not in `kept`."""
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        config.add_image(image_id)
+    for camera_id in kept:
+        config.set_constant_cam_intrinsics(camera_id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    options = pycolmap.BundleAdjustmentOptions(print_summary=False)
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
 
 
 def _color_points(model: pycolmap.Reconstruction, photos: Path, folder: Path) -> None:

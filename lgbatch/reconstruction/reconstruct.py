@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,13 +29,16 @@ from lgbatch.reconstruction.model_folders import (
     replace_models,
 )
 from lgbatch.reconstruction.progress import Log, Progress
-from lgbatch.reconstruction.results import Model, Reconstruction, Unregistered, Warned
+from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction, Unregistered, Warned
 from lgbatch.reconstruction.subprocess_worker import Message, run_worker
-from lgbatch.reconstruction.unregistered import failed_photos, find_unregistered
+from lgbatch.reconstruction.unregistered import explain, failed_photos, find_unregistered, weakly_joined
+from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.workspace.stage import Failures, StageRun, run_stage
+from lgbatch.workspace.stage_cache import recorded_figures, recorded_paths
 
 _ONE_THREAD_IMAGES = 100  # up to so many images are mapped on one thread: reproducible, and measured to be no slower
 _MAX_KEYPOINTS = 2**31
+Result = TypeVar("Result", bound=Reconstruction)
 
 
 def reconstruct(
@@ -42,16 +46,18 @@ def reconstruct(
 ) -> Reconstruction:
     """Verify the matched pairs of `database` and map them into `sparse`/0, `sparse`/1, ..., largest model first.
 
-    Replaces the numbered models in `sparse` if there is at least one new model. Uses the settings `mapper` and
-    `threads`; up to 100 images are mapped on one thread. COLMAP reads the photos to colour the points. Ctrl-C cancels
+    Replaces the numbered models in `sparse` if there is at least one new model. Uses the settings `mapper`,
+    `fix_intrinsics` and `threads`; up to 100 images are mapped on one thread. The masks of the settings explain images
+    with few keypoints. COLMAP reads the photos to colour the points. Ctrl-C cancels
     verification and incremental mapping and kills global mapping; the pairs verified so far are kept. The stage is
     skipped if database, mapper and models have not changed.
 
-    Raises ReconstructionError if the database is missing, empty or damaged, or if COLMAP fails, and DatabaseError if
-    another program has it open.
+    Raises ReconstructionError if the database is missing, empty or damaged, or if COLMAP fails, DatabaseError if
+    another program has it open, and LgbatchError without pycolmap.
     """
     if not database.is_file():
         raise ReconstructionError(f"there is no database {database}: run `lgbatch match` first")
+    require_pycolmap()
     settings = settings or Settings()
     stage = StageRun(
         name="reconstruct",
@@ -60,24 +66,38 @@ def reconstruct(
         inputs={"images": str(image_folder.resolve()), "pycolmap": metadata.version("pycolmap")},
         outputs=lambda: [database, *numbered_models(sparse)],
         result=Reconstruction,
-        parts={"models": Model, "unregistered": Unregistered, "warnings": Warned},
+        parts={"models": Model, "unregistered": Unregistered, "doubtful": Doubtful, "warnings": Warned},
     )
 
-    def verify_and_map(_: Failures) -> Reconstruction:
-        try:
-            finish_replacement(sparse)
-            with colmap_log_off(), lockable(database) as local:
-                return _verify_and_map(local, image_folder, sparse, settings, progress)
-        except OSError as error:
-            raise ReconstructionError(f"cannot write {sparse}: {error}") from error
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            hint = colmap_error_hint(reason, database.parent)
-            raise ReconstructionError(f"COLMAP failed: {reason}; {hint}") from error
+    def work(_: Failures) -> Reconstruction:
+        return verify_and_map(database, image_folder, sparse, settings, progress)
 
-    result = run_stage(stage, verify_and_map)
-    # Outside the stage, which a photo that fails does not change.
-    return replace(result, unregistered=failed_photos(database.parent, image_folder) + result.unregistered)
+    # Outside the stage, which a photo that fails and a pairs file do not change.
+    return with_causes(run_stage(stage, work), database.parent, image_folder)
+
+
+def verify_and_map(
+    database: Path, image_folder: Path, sparse: Path, settings: Settings, progress: bool
+) -> Reconstruction:
+    """Do the work of `reconstruct`. The result's `unregistered` are those of the database."""
+    try:
+        finish_replacement(sparse)
+        with colmap_log_off(), lockable(database) as local:
+            return _verify_and_map(local, image_folder, sparse, settings, progress)
+    except OSError as error:
+        raise ReconstructionError(f"cannot write {sparse}: {error}") from error
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        hint = colmap_error_hint(reason, database.parent)
+        raise ReconstructionError(f"COLMAP failed: {reason}; {hint}") from error
+
+
+def with_causes(result: Result, workspace: Path, image_folder: Path) -> Result:
+    """Add the photos of the workspace that failed, and those that are in no pair, to the unregistered ones."""
+    pairs_file = recorded_paths(workspace).get("pairs", Path())
+    unpaired = recorded_figures(workspace, "import").get("unpaired", ())
+    explained = explain(result.unregistered, unpaired, pairs_file.name)
+    return replace(result, unregistered=failed_photos(workspace, image_folder) + explained)
 
 
 def _verify_and_map(
@@ -97,7 +117,7 @@ def _verify_and_map(
         "log": logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG),
     }
     bars, log = Progress(usable, progress), Log(request["log"])
-    models, registered = _run_colmap(request, sparse, bars, log)
+    models, registered, doubtful = _run_colmap(request, sparse, bars, log)
     finished = time.perf_counter()
     with open_database(database) as db:
         inliers = db.read_two_view_geometry_num_inliers()[1]  # num_verified_image_pairs counts pairs that failed, too
@@ -113,8 +133,10 @@ def _verify_and_map(
             cameras=db.num_cameras(),
             one_size=len(sizes) == 1,
             models=models,
-            unregistered=find_unregistered(db, keypoint_counts, registered),
-            warnings=log.warnings,
+            unregistered=find_unregistered(db, keypoint_counts, registered, image_folder, settings),
+            weakly_joined=weakly_joined(db, registered[0] if registered else ()),
+            doubtful=doubtful,
+            warnings=log.warnings if usable > 1 else (),
             older_models=not models and any(numbered_models(sparse)),
             seconds_verification=bars.began["mapping"] - bars.began["verification"],
             seconds_mapping=finished - bars.began["mapping"],
@@ -146,21 +168,23 @@ def _check_database(path: Path) -> dict[int, int]:
 
 def _run_colmap(
     request: Message, sparse: Path, progress: Progress, log: Log
-) -> tuple[tuple[Model, ...], list[list[int]]]:
+) -> tuple[tuple[Model, ...], list[list[int]], tuple[Doubtful, ...]]:
     """Verify and map in a child process, and replace the models in `sparse` if there are new ones.
 
-    Returns the models and the ids of their images, largest model first.
+    Returns the models and the ids of their images, largest model first, and the doubtful parts of the models.
     """
     draft = draft_folder(sparse)
     remove_draft(sparse)
     draft.mkdir(parents=True)
     try:
-        models = run_worker(
+        result = run_worker(
             "lgbatch.reconstruction.colmap_worker", request | {"out": str(draft)}, progress, on_stderr=log
-        )["models"]
+        )
+        models = result["models"]
         if models:
             replace_models([draft / name for name, *_ in models], sparse)
-        return tuple(Model(**statistics) for _, statistics, _ in models), [ids for *_, ids in models]
+        doubtful = tuple(Doubtful(**part) for part in result["doubtful"])
+        return tuple(Model(**statistics) for _, statistics, _ in models), [ids for *_, ids in models], doubtful
     finally:
         progress.close()
         remove_draft(sparse)

@@ -20,10 +20,20 @@ class Model:
     """Mean number of images that observe a point."""
 
 
-Cause = Literal["failed", "few keypoints", "no matches", "not verified", "too few 3D points", "other model"]
-"""Why an image is not registered: its photo or features cannot be used; it has hardly any keypoints; no pair of it has
-matches; none of these pairs is verified; its verified pairs share too few points with the model; or it is in a smaller
-model."""
+Cause = Literal[
+    "failed",
+    "few keypoints",
+    "masked",
+    "no other image",
+    "no pair",
+    "no matches",
+    "not verified",
+    "too few 3D points",
+    "other model",
+]
+"""Why an image is not registered: its photo or features cannot be used; it has hardly any keypoints; the same, since
+its mask hides most of it; no other image has keypoints; the pairs file has no pair of it; no pair of it has matches;
+none of these pairs is verified; its verified pairs share too few points with the model; or it is in a smaller model."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,18 @@ class Unregistered:
     cause: Cause
     reason: str
     """The cause in words, with its figures."""
+
+
+@dataclass(frozen=True)
+class Doubtful:
+    """A part of a model that few matches join to the rest. It may be in a wrong place."""
+
+    model: int
+    """Number of the model."""
+    names: Sequence[str]
+    """Its images."""
+    matches: int
+    """Largest number of matches of one of them with an image of another part that observe one 3D point."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +88,10 @@ class Reconstruction(StageResult):
     """Largest first; model i is in sparse/i."""
     unregistered: tuple[Unregistered, ...] = ()
     """The photos that are not in models[0]: those that failed, then those in the database."""
+    weakly_joined: tuple[str, ...] = ()
+    """The images of models[0] with few verified pairs."""
+    doubtful: tuple[Doubtful, ...] = ()
+    """The parts of the models that may be in a wrong place, largest first."""
     warnings: tuple[Warned, ...] = ()
     """COLMAP's warnings, oldest first."""
     older_models: bool = False

@@ -5,9 +5,12 @@ LightGlue passes sequence lengths to the operator Attention of opset 24. The Ope
 the other providers have not been tested with it.
 """
 
+import contextlib
 import ctypes.util
 import functools
 import importlib.util
+import io
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,10 @@ import onnxruntime as ort
 
 from lgbatch.errors import LgbatchError
 from lgbatch.runtime.cuda import gpus
+from lgbatch.runtime.packages import runtime_conflict
+
+if os.environ.get("ORT_DISABLE_TELEMETRY") != "0":
+    ort.disable_telemetry_events()  # on Windows the variable, which `lgbatch` sets before this import, has no effect
 
 Device = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
 
@@ -39,7 +46,7 @@ PROVIDERS: dict[Device, Provider] = {
     "coreml": Provider("CoreMLExecutionProvider", "it is part of onnxruntime for macOS"),
     "directml": Provider("DmlExecutionProvider", "on Windows, install onnxruntime-directml instead of onnxruntime-gpu"),
 }
-NVIDIA = ("cuda", "tensorrt")
+NVIDIA: tuple[Device, ...] = ("cuda", "tensorrt")
 BATCH_SIZES: Mapping[Device, int] = {"cuda": 8, "tensorrt": 8}
 """Photos per extraction batch; 1 on the other devices. On the CPU larger batches are no faster (measured) and need more
 memory."""
@@ -50,11 +57,25 @@ _NOT_STARTED: dict[Device, str] = {}
 
 
 def choose_device(requested: str) -> Device:
-    """Return the device to use for `--device`. If it falls back to another one, warn once on standard error."""
+    """Return the device to use for `--device`. If it falls back to another one, warn once on standard error.
+
+    Also warn of packages of ONNX Runtime that overwrite each other, and of a GPU that is not used.
+    """
     device, reason = resolve_device(requested)
+    if conflict := runtime_conflict():
+        _warn(conflict)
     if reason:
         _warn_unavailable(requested, reason, device)
+    elif (unused := unused_gpu(requested)) and not has_failed("cuda"):
+        _warn(unused)
     return device
+
+
+def unused_gpu(requested: str) -> str | None:
+    """Why "auto" does not use the GPU of this machine, with the way out; None if it does, or there is no GPU."""
+    if requested != "auto" or not gpus() or not (reason := unavailable_reason("cuda")):
+        return None
+    return f"the GPU is not used: {reason}"
 
 
 def resolve_device(requested: str) -> tuple[Device, str | None]:
@@ -96,7 +117,8 @@ def _missing_part(device: Device) -> str | None:
     if device == "tensorrt" and not _load_tensorrt():
         return f"TensorRT's libraries were not found ({provider.install_hint})"
     if device in NVIDIA and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints a line for each missing library
+            ort.preload_dlls()
     return None
 
 
@@ -105,12 +127,13 @@ def has_failed(device: Device) -> bool:
     return device in _NOT_STARTED
 
 
-def provider_failed(device: Device) -> None:
+def provider_failed(device: Device, *, warn: bool = True) -> None:
     """Make a device unavailable whose provider did not start, and warn once that the CPU is used instead."""
-    libraries = "the CUDA libraries, for instance with `pip install 'onnxruntime-gpu[cuda,cudnn]'`"
+    libraries = "the CUDA libraries, for instance with `pip install 'lgbatch[cuda]'`"
     way_out = libraries if device in NVIDIA else "its libraries"
     _NOT_STARTED[device] = f"{PROVIDERS[device].name} did not start: install {way_out}"
-    _warn_unavailable(device, _NOT_STARTED[device], "cpu")
+    if warn:
+        _warn_unavailable(device, _NOT_STARTED[device], "cpu")
 
 
 def stop_if_lost(device: Device, error: Exception, run_small: Callable[[], object]) -> None:

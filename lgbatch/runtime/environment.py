@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from lgbatch.runtime import cgroup
+from lgbatch.runtime.packages import installed_version
 
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime", "pycolmap", "numpy", "h5py", "opencv-python")
 
@@ -62,8 +63,4 @@ def versions() -> dict[str, str]:
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
     """Return the versions of those packages that are installed."""
-    installed = {}
-    for package in packages:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            installed[package] = metadata.version(package)
-    return installed
+    return {package: version for package in packages if (version := installed_version(package))}

@@ -10,7 +10,15 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lgbatch.runtime.devices import PROVIDERS, Device, has_failed, provider_failed, warn_cpu_fallback
+from lgbatch.runtime.devices import (
+    NVIDIA,
+    PROVIDERS,
+    Device,
+    has_failed,
+    provider_failed,
+    unavailable_reason,
+    warn_cpu_fallback,
+)
 from lgbatch.runtime.providers import provider_options
 
 Array = NDArray[Any]
@@ -142,6 +150,8 @@ class OnnxSession:
             session, reason = self._open_on_device(path, options, threads, max_side)
             if session is not None:
                 return session
+        # A plan of the memory of a shape takes as much again at the second run, and saves no time (measured).
+        options.enable_mem_pattern = self._shared_arena
         session = ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"].name])
         if reason:  # only now: if the file itself is damaged, the CPU has raised
             warn_cpu_fallback(path, self.device, reason)
@@ -168,6 +178,19 @@ class OnnxSession:
                 return session, None
         provider_failed(self.device)
         return None, None
+
+
+def find_cuda_libraries() -> None:
+    """Make the NVIDIA devices unavailable, without a warning, if their libraries cannot be loaded."""
+    if unavailable_reason("cuda"):
+        return
+    ort.set_default_logger_severity(4)
+    try:
+        _create_shared_arena("cuda", 0)
+    except Exception as error:
+        if any(text in str(error) for text in _NO_PROVIDER):
+            for device in NVIDIA:
+                provider_failed(device, warn=False)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ One group per image, at the image's name ('/' nests groups):
     scores        (N,) float32
     descriptors   (D, N) float16
     image_size    (2,) int64, width and height
+    orientation   (1,) int64, EXIF code 2 to 8; absent if the pixels are upright as stored
     scales, oris  (N,) float32, SIFT only
 
     attribute lgbatch (6,) uint64: fingerprint, version, the photo's hash, size and modification time, N
@@ -24,7 +25,7 @@ from lgbatch.errors import ItemError
 from lgbatch.storage.hdf5 import Array, hard_link_names, is_group, open_group, read_array, read_record, write_number
 from lgbatch.storage.provenance import UNKNOWN, ImageRecord, version_of
 from lgbatch.storage.store import DAMAGE, Store, short_reason
-from lgbatch.types import Features, FloatArray, PhotoFile
+from lgbatch.types import ORIENTATIONS, Features, FloatArray, PhotoFile
 
 _IMAGE_FOLDER = "lgbatch_image_folder"
 _MAX_SIDE = 1 << 31
@@ -75,6 +76,12 @@ class FeatureStore(Store):
         with self.damage_as_store_error(name):
             return _image_size(node)
 
+    def orientation(self, name: str) -> int:
+        """Return the EXIF code, 1 to 8, by which the photo was turned upright. Raises as `keypoints`."""
+        node = self._node(name)
+        with self.damage_as_store_error(name):
+            return _orientation(node)
+
     def read(self, name: str) -> Features:
         """Read an image's features. Raises ItemError if they are missing or damaged."""
         try:
@@ -87,6 +94,7 @@ class FeatureStore(Store):
                 image_size=_image_size(node),
                 scales=_optional_array(node, b"scales"),
                 oris=_optional_array(node, b"oris"),
+                orientation=_orientation(node),
             )
             record = read_record(self._root, name.encode(), self.record_words)
         except DAMAGE as error:
@@ -117,6 +125,8 @@ class FeatureStore(Store):
             b"descriptors": features.descriptors.T.astype(np.float16, order="C"),
             b"image_size": np.array(features.image_size, dtype=np.int64),
         }
+        if features.orientation != 1:
+            arrays[b"orientation"] = np.array([features.orientation], dtype=np.int64)
         if features.scales is not None and features.oris is not None:
             arrays |= {b"scales": features.scales, b"oris": features.oris}
         record = (self.current_fingerprint, version_of(*arrays.values()), *_photo_words(photo), len(features.keypoints))
@@ -175,6 +185,15 @@ def _image_size(node: h5g.GroupID) -> tuple[int, int]:
     if len(size) != 2 or not all(0 < side < _MAX_SIDE for side in size):
         raise ValueError(f"its image_size is {size[:3]}")
     return int(size[0]), int(size[1])
+
+
+def _orientation(node: h5g.GroupID) -> int:
+    if not node.links.exists(b"orientation"):
+        return 1
+    values = read_array(node, b"orientation", "iu", 1).tolist()
+    if len(values) != 1 or values[0] not in ORIENTATIONS:
+        raise ValueError(f"its orientation is {values[:3]}")
+    return int(values[0])
 
 
 def _photo_words(photo: PhotoFile | None) -> tuple[int, int, int]:

@@ -18,7 +18,8 @@ def remove_images(features_path: Path, matches_path: Path, names: Sequence[str])
     with FeatureStore(features_path) as features:
         stored = features.names()
     if unknown := sorted(removed - set(stored)):
-        raise InputError(f"{features_path} has no image {unknown[0]}{', ...' * (len(unknown) > 1)}")
+        more = ", ..." * (len(unknown) > 1)
+        raise InputError(f"{features_path} has no image {unknown[0]}{more}: give paths below the photo folder")
     with FeatureStore(features_path, append={}) as features:
         pairs = _remove_pairs(matches_path, stored, removed)
         for name in removed:

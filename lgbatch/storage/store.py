@@ -65,10 +65,10 @@ class Store:
             self._file = open_to_read(path) if append is None else self._open_to_append()
         except BlockingIOError:
             self._close_journaled()
-            raise StoreError(f"{path} is in use by another program: wait for it, or use another --workspace") from None
+            raise StoreError(f"{path} is in use by another program: wait for it, or use another workspace") from None
         except OSError as error:
             self._close_journaled()
-            way_out = "move it away, or use another --workspace"
+            way_out = "move it away, and run the stage that writes it again"
             raise StoreError(f"cannot open {path}: {short_reason(error)}; {way_out}") from None
         try:
             with self.damage_as_store_error():
@@ -185,10 +185,23 @@ class Store:
             raise StoreError(
                 f"{self.path} holds {self.stored_kind}, not {self.kind}: use another --workspace, or move it away"
             )
-        self._fingerprint = fingerprint(provenance)
-        self._table["made"].setdefault(f"{self._fingerprint:016x}", {"by": provenance, "items": 0, "points": 0})
+        self._register(provenance)
         self._unused_at_open = self._table["unused"]
         self._templates = ItemTemplates() if self.use_templates else None
+
+    def _register(self, provenance: Provenance) -> None:
+        self._fingerprint = fingerprint(provenance)
+        self._table["made"].setdefault(f"{self._fingerprint:016x}", {"by": provenance, "items": 0, "points": 0})
+
+    @contextmanager
+    def changed_provenance(self, **values: Any) -> Iterator[None]:
+        """Give the items that the block writes these values in their provenance besides."""
+        before = self._fingerprint
+        self._register(self.provenance | values)
+        try:
+            yield
+        finally:
+            self._fingerprint = before
 
     @contextmanager
     def damage_as_store_error(self, item: str = "") -> Iterator[None]:
@@ -257,7 +270,9 @@ def short_reason(error: Exception) -> str:
 def open_to_read(path: Path) -> h5py.File:
     """Open an HDF5 file for reading, after the commit of a killed process is finished. Raises OSError, StoreError."""
     if not path.is_file():
-        raise StoreError(f"no {path.name} in {path.parent}: run the previous stage, or choose another --workspace")
+        raise StoreError(
+            f"no {path.name} in {path.parent}: run the stage that writes it, or choose another --workspace"
+        )
     if journal_path(path).exists():
         try:
             recover(path)

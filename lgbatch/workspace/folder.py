@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,11 @@ class Workspace:
     def features(self) -> Path:
         """The features store (HDF5, hloc's layout)."""
         return self.root / "features.h5"
+
+    @property
+    def orientations(self) -> Path:
+        """How each photo is turned upright, and why (JSON)."""
+        return self.root / "orientations.json"
 
     @property
     def pairs(self) -> Path:
@@ -34,6 +40,11 @@ class Workspace:
     def sparse(self) -> Path:
         """The folder of the COLMAP models, which are its subfolders 0, 1, ..."""
         return self.root / "sparse"
+
+    @property
+    def second(self) -> Self:
+        """The folder of the second try, with the same files."""
+        return type(self)(self.root / "second")
 
     @property
     def summary(self) -> Path:

@@ -1,6 +1,7 @@
 """The ledger of failures: errors.jsonl in the workspace, one JSON object per line.
 
-Later runs skip the items that are listed there. An item is tried again when its inputs have changed.
+Later runs skip the items that are listed there. An item is tried again when its inputs have changed. If it failed
+because the memory was short at that moment, it is tried again in each run.
 
 A line is appended when an item fails. A line that a killed process left torn is skipped. When a stage has finished,
 the file is rewritten with the items that still fail.
@@ -15,7 +16,7 @@ from typing import Any
 
 from lgbatch.errors import LgbatchError, WorkspaceError
 from lgbatch.storage.durable import replace_synced
-from lgbatch.types import Failure
+from lgbatch.types import Failure, counted
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Entry:
     time: str
     """ISO 8601, with the offset from UTC."""
     signature: Any
-    """Inputs of the failed item as JSON values, such as size and modification time of a photo. None if it has none."""
+    """Inputs of the failed item as JSON values, such as size and modification time of a photo. None if it has none or
+    if the failure was temporary: such an item is always tried again."""
 
     def failure(self) -> Failure:
         """Return the entry as a Failure."""
@@ -75,14 +77,17 @@ class Ledger:
     def holds_all(self, failures: Collection[Failure]) -> bool:
         """Whether all these failures are in the ledger and none is to be retried."""
         recorded = all((failure.stage, failure.name) in self._entries for failure in failures)
-        return recorded and not (failures and self._retry)
+        return recorded and not (failures and self._retry) and not any(failure.temporary for failure in failures)
 
     def add(self, failure: Failure, signature: Any = None) -> None:
         """Record a failure and count it as new, unless it is known with the same reason and inputs.
 
+        A temporary failure is recorded without its inputs, so that the item is tried again.
+
         Raises WorkspaceError if the file cannot be written.
         """
         key = failure.stage, failure.name
+        signature = None if failure.temporary else signature
         old = self._entries.get(key)
         if old and not self._retry and (old.reason, old.signature) == (failure.reason, signature):
             return
@@ -106,8 +111,8 @@ class Ledger:
         """Raise LgbatchError if there are more new failures than the limit allows."""
         if self.limit_exceeded:
             raise LgbatchError(
-                f"stopped after {self._new} new failures (--max-errors {self._limit}); finished items are kept; "
-                f"`lgbatch errors -w {self.path.parent}` lists the failures"
+                f"stopped after {counted(self._new, 'new failure')} (--max-errors {self._limit}); "
+                f"finished items are kept; `lgbatch errors -w {self.path.parent}` lists the failures"
             )
 
     def finish(self, stages: Collection[str], failures: Iterable[Failure]) -> None:

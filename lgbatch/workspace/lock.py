@@ -1,4 +1,4 @@
-"""The lock of a workspace: `.lgbatch.lock`, so that one command at a time writes to the workspace.
+"""The lock of a folder: `.lgbatch.lock`, so that one command at a time writes to a workspace or makes models.
 
 The operating system locks the file and releases it when the process ends. If the file system has no locks, as some
 network file systems, the process that created the file holds the lock. The file names it, and counts as locked while
@@ -12,7 +12,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,28 +29,42 @@ _WRITE_SECONDS = 0.5
 """Time that a process gets to write its name into the file that it created, on a file system without locks."""
 _TAKEOVER_SECONDS = 0.2
 _POLL_SECONDS = 0.02
+_WAIT_SECONDS = 0.2
+"""Interval in which a waiting process tries again."""
 _held: set[Path] = set()
 
 
+class _InUse(WorkspaceError):
+    """Another process holds the lock."""
+
+    def __init__(self, holder: str, hint: str = "") -> None:
+        """`holder` tells the folder and the process, `hint` what to do if that process has ended."""
+        super().__init__(f"{holder}: wait for it, or use another workspace{hint}")
+        self.waiting = f"{holder}: waiting for it{hint}"
+
+
 @contextlib.contextmanager
-def locked(folder: Path, *, create: bool = False) -> Iterator[None]:
-    """Lock the workspace while the block runs. A process that holds the lock may enter again.
+def locked(folder: Path, *, create: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Lock the folder while the block runs. A process that holds the lock may enter again.
 
-    If the folder does not exist, `create` creates it; otherwise nothing is locked.
+    If the folder does not exist, `create` creates it; otherwise nothing is locked. If another process holds the lock
+    and `waiting` is given, call it once with a line that names that process, and wait.
 
-    Raises WorkspaceError if another process holds the lock (the message names it), or if the folder cannot be created
-    or written.
+    Raises WorkspaceError if another process holds the lock and `waiting` is not given (the message names it), or if the
+    folder cannot be created or written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise WorkspaceError(f"{folder} is a file, not a folder: choose another one")
     if create:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WorkspaceError(f"cannot create the folder {folder}: {error.strerror}") from None
+            raise WorkspaceError(f"cannot create the folder {folder}: {error.strerror}; choose another one") from None
     path = folder.resolve() / NAME
     if path in _held or not folder.is_dir():
         yield
         return
-    file = _acquire(path, folder)
+    file = _acquire(path, folder) if waiting is None else _wait(path, folder, waiting)
     _held.add(path)
     try:
         with contextlib.suppress(OSError):  # for example a full disk: the lock holds nevertheless
@@ -65,15 +79,28 @@ def locked(folder: Path, *, create: bool = False) -> Iterator[None]:
         file.close()
 
 
+def _wait(path: Path, folder: Path, waiting: Callable[[str], None]) -> BinaryIO:
+    """Open and lock the file when no other process holds it. Raises WorkspaceError if it cannot be opened."""
+    told = False
+    while True:
+        try:
+            return _acquire(path, folder)
+        except _InUse as error:
+            if not told:
+                waiting(error.waiting)
+            told = True
+        time.sleep(_WAIT_SECONDS)
+
+
 def _acquire(path: Path, folder: Path) -> BinaryIO:
-    """Open and lock the file. Raises WorkspaceError if another process holds it or it cannot be opened."""
+    """Open and lock the file. Raises _InUse if another process holds it, WorkspaceError if it cannot be opened."""
     taken_over = False
     while True:
         file, created = _open(path, folder)
         try:
             _lock(file)
         except BlockingIOError:
-            raise WorkspaceError(_close_and_describe(folder, file)) from None
+            raise _InUse(_close_and_describe(folder, file)) from None
         except OSError:  # a file system without locks
             if not created:
                 _refuse_unless_dead(path, folder, file)
@@ -98,16 +125,16 @@ def _open(path: Path, folder: Path) -> tuple[BinaryIO, bool]:
         except FileExistsError:
             return path.open("a+b", buffering=0), False
     except OSError as error:
-        raise WorkspaceError(f"cannot write to {folder}: {error.strerror}; use another --workspace") from None
+        raise WorkspaceError(f"cannot write to {folder}: {error.strerror}; use another workspace") from None
 
 
 def _refuse_unless_dead(path: Path, folder: Path, file: BinaryIO) -> None:
-    """Close the file of a file system without locks. Raises WorkspaceError if the process that it names may run."""
+    """Close the file of a file system without locks. Raises _InUse if the process that it names may run."""
     deadline = time.monotonic() + _WRITE_SECONDS
     while not (holder := _read_holder(file)) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     if _may_be_alive(holder):
-        raise WorkspaceError(f"{_close_and_describe(folder, file)}; if that process has ended, delete {path}")
+        raise _InUse(_close_and_describe(folder, file), f"; if that process has ended, delete {path}")
     file.close()
 
 
@@ -144,20 +171,16 @@ def _read_holder(file: BinaryIO) -> dict[str, object]:
 
 
 def _close_and_describe(folder: Path, file: BinaryIO) -> str:
-    """Close the file and return a message that names its holder."""
+    """Close the file and return words that name its holder."""
     holder = _read_holder(file)
     file.close()
-    way_out = "wait for it, or use another --workspace"
     start = holder.get("start")
     if not isinstance(start, float):
-        return f"{folder}/ is in use by another lgbatch: {way_out}"
+        return f"{folder}/ is in use by another lgbatch"
     then, now = time.localtime(start), time.localtime()
     since = time.strftime("%H:%M" if then[:3] == now[:3] else "%Y-%m-%d %H:%M", then)
     command = " ".join(str(holder.get("command")).split()[:2])
-    return (
-        f"{folder}/ is in use by `{command}` (process {holder.get('pid')} on {holder.get('host')}, since {since}): "
-        f"{way_out}"
-    )
+    return f"{folder}/ is in use by `{command}` (process {holder.get('pid')} on {holder.get('host')}, since {since})"
 
 
 def _may_be_alive(holder: dict[str, object]) -> bool:

@@ -60,6 +60,8 @@ class StageRun(Generic[Result]):
     result: type[Result]
     parts: Mapping[str, type] = field(default_factory=dict)
     """Fields of `result`, besides failures, that hold tuples of dataclasses, with the class of their items."""
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    """Files and folders of the user, by name, that are recorded for the command that repeats the run (rerun.py)."""
     reports: frozenset[str] = frozenset()
     """Stages whose entries in the ledger this stage replaces when it finishes."""
 
@@ -110,9 +112,18 @@ def run_stage(stage: StageRun[Result], work: Callable[[Failures], Result], *, re
     Raises WorkspaceError if the ledger cannot be read or written, and what `work` raises.
     """
     ledger = Ledger(stage.folder, retry=retry_failed, limit=stage.settings.max_errors)
-    cache = StageCache(stage.folder, stage.name, settings=stage.settings.affecting(stage.name), **stage.inputs)
+    settings, affecting = stage.settings.used_by(stage.name), stage.settings.affecting(stage.name)
+    cache = StageCache(
+        stage.folder,
+        stage.name,
+        paths=stage.paths,
+        other_settings={name: value for name, value in settings.items() if name not in affecting},
+        settings=affecting,
+        **stage.inputs,
+    )
     previous = cache.result(stage.result, failures=Failure, **stage.parts)
     if previous is not None and ledger.holds_all(previous.failures):
+        cache.record_given()
         return previous.as_repeated()
     earlier = _ORDER[: _ORDER.index(stage.name)]
     unchanged = [name for name in cache.unchanged_stages() if name in earlier]

@@ -1,8 +1,9 @@
 """The stage cache: results of finished stages, so that a repeated run skips the stages that have not changed.
 
 `finished.json` in the workspace has one entry per stage: its inputs ("made_from": settings, names, file signatures),
-the signatures of its output files ("left"), and its result ("figures"). While inputs and outputs are unchanged, the
-stage is skipped without opening a store, a model or a database. The file is replaced atomically.
+the signatures of its output files ("left"), its result ("figures"), and what else the run was given ("given"). While
+inputs and outputs are unchanged, the stage is skipped without opening a store, a model or a database. The file is
+replaced atomically.
 """
 
 import contextlib
@@ -10,13 +11,15 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from lgbatch._version import __version__
 from lgbatch.photos.crawl import Crawl
 from lgbatch.storage.durable import replace_synced
+from lgbatch.types import ImageRef
 
 T = TypeVar("T")
 Signature = list[int] | None
@@ -26,10 +29,25 @@ Signature = list[int] | None
 class StageCache:
     """The cached result of one stage."""
 
-    def __init__(self, folder: Path, stage: str, **made_from: Any) -> None:
-        """`made_from` are the inputs of the stage as JSON values: signatures, digests, settings."""
+    def __init__(
+        self,
+        folder: Path,
+        stage: str,
+        *,
+        paths: Mapping[str, Path] = MappingProxyType({}),
+        other_settings: Mapping[str, Any] = MappingProxyType({}),
+        **made_from: Any,
+    ) -> None:
+        """`made_from` are the inputs of the stage as JSON values: signatures, digests, settings.
+
+        `paths` and `other_settings` do not change the result: they are recorded for the command that repeats the run.
+        """
         self._path, self._stage = folder / "finished.json", stage
         self._made_from = json.loads(json.dumps(made_from))
+        self._given = {
+            "paths": {name: self._relative(os.path.abspath(path)) for name, path in paths.items()},  # noqa: PTH100
+            "settings": dict(other_settings),
+        }
 
     def result(self, kind: type[T], **parts: type) -> T | None:
         """Return the cached result as a dataclass of type `kind`, or None if the stage has to run.
@@ -39,7 +57,7 @@ class StageCache:
         entry = self._read().get(self._stage)
         if entry is None or entry["made_from"] != self._made_from or not self._unchanged(entry):
             return None
-        figures: dict[str, Any] = entry["figures"]
+        figures = {name: tuple(value) if isinstance(value, list) else value for name, value in entry["figures"].items()}
         try:
             nested = {name: tuple(part(**values) for values in figures[name]) for name, part in parts.items()}
             return kind(**figures | nested)
@@ -65,7 +83,20 @@ class StageCache:
         for stage in unchanged:
             entries[stage]["left"] |= {path: now[path] for path in entries[stage]["left"] if path in now}
         figures = dataclasses.asdict(result, dict_factory=without_tracebacks)
-        entries[self._stage] = {"made_from": self._made_from, "left": now, "figures": figures}
+        entries[self._stage] = {"made_from": self._made_from, "left": now, "figures": figures, "given": self._given}
+        self._write(entries)
+
+    def record_given(self) -> None:
+        """Record the paths and other settings of a run that skipped the stage, if it had other paths.
+
+        Write errors are ignored.
+        """
+        entries = self._read()
+        if entries[self._stage].get("given", {}).get("paths") != self._given["paths"]:
+            entries[self._stage]["given"] = self._given
+            self._write(entries)
+
+    def _write(self, entries: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             replace_synced(self._path, json.dumps({"lgbatch": __version__, "stages": entries}).encode())
 
@@ -97,9 +128,24 @@ def was_imported_by_0_1(folder: Path) -> bool:
 
 
 def recorded_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings that the finished stages of a workspace were made with, by name."""
+    """Return the settings that the finished stages of a workspace were run with, by name."""
+    used = [
+        entry["made_from"]["settings"] | entry.get("given", {}).get("settings", {})
+        for entry in StageCache(folder, "")._read().values()
+    ]
+    return {name: value for settings in used for name, value in settings.items()}
+
+
+def recorded_paths(folder: Path) -> dict[str, Path]:
+    """Return the paths that the finished stages of a workspace were given, by name: see StageRun.paths."""
     entries = StageCache(folder, "")._read().values()
-    return {name: value for entry in entries for name, value in entry["made_from"]["settings"].items()}
+    return {name: folder / path for entry in entries for name, path in entry.get("given", {}).get("paths", {}).items()}
+
+
+def recorded_figures(folder: Path, stage: str) -> dict[str, Any]:
+    """Return the fields of the result of a finished stage; empty if there is none."""
+    figures: dict[str, Any] = StageCache(folder, "")._read().get(stage, {}).get("figures", {})
+    return figures
 
 
 def signature(path: Path) -> Signature:
@@ -123,13 +169,17 @@ def digest(values: Any) -> str:
 
 
 def photos_digest(photos: Crawl) -> str:
-    """Return a digest of the photos of a folder: names, sizes, modification times, masks, and unusable files."""
+    """Return a digest of the photos of a folder: names, sizes, times, masks, orientations, and unusable files."""
     return digest(
         [
-            [[ref.name, *map(signature, (ref.path, *ref.masks))] for ref in photos.images],
+            [[ref.name, *map(signature, (ref.path, *ref.masks)), *_turns(ref)] for ref in photos.images],
             [[failure.name, failure.reason] for failure in photos.failures],
         ]
     )
+
+
+def _turns(ref: ImageRef) -> list[int]:
+    return [ref.orientation] if ref.orientation != 1 else []
 
 
 def without_tracebacks(items: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Find the stale items of a store and apply `--on-change recompute|refuse|keep` to them.
 
-An item is outdated if it was computed with other settings or another model. It is stale, too, if its photo or its
-features have changed since. Matches of changed features are never used: `keep` leaves their pairs out.
+An item is outdated if it was computed with other settings or another model. It is stale, too, if its photo, the
+orientation of its photo or its features have changed since. Matches of changed features are never used: `keep` leaves
+their pairs out.
 
 A stale item stays in the store until its successor is written, so a recomputation that fails loses nothing. The items
 of images and pairs that failed are not used: the ledger lists them.
@@ -18,7 +19,7 @@ from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.provenance import UNKNOWN, ImageRecord, PairRecord, differences
 from lgbatch.storage.store import Store
-from lgbatch.types import Failure, ImageRef, Pair, PhotoFile
+from lgbatch.types import Failure, ImageRef, Pair, PhotoFile, counted
 from lgbatch.workspace.prefetch import prefetch
 
 OnChange = Literal["recompute", "refuse", "keep"]
@@ -50,7 +51,8 @@ def plan_extraction(
 ) -> list[ImageRef]:
     """Return the photos to extract: those that the store lacks and, with `recompute`, those with stale items.
 
-    Photos that failed before are left out: `has_failed` tells so of photos without valid items. A photo whose file has
+    Photos that failed before are left out: `has_failed` tells so of photos without valid items. An item is stale if
+    its orientation is not that of the ImageRef. A photo whose file has
     a new size or modification time is hashed. If its content is unchanged, the store records the new time. Raises
     StoreError if there are stale items of other photos and `on_change` is "refuse".
     """
@@ -67,11 +69,16 @@ def plan_extraction(
     replaced = {ref.name for ref in changed}
     if on_change == "refuse" and not all(map(has_failed, changed)):
         raise StoreError(
-            f"{store.path}: {_counted(len(replaced), 'photo has', 'photos have')} been replaced under the same name "
+            f"{store.path}: {counted(len(replaced), 'photo has', 'photos have')} been replaced under the same name "
             f"since, or got another mask ({min(replaced)}{', ...' * (len(replaced) > 1)}): "
             f"{_way_out('keep uses their old features')}"
         )
-    done = records.keys() if on_change == "keep" else current - replaced
+    turned = [
+        ref for ref in photos if ref.name in current - replaced and store.orientation(ref.name) != ref.orientation
+    ]
+    if on_change == "refuse" and not all(map(has_failed, turned)):
+        _refuse_turned(store, turned)
+    done = records.keys() if on_change == "keep" else current - replaced - {ref.name for ref in turned}
     return [ref for ref in photos if ref.name not in done and not has_failed(ref)]
 
 
@@ -106,13 +113,13 @@ def plan_matching(
         _refuse_outdated(store, fingerprints, "pair was matched", "pairs were matched", "keep uses them as they are")
     if stale and on_change == "refuse":
         raise StoreError(
-            f"{store.path}: {_counted(len(stale), 'pair was', 'pairs were')} matched with features that have changed "
+            f"{store.path}: {counted(len(stale), 'pair was', 'pairs were')} matched with features that have changed "
             f"since ({' '.join(stale[0])}{', ...' * (len(stale) > 1)}): {_way_out('keep leaves them out')}"
         )
     failures: tuple[Failure, ...] = ()
     if stale and on_change == "keep":
         reason = "left out: the features have changed since they were matched; --on-change recompute matches them again"
-        failures = (Failure("match", _counted(len(stale), "pair", "pairs"), reason),)
+        failures = (Failure("match", counted(len(stale), "pair", "pairs"), reason),)
     else:
         missing += stale
     return MatchPlan(missing, len(failed), sum(count > 0 for count in match_counts), sum(match_counts), failures)
@@ -154,7 +161,17 @@ def _refuse_outdated(store: Store, failed: Iterable[int], singular: str, plural:
     if items <= 0:
         return
     changes = differences(outdated[largest]["by"], store.provenance)
-    raise StoreError(f"{store.path}: {_counted(items, singular, plural)} with {changes}: {_way_out(keep_hint)}")
+    raise StoreError(f"{store.path}: {counted(items, singular, plural)} with {changes}: {_way_out(keep_hint)}")
+
+
+def _refuse_turned(store: FeatureStore, photos: Sequence[ImageRef]) -> None:
+    """Raise StoreError about items of photos that are turned otherwise now."""
+    example = photos[0]
+    raise StoreError(
+        f"{store.path}: {counted(len(photos), 'photo was', 'photos were')} extracted with another orientation than "
+        f"--rotation gives now ({example.name}: EXIF code {store.orientation(example.name)}, now "
+        f"{example.orientation}): {_way_out('keep uses their features as they are')}"
+    )
 
 
 def _replaced_photos(
@@ -187,10 +204,6 @@ def _is_touched(ref: ImageRef, record: ImageRecord) -> bool:
         return record.photo is not None and file_size_and_time(ref) != record.photo[1:]
     except OSError:
         return False
-
-
-def _counted(count: int, singular: str, plural: str) -> str:
-    return f"{count} {singular if count == 1 else plural}"
 
 
 def _way_out(keep_hint: str) -> str:

@@ -206,7 +206,7 @@ def test_two_view_accuracy_separates_correct_from_shuffled_matches() -> None:
 @pytest.mark.weights
 def test_bench_extract_reports_speed_and_repeatability(models: Path, gallery: Path, tmp_path: Path) -> None:
     photos = shrunk(gallery, tmp_path / "photos", 2)
-    settings = Settings(max_keypoints=100, threads=1, precision="fp32")
+    settings = Settings(extractor="disk", max_keypoints=100, threads=1, precision="fp32")
     report = extraction.run(photos, models=models, settings=settings, extractors=["disk"], repeats=1)
     (row,) = json.loads(json.dumps(report.as_dict()))["rows"]
     assert (row["name"], row["keypoints"]) == ("disk", 100)

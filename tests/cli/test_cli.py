@@ -23,7 +23,7 @@ USERS: dict[str, tuple[str, ...]] = {
     "run": RUN,
     "infer": ("infer",),
     "doctor": ("doctor",),
-    "extract": ("extract",),
+    "extract": ("orient", "extract"),
     "pairs": ("pairs",),
     "match": ("match", "import"),
     "reconstruct": ("reconstruct",),
@@ -50,7 +50,7 @@ def extracted(tmp_path: Path) -> list[str]:
     names = ["a.jpg", "b.jpg", "my photo.jpg"]
     empty = np.zeros(0, np.float32)
     (tmp_path / "photos").mkdir()
-    with FeatureStore(tmp_path / "features.h5", append={"extractor": "disk"}) as store:
+    with FeatureStore(tmp_path / "features.h5", append={"extractor": Settings().extractor}) as store:
         store.set_image_folder(tmp_path / "photos")
         for name in names:
             (tmp_path / "photos" / name).touch()
@@ -113,7 +113,7 @@ def test_json_output_is_one_object(extracted: list[str]) -> None:
     assert status == 0
     summary: dict[str, Any] = json.loads(out)
     assert summary["pairs"] == 3
-    assert summary["settings"] == Settings().as_dict()
+    assert summary["settings"] == Settings().used_by("pairs")
     assert summary["seconds"].keys() == {"pairs"}
     assert summary["versions"]["lgbatch"] == __version__
 
@@ -162,7 +162,19 @@ def test_missing_photos_are_reported_with_the_option_for_their_folder(extracted:
         (["extract", "photos", "--max-keypoints", "0"], ["max_keypoints must be in 1..65536"]),
         (["pairs", "--config", "none"], ["no preset 'none'", "fast"]),
         (["pairs", "--config", "none.toml"], ["cannot read settings from none.toml"]),
-        (["export", "--config", "own.toml"], ["unknown setting 'windw'; did you mean 'window'?"]),
+        (["pairs", "--config", "own.toml"], ["own.toml: unknown setting 'windw'; did you mean 'window'?"]),
+        (["pairs", "--window", "5"], ["--window has no effect with --pairing exhaustive: leave one of them out"]),
+        (["match", "--calibration", "c.txt", "--camera-model", "PINHOLE"], ["--camera-model has no effect with"]),
+        (
+            ["run", "photos", "-o", "out", "--pairs", "p.txt", "--pairing", "sequential"],
+            ["--pairing has no effect with --pairs p.txt: leave one of them out"],
+        ),
+        (["errors", "-w", "own.toml"], ["own.toml is a file: give the --workspace of a run"]),
+        (["pairs", "-w", "own.toml"], ["own.toml is a file, not a folder"]),
+        (["info", "own.toml"], ["own.toml is neither a store nor a database"]),
+        (["pack", "own.toml"], ["own.toml is not a store: give a features.h5 or matches.h5"]),
+        (["pack", "none.h5"], ["there is no file none.h5"]),
+        (["pack", "."], [". is not a store"]),
     ],
 )
 def test_a_bad_setting_is_reported_in_one_line(arguments: list[str], parts: list[str]) -> None:
@@ -183,7 +195,19 @@ def test_an_invalid_command_line_has_status_2(arguments: list[str]) -> None:
 def test_an_invalid_choice_lists_the_valid_ones() -> None:
     status, out, err = call("extract", "photos", "--extractor", "orb")
     assert (status, out) == (2, "")
-    assert "'orb' is not one of 'disk', 'aliked-n16'" in err
+    assert "'--extractor': 'orb' is not one of 'disk', 'aliked-n16'" in err
+    assert call("extract", "photos", "--threads", "x")[2].endswith("'--threads': Input should be a valid integer\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_without_settings_take_no_settings_file(command: str) -> None:
+    assert ("--config" in call(command, "--help")[1]) == bool(COMMANDS[command])
+
+
+def test_an_empty_pairs_file_is_an_error(extracted: list[str]) -> None:
+    Path("other.txt").touch()
+    assert "other.txt lists no pairs (the file is empty)" in one_line("match", "other.txt")
+    assert "other.txt lists no pairs" in one_line("run", "photos", "-o", "out", "--pairs", "other.txt")
 
 
 def test_debug_adds_the_traceback() -> None:
@@ -229,3 +253,15 @@ def test_importing_onnx_runtime_writes_no_telemetry_into_user_folders(tmp_path: 
     command = [sys.executable, "-c", "import lgbatch.runtime.models"]
     subprocess.run(command, env=environment | folders, check=True)
     assert [path for folder in folders.values() for path in Path(folder).rglob("*")] == []
+
+
+@pytest.mark.parametrize(("value", "calls"), [("1", 1), ("0", 0)])
+def test_telemetry_is_switched_off_by_call_too_unless_the_user_opts_in(value: str, calls: int) -> None:
+    program = (
+        "import sys, types; calls = []; runtime = sys.modules['onnxruntime'] = types.ModuleType('onnxruntime')\n"
+        "runtime.disable_telemetry_events = lambda: calls.append(1)\n"
+        "import lgbatch.runtime.devices; print(len(calls))"
+    )
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": value}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == calls

@@ -1,18 +1,35 @@
 """`lgbatch doctor`: states of models, unavailable devices, conflicting packages."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
+from lgbatch.cli import doctor
 from lgbatch.cli import main as cli
-from lgbatch.cli.doctor import conflicting_runtimes
+from lgbatch.config import Settings
 from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.export.weights.catalog import WEIGHTS
-from lgbatch.runtime.devices import PROVIDERS
+from lgbatch.runtime.cuda import gpus
+from lgbatch.runtime.devices import PROVIDERS, unavailable_reason
 from lgbatch.runtime.environment import available_cores
+from lgbatch.runtime.packages import installation
 from lgbatch.runtime.registry import model_path
+
+FAKE_GPU = """
+import sys
+from lgbatch.runtime import cuda
+cuda.gpus = lambda: ("a GPU",)
+from lgbatch.cli.main import main
+sys.argv[1:] = ["doctor", "--json", "--models", sys.argv[1]]
+main()
+"""
+
+EXTRACTOR = Settings().extractor
 
 
 def run_doctor(*options: str) -> tuple[int, dict[str, object]]:
@@ -26,24 +43,30 @@ def test_doctor_finds_no_problem_with_good_models(models: Path) -> None:
     status, values = run_doctor("--device", "cpu", "--precision", "fp32", "--models", str(models))
     assert status == 0 and values["problems"] == []
     assert values["cores"] == available_cores() and values["precision"] == "fp32"
-    assert values["models"] == {"disk extractor": "good", "disk LightGlue": "good"}
+    assert values["models"] == {f"{EXTRACTOR} extractor": "good", f"{EXTRACTOR} LightGlue": "good"}
     assert {"lgbatch", "python", "pycolmap", "h5py", "torch"} <= values["versions"].keys()
-    hashes = {name: WEIGHTS[file].sha256 for name, file in EXTRACTORS["disk"].items()}
-    assert values["weights"] == {"disk extractor": hashes["extractor"], "disk LightGlue": hashes["matcher"]}
+    hashes = {name: WEIGHTS[file].sha256 for name, file in EXTRACTORS[EXTRACTOR].items()}
+    assert values["weights"] == {
+        f"{EXTRACTOR} extractor": hashes["extractor"],
+        f"{EXTRACTOR} LightGlue": hashes["matcher"],
+    }
     assert set(values["devices"]) == set(PROVIDERS) and values["devices"]["cpu"] is None
     text = CliRunner().invoke(cli.app, ["doctor", "--device", "cpu", "--models", str(models)]).stdout
-    assert "problem     none" in text and "disk extractor: good" in text
+    assert "problem     none" in text and f"{EXTRACTOR} extractor: good" in text
 
 
 @pytest.mark.weights
 def test_a_damaged_model_is_a_problem_and_a_missing_one_is_not(models: Path, tmp_path: Path) -> None:
     status, values = run_doctor("--device", "cpu", "--models", str(tmp_path / "none"))
-    assert (status, values["models"]) == (0, {"disk extractor": "not made yet", "disk LightGlue": "not made yet"})
-    model = model_path(models, "disk", "extractor")
+    assert (status, values["models"]) == (
+        0,
+        {f"{EXTRACTOR} extractor": "not made yet", f"{EXTRACTOR} LightGlue": "not made yet"},
+    )
+    model = model_path(models, EXTRACTOR, "extractor")
     (tmp_path / model.name).write_bytes(model.read_bytes()[:1000])
     status, values = run_doctor("--device", "cpu", "--models", str(tmp_path))
     assert status == 1 and len(values["problems"]) == 1
-    assert "cannot be opened" in str(values["problems"]) and "lgbatch export disk" in str(values["problems"])
+    assert "cannot be opened" in str(values["problems"]) and f"lgbatch export {EXTRACTOR}" in str(values["problems"])
 
 
 def test_an_unavailable_device_is_a_problem(tmp_path: Path) -> None:
@@ -53,8 +76,32 @@ def test_an_unavailable_device_is_a_problem(tmp_path: Path) -> None:
     assert status == 1 and "--device cuda" in str(values["problems"])
 
 
-def test_two_onnx_runtimes_are_a_problem() -> None:
-    assert conflicting_runtimes({"onnxruntime": "1.31.1"}) is None
-    line = conflicting_runtimes({"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1"})
-    assert line and "onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed" in line
-    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in line
+def test_conflicting_runtimes_and_a_missing_pycolmap_are_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "runtime_conflict", lambda: "two runtimes")
+    monkeypatch.setattr(doctor, "pycolmap_problem", lambda: "no pycolmap")
+    status, values = run_doctor("--device", "cpu", "--models", str(tmp_path))
+    assert (status, values["problems"], values["pycolmap_cuda"]) == (1, ["two runtimes", "no pycolmap"], None)
+    text = CliRunner().invoke(cli.app, ["doctor", "--device", "cpu", "--models", str(tmp_path)]).stdout
+    assert "COLMAP      not available" in text and "problem     no pycolmap" in text
+
+
+def test_the_command_that_installs_lgbatch_on_this_machine_is_shown(tmp_path: Path) -> None:
+    kind, command = installation(gpu=bool(gpus()))
+    text = CliRunner().invoke(cli.app, ["doctor", "--device", "cpu", "--models", str(tmp_path)]).stdout
+    assert f"install     {kind}: {command}\n" in text
+
+
+@pytest.mark.skipif(bool(gpus()) or not unavailable_reason("cuda"), reason="there is a GPU")
+def test_a_gpu_without_the_cuda_libraries_is_a_problem(tmp_path: Path) -> None:
+    """With the CUDA build of ONNX Runtime and the list of a GPU that is not there."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDA provider")
+    done = subprocess.run([sys.executable, "-c", FAKE_GPU, str(tmp_path)], capture_output=True, text=True)
+    values = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, values["device"], values["gpus"]) == (1, "", "cpu", ["a GPU"])
+    assert values["problems"] == [
+        "the GPU is not used: CUDAExecutionProvider did not start: install the CUDA libraries, for instance with "
+        "`pip install 'lgbatch[cuda]'`"
+    ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lgbatch.cli import main
 from lgbatch.cli.info import describe
 from lgbatch.cli.options import _format_error
 from lgbatch.errors import DatabaseError, ModelError, StoreError
@@ -70,6 +71,30 @@ def test_commands_run_without_a_home_or_end_in_one_line(tmp_path: Path) -> None:
     done = lgbatch("doctor", "--json", HOME=str(tmp_path / "none"))
     assert json.loads(done.stdout)["models_folder"] == str(tmp_path / "none" / ".cache" / "lgbatch")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="HOME is not used")
+def test_a_completion_that_cannot_be_installed_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    no_detection = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # which needs a shell above this process
+    done = lgbatch("--install-completion", "bash", HOME=str(tmp_path / "file"), **no_detection)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("lgbatch: cannot install the completion (") and "--show-completion" in done.stderr
+
+
+def test_a_completion_without_a_home_folder_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(main, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["lgbatch", "--install-completion"])
+    with pytest.raises(SystemExit) as exit_info:
+        main.main()
+    line = capsys.readouterr().err
+    assert exit_info.value.code == 2 and "there is no home folder" in line and "set HOME" in line
+    assert line.count("\n") == 1
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lgbatch.colmap.calibration import read_calibration
 from lgbatch.colmap.database import DatabaseCounts
+from lgbatch.colmap.sensors.calibration import read_calibration
 from lgbatch.config import Settings
 from lgbatch.errors import DatabaseError, InputError
 from tests.helpers.synthetic import NAMES, SIZE, Source, content, exif_photo, photo, scene

@@ -5,14 +5,14 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
 
 from lgbatch.colmap import sqlite
 from lgbatch.colmap.database import DatabaseCounts
 from lgbatch.colmap.log import colmap_log_off
-from lgbatch.colmap.sqlite import commit_draft, open_draft
+from lgbatch.colmap.sqlite import commit_draft, open_draft, uri
 from lgbatch.errors import DatabaseError
 from lgbatch.types import Pair
 from tests.colmap.helpers import array, run_script
@@ -143,3 +143,15 @@ def test_a_draft_with_an_unmerged_log_is_not_committed(database: Path, source: S
         commit_draft(draft, database)
     assert content(database) == before
     assert not list(database.parent.glob("*.partial*"))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (PurePosixPath("/a b/d#1?.db"), "file:///a%20b/d%231%3F.db"),
+        (PureWindowsPath("C:/photos/d.db"), "file:///C:/photos/d.db"),
+        (PureWindowsPath("//server/share/d.db"), "file:////server/share/d.db"),
+    ],
+)
+def test_paths_become_uris_that_sqlite_takes(path: PurePath, expected: str) -> None:
+    assert uri(path) == expected

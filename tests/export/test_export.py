@@ -157,7 +157,7 @@ def test_models_record_their_weights_parity_and_settings(models: Path) -> None:
     for precision in ("fp32", "int8"):
         if precision == "int8" and kernels.unavailable_reason():
             continue
-        settings = Settings(device="cpu", precision=precision)
+        settings = Settings(extractor="disk", device="cpu", precision=precision)
         stages = open_stages(models, settings).models
         assert list(stages) == [*stage_names(9), *(PACK if precision == "fp32" else [])]
         for model in (extractor := open_extractor(models, settings), *stages.values()):
@@ -174,7 +174,7 @@ def test_a_wrong_or_damaged_model_is_reported_by_name_in_one_line(models: Path, 
 
     def refusal() -> str:
         with pytest.raises(errors.ModelError) as raised:
-            open_extractor(tmp_path, Settings(device="cpu", threads=1))
+            open_extractor(tmp_path, Settings(extractor="disk", device="cpu", threads=1))
         assert "\n" not in str(raised.value)
         return str(raised.value)
 
@@ -193,7 +193,7 @@ def test_a_wrong_or_damaged_model_is_reported_by_name_in_one_line(models: Path, 
 
 @pytest.mark.skipif(kernels.unavailable_reason() is not None, reason=str(kernels.unavailable_reason()))
 def test_a_damaged_layer_is_reported_by_name_in_one_line(models: Path, tmp_path: Path) -> None:
-    settings = Settings(device="cpu", precision="int8")
+    settings = Settings(extractor="disk", device="cpu", precision="int8")
     folder = model_path(tmp_path, "disk", "stages-int8")
     shutil.copytree(model_path(models, "disk", "stages-int8"), folder)
     whole = (folder / "layer1.npz").read_bytes()

@@ -9,9 +9,11 @@ import torch
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
 from lgbatch.export import parity, reference
+from lgbatch.export.lightglue import graphs
 from lgbatch.export.models import export
 from lgbatch.matching.lightglue import Matcher
 from lgbatch.runtime.models import open_extractor
+from lgbatch.runtime.registry import Shape
 from lgbatch.types import Features
 from tests.helpers import random_weights, upstream
 
@@ -74,3 +76,12 @@ def test_wrong_weights_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"is not superpoint_v1.pth: sha256 .*; the original is at https") as raised:
         export(tmp_path / "models", "superpoint", weights=tmp_path, log=lines.append)
     assert "\n" not in str(raised.value) and "noncommercial" in lines[0]
+
+
+def test_stages_after_the_tenth_layer_have_their_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "shape_of", lambda state: Shape(layers=12))
+    monkeypatch.setattr(graphs, "Stem", lambda state, ops: "stem")
+    monkeypatch.setattr(graphs, "Layer", lambda state, index, ops, decide: f"layer{index}")
+    monkeypatch.setattr(graphs, "Head", lambda state, index: f"head{index}")
+    stages = list(graphs.stage_modules({}, graphs.OPSET))
+    assert len(stages) == 25 and all(stage == module for stage, _, module in stages)

@@ -63,7 +63,7 @@ def test_bad_photos_are_failures_and_unusual_ones_are_extracted(models: Path, ga
     cv2.imwrite(str(images / "deep.png"), view.astype(np.uint16) * 257)
     cv2.imwrite(str(images / "alpha.png"), cv2.cvtColor(view, cv2.COLOR_BGR2BGRA))
     cv2.imwrite(str(images / "grey.tif"), cv2.cvtColor(view, cv2.COLOR_BGR2GRAY))
-    settings = Settings(max_keypoints=200)
+    settings = Settings(extractor="disk", max_keypoints=200)
 
     done = extract(images, tmp_path / "features.h5", models=models, settings=settings)
 
@@ -105,7 +105,7 @@ def test_keypoints_are_in_pixels_of_the_original_photo(models: Path, gallery: Pa
     whole = cv2.imread(str(gallery / "view_03.jpg"))
     cv2.imwrite(str(tmp_path / "big.png"), cv2.resize(whole, (1000, 750), interpolation=cv2.INTER_CUBIC))
     (ref,) = crawl(tmp_path).images
-    extractor = Extractor(models, Settings(resize=500, max_keypoints=300))
+    extractor = Extractor(models, Settings(extractor="disk", resize=500, max_keypoints=300))
     (features,) = extractor.extract([decode(ref, 500)])
     assert features.image_size == (1000, 750)
     # The detector returns whole pixels k of the half-size photo; their centres are at 2 k + 0.5.
@@ -158,4 +158,4 @@ def test_features_record_the_decoding_and_older_ones_stay_valid(
     assert extract(images, path, models=tmp_path, settings=SIFT).new == 1
     with FeatureStore(path) as store:
         decodings = [entry["by"].get("jpeg") for entry in store.provenances.values()]
-    assert sorted(map(str, decodings)) == ["None", "halved if shrunk 4 times"]
+    assert sorted(map(str, decodings)) == ["1/2 if shrunk 4 times, 1/4 if shrunk 8 times", "None"]

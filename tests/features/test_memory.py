@@ -83,8 +83,8 @@ def test_memory_that_the_system_does_not_report_is_not_checked(monkeypatch: pyte
     MemoryCheck("disk").check(100_000, 100_000)
 
 
-def test_a_photo_that_does_not_fit_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
+def test_a_photo_that_does_not_fit_even_in_tiles_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**8)
     model = StandInModel()
     extractor = open_extractor(monkeypatch, model)
     outcomes = dict(

@@ -62,8 +62,9 @@ def test_the_keypoint_of_a_blob_is_at_its_centre() -> None:
     np.testing.assert_allclose(features.keypoints[0], [70.3, 50.6], atol=0.05)
 
 
-def test_flat_and_tiny_photos_have_no_keypoints() -> None:
-    extractor = SiftExtractor(Settings(extractor="sift", threads=1))
+@pytest.mark.parametrize("largest", [False, True])
+def test_flat_and_tiny_photos_have_no_keypoints(largest: bool) -> None:
+    extractor = SiftExtractor(Settings(extractor="sift", threads=1), largest=largest)
     for shape in ((1, 1, 3), (5, 4, 3), (40, 30, 3)):
         (features,) = extractor.extract([Photo("a", np.full(shape, 99, np.uint8), shape[1::-1])])
         assert features.descriptors.shape == (0, 128) and features.keypoints.shape == (0, 2)
@@ -86,3 +87,20 @@ def test_scales_and_orientations_are_stored_and_required(gallery: Path, tmp_path
 def test_the_published_network_gets_scales_and_orientations(gallery: Path) -> None:
     features, _ = sift_features(gallery, (200, 150), 50)
     assert {"scales", "oris"} <= upstream.published.tensors(features).keys()
+
+
+def test_the_largest_keypoints_are_kept_with_their_own_descriptors(gallery: Path) -> None:
+    rgb = np.ascontiguousarray(cv2.imread(str(sorted(gallery.glob("*.jpg"))[0]))[..., ::-1])
+    photo, size = Photo("a", rgb, rgb.shape[1::-1]), rgb.shape[1::-1]
+    (every,) = SiftExtractor(Settings(extractor="sift", max_keypoints=20000, threads=1)).extract([photo])
+    few = SiftExtractor(Settings(extractor="sift", max_keypoints=200, threads=1), largest=True)
+    (features,) = few.extract([photo])
+    assert every.scales is not None and features.scales is not None
+    assert len(features.keypoints) == 200 < len(every.keypoints) and features.image_size == size
+    np.testing.assert_array_equal(features.scores, np.sort(every.scales)[::-1][:200])
+    np.testing.assert_array_equal(features.scales, features.scores)
+    described = {tuple(point): row for point, row in zip(every.keypoints.tolist(), every.descriptors, strict=True)}
+    for point, row in zip(features.keypoints.tolist(), features.descriptors, strict=True):
+        np.testing.assert_allclose(row, described[tuple(point)], atol=0.1)
+    assert few.provenance["keep"] == "largest"
+    assert few.extract([photo])[0].keypoints.tolist() == features.keypoints.tolist()

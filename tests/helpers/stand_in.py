@@ -23,7 +23,7 @@ COUNT = 20
 
 class _Extractor:
     def __init__(self, models: Path, settings: Settings) -> None:
-        self.batch, self.provenance = 1, {"extractor": "disk", "weights": "none"}
+        self.batch, self.provenance = 1, {"extractor": settings.extractor, "weights": "none"}
 
     def extract(self, photos: Sequence[Photo]) -> list[Features]:
         rng = np.random.default_rng(0)

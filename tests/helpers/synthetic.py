@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lgbatch.colmap.calibration import Calibration
 from lgbatch.colmap.database import DatabaseCounts, import_database
+from lgbatch.colmap.sensors.calibration import Calibration
+from lgbatch.colmap.sensors.rigs import Rigs
 from lgbatch.types import FloatArray, IntArray, Pair
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg")
@@ -71,11 +72,19 @@ def import_source(
     model: str = "SIMPLE_RADIAL",
     view: bool = False,
     calibration: Calibration | None = None,
+    rigs: Rigs | None = None,
 ) -> DatabaseCounts:
     """Import a source into the database at `path`, with the photos in the folder `images` beside it."""
-    folder = path.parent / "images"
     return import_database(
-        path, folder, source, source, camera_mode=mode, camera_model=model, calibration=calibration, view=view
+        path,
+        path.parent / "images",
+        source,
+        source,
+        camera_mode=mode,
+        camera_model=model,
+        calibration=calibration,
+        rigs=rigs,
+        view=view,
     )
 
 

@@ -27,18 +27,18 @@ HEAD_COUNTS = [(600, 500), (1, 1), (64, 65), (7, 500), (500, 3), (129, 200)]
 
 @pytest.fixture(scope="module")
 def fp32(models: Path) -> Stages:
-    return open_stages(models, Settings(device="cpu", precision="fp32"))
+    return open_stages(models, Settings(extractor="disk", device="cpu", precision="fp32"))
 
 
 @pytest.fixture(scope="module")
 def int8(models: Path) -> Stages:
-    return open_stages(models, Settings(device="cpu", precision="int8"))
+    return open_stages(models, Settings(extractor="disk", device="cpu", precision="int8"))
 
 
 @pytest.fixture(scope="module")
 def encoded(models: Path, demo_features: Sequence[Features]) -> list[EncodedImage]:
     """The stem's outputs for two images."""
-    matcher = Matcher(models, Settings(device="cpu", precision="fp32"))
+    matcher = Matcher(models, Settings(extractor="disk", device="cpu", precision="fp32"))
     return [matcher.encode(features) for features in demo_features[:2]]
 
 

@@ -21,7 +21,7 @@ from lgbatch.runtime.session import OnnxSession
 from lgbatch.types import Features, FloatArray, Matches
 from tests.helpers.extraction import cut
 
-FP32 = Settings(device="cpu", precision="fp32")
+FP32 = Settings(extractor="disk", device="cpu", precision="fp32")
 COUNTS = [(500, 450), (1, 1), (5, 300), (300, 1), (200, 210), (210, 200), (64, 300), (205, 205), (200, 205)]
 
 

@@ -52,13 +52,13 @@ class Run:
 
         def run(extractor: Any, photos: Sequence[Photo]) -> list[Features]:
             if any(photo.name in self.failing for photo in photos):
-                raise RuntimeError("out of memory")
+                raise RuntimeError("the model failed")
             self.extracted += [photo.name for photo in photos]
             return run_extractor(extractor, photos)
 
         def match_pairs(*arguments: Any) -> Any:
             if self.matching_fails:
-                raise RuntimeError("out of memory")
+                raise RuntimeError("the model failed")
             return run_matcher(*arguments)
 
         patch.setattr(stand_in._Extractor, "__init__", init)

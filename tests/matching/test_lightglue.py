@@ -19,8 +19,8 @@ from tests.helpers.extraction import cut
 
 pytestmark = pytest.mark.weights
 TOKENS = 10_000
-FP32 = Settings(device="cpu", precision="fp32")
-INT8 = Settings(device="cpu", precision="int8")
+FP32 = Settings(extractor="disk", device="cpu", precision="fp32")
+INT8 = Settings(extractor="disk", device="cpu", precision="int8")
 
 
 def index_pairs(matches: Matches) -> set[tuple[int, int]]:

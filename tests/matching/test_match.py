@@ -155,5 +155,5 @@ def test_features_of_another_extractor_are_refused(tmp_path: Path) -> None:
 
 
 def test_missing_models_are_reported_with_the_export_command(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="run `lgbatch export disk`"):
+    with pytest.raises(ModelError, match="run `lgbatch export aliked-n16rot`"):
         Matcher(tmp_path, Settings())

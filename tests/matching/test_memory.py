@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lgbatch.config import Settings
 from lgbatch.kernels import library
 from lgbatch.pairing.pairs_file import write_pairs
 from lgbatch.storage.features import FeatureStore
@@ -37,7 +38,7 @@ def peak_mb(
     workspace = Workspace(folder)
     rng = np.random.default_rng(0)
     names = [f"{i:05d}.jpg" for i in range(images)]
-    with FeatureStore(workspace.features, append={"extractor": "disk"}) as store:
+    with FeatureStore(workspace.features, append={"extractor": Settings().extractor}) as store:
         for name in names:
             descriptors = rng.standard_normal((keypoints, 128), dtype=np.float32)
             descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)

@@ -41,7 +41,7 @@ def test_matched_keypoints_equal_those_of_the_published_network(
     assert image0.shape[:2] == (1, 3) and max(image0.shape) == 320 and 0 <= image0.min() < image0.max() <= 1
     points0, points1 = runner.run(image0, image1, scales0, scales1)
 
-    extractor = Extractor(models, Settings(max_keypoints=MAX_KEYPOINTS, resize=320))
+    extractor = Extractor(models, Settings(extractor="disk", max_keypoints=MAX_KEYPOINTS, resize=320))
     first, second = (extractor.extract([decode(crawl(gallery).images[i], 320)])[0] for i in (0, 2))
     network = upstream.lightglue("disk", depth_confidence=-1, width_confidence=-1)
     expected, _ = upstream.match(network, first, second)

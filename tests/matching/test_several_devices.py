@@ -24,7 +24,7 @@ from lgbatch.runtime.registry import Shape
 from lgbatch.types import Failure, Features, Matches, Pair
 from tests.helpers.extraction import cut
 
-FP32 = Settings(device="cpu", precision="fp32")
+FP32 = Settings(extractor="disk", device="cpu", precision="fp32")
 
 
 class DeviceMatcher(Matcher):

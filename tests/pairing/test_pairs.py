@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lgbatch.config import Settings
 from lgbatch.errors import InputError
-from lgbatch.pairing.candidates import exhaustive, make_pairs, sequential
+from lgbatch.pairing.candidates import RigPlace, exhaustive, make_pairs, sequential
 from lgbatch.pairing.pairs_file import PairsFile, check_pairs, read_pairs, write_pairs
 from lgbatch.types import Pair
 
@@ -79,6 +79,38 @@ def test_folders_are_sequences_of_their_own() -> None:
     assert all(PurePosixPath(a).parent == PurePosixPath(b).parent for a, b in pairs)
 
 
+def test_the_cameras_of_a_rig_go_in_step() -> None:
+    names = [f"{side}/{i}.jpg" for side in ("left", "right", "other") for i in (8, 9, 10)]
+    rig = {name: RigPlace(name[: name.index("/")], name.partition("/")[2]) for name in names if name[0] != "o"}
+    for order in names, names[::-1]:
+        assert sequential(order, 1, rig) == [
+            ("left/8.jpg", "right/8.jpg"),
+            ("left/8.jpg", "left/9.jpg"),
+            ("left/8.jpg", "right/9.jpg"),
+            ("left/9.jpg", "right/9.jpg"),
+            ("left/9.jpg", "left/10.jpg"),
+            ("left/9.jpg", "right/10.jpg"),
+            ("left/10.jpg", "right/10.jpg"),
+            ("other/8.jpg", "other/9.jpg"),
+            ("other/9.jpg", "other/10.jpg"),
+            ("right/8.jpg", "right/9.jpg"),
+            ("right/8.jpg", "left/9.jpg"),
+            ("right/9.jpg", "right/10.jpg"),
+            ("right/9.jpg", "left/10.jpg"),
+        ]
+    rigged = [name for name in names if name in rig]
+    everything = sequential(rigged, 9, rig)
+    assert {frozenset(pair) for pair in everything} == {frozenset(pair) for pair in exhaustive(rigged)}
+    assert len(everything) == 15
+
+
+def test_cameras_of_a_rig_in_one_folder_are_sequences_of_their_own() -> None:
+    names = ["l_1", "l_2", "r_1", "r_2"]
+    rig = {name: RigPlace(name[0], name[2]) for name in names}
+    assert ("l_2", "r_1") not in sequential(["l_1", "l_2", "r_1"], 1, rig)
+    assert ("l_2", "l_1") not in sequential(names, 1, rig) and len(sequential(names, 1, rig)) == 6
+
+
 def test_exhaustive_keeps_the_order_of_the_names() -> None:
     names = ["a10", "a2", "b/1"]
     assert make_pairs(names, Settings()) == [("a10", "a2"), ("a10", "b/1"), ("a2", "b/1")]
@@ -120,7 +152,7 @@ def test_invalid_lines_become_failures_and_the_rest_is_read(tmp_path: Path) -> N
     assert parsed.pairs == [("a", "b"), ("c", "d")]
     assert [(f.stage, f.name) for f in parsed.failures] == [("pairs", f"pairs.txt line {n}") for n in range(2, 8)]
     assert [f.reason for f in parsed.failures] == [
-        "1 words instead of 2 names; separate names with spaces by a tab",
+        "1 word instead of 2 names; separate names with spaces by a tab",
         "4 words instead of 2 names; separate names with spaces by a tab",
         "3 names separated by tabs instead of 2",
         "not valid UTF-8: save the file as UTF-8",
@@ -136,7 +168,19 @@ def test_byte_order_mark_windows_lines_blanks_and_comments_are_accepted(tmp_path
 
 def test_an_empty_file_has_no_pairs(tmp_path: Path) -> None:
     assert read(tmp_path, b"") == PairsFile([], 0, 0, 0, [])
-    check_pairs(tmp_path / "pairs.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "the file is empty"), (b"# a b\n\n", "no line has two"), (b"a a\n", "no line has two"), (b"a\n", "1 word")],
+)
+def test_a_file_without_pairs_is_an_error_before_it_is_matched(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "other.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"lists no pairs .{reason}.*two images per line"):
+        check_pairs(path)
+    path.write_bytes(content + b"\na b\n")
+    check_pairs(path)
 
 
 def test_pairs_share_one_copy_of_each_name(tmp_path: Path) -> None:

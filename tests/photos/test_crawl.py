@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path, monkeypatch
     [
         ("missing", "cannot open the photo folder .*missing: No such file or directory"),
         ("a.jpg", "a.jpg is a photo: give its folder"),
-        ("a.txt", "a.txt is a file, not a folder of photos"),
+        ("a.txt", "a.txt is a file: give the folder of the photos"),
         (
             "empty",
             "no photos in .*empty or its subfolders .looked for jpg, jpeg, jpe, jfif, mpo, png, tif, tiff, webp,",

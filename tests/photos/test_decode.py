@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lgbatch.errors import ItemError
+from lgbatch.photos.coordinates import resized_size, to_original
 from lgbatch.photos.decode import decode
-from lgbatch.photos.resize import resized_size, to_original
 from lgbatch.types import ByteArray, ImageRef, Photo
 
 

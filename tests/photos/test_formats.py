@@ -208,9 +208,19 @@ def test_a_damaged_jpeg_prints_nothing(tmp_path: Path) -> None:
     assert (process.stdout, process.stderr) == ("", "")
 
 
-@pytest.mark.parametrize(("size", "halved"), [((1600, 1200), True), ((1598, 1200), False), ((1601, 1200), False)])
-def test_jpegs_shrunk_four_times_are_decoded_at_half_their_size(
-    tmp_path: Path, size: tuple[int, int], halved: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("size", "resize", "divisor"),
+    [
+        ((1600, 1200), 400, 2),
+        ((1598, 1200), 400, 1),
+        ((1601, 1200), 400, 1),
+        ((1600, 1200), 200, 4),
+        ((1596, 1200), 200, 2),
+        ((1602, 1200), 200, 2),
+    ],
+)
+def test_jpegs_are_decoded_at_half_their_size_if_shrunk_four_times_and_at_a_quarter_if_eight_times(
+    tmp_path: Path, size: tuple[int, int], resize: int, divisor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     content = encoded(".jpg", cv2.resize(small, size, interpolation=cv2.INTER_CUBIC), cv2.IMWRITE_JPEG_QUALITY, 95)
@@ -219,10 +229,10 @@ def test_jpegs_shrunk_four_times_are_decoded_at_half_their_size(
     monkeypatch.setattr(
         simplejpeg, "decode_jpeg", lambda *a, **k: shapes.append(decode_jpeg(*a, **k).shape) or decode_jpeg(*a, **k)
     )
-    photo = read(tmp_path, content, resize=400)
-    assert shapes == [(size[1] // 2, size[0] // 2, 3) if halved else (size[1], size[0], 3)]
+    photo = read(tmp_path, content, resize=resize)
+    assert shapes == [(size[1] // divisor, size[0] // divisor, 3)]
     whole = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     expected = cv2.resize(whole, photo.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert photo.size == size
     difference = np.abs(photo.pixels.astype(int) - expected)
-    assert difference.mean() < 0.5 if halved else not difference.any()
+    assert difference.mean() < 0.5 if divisor > 1 else not difference.any()

@@ -10,7 +10,7 @@ import pycolmap
 import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from lgbatch.colmap.exif import Exif, by_colmaps_rules, read_exif
+from lgbatch.colmap.sensors.exif import Exif, by_colmaps_rules, read_exif
 from lgbatch.photos.metadata import read_metadata
 
 SIZE = (60, 40)
@@ -49,11 +49,13 @@ def write(path: Path, tags: Directory, photo_tags: Directory | None = None, gps:
 def by_colmap(path: Path) -> Exif:
     bitmap = pycolmap.Bitmap.read(path, as_rgb=False)
     position = (bitmap.exif_latitude(), bitmap.exif_longitude(), bitmap.exif_altitude())
+    gravity = {1: (0, 1, 0), 3: (0, -1, 0), 6: (1, 0, 0), 8: (-1, 0, 0)}
     return Exif(
         (bitmap.width, bitmap.height),
         bitmap.exif_camera_model(),
         bitmap.exif_focal_length(),
         None if None in position else position,
+        gravity.get(bitmap.exif_orientation()),
     )
 
 

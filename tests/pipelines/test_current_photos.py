@@ -65,7 +65,7 @@ def test_a_deleted_photo_leaves_the_database_and_stays_in_the_store(photos: Path
     summary = run(photos, out)
     assert names_and_pairs(out.database) == (["0.png", "2.png", "3.png", "4.png"], 6)
     assert summary.dropped_from_database == {"images": 1, "pairs": 4}
-    assert "database    built anew; dropped: images 1, pairs 4" in summary.format()
+    assert "database    built anew; dropped: 1 image, 4 pairs" in summary.format()
     assert_like_a_fresh_run(photos, out)
     with FeatureStore(out.features) as store:
         assert "1.png" in store.names()
@@ -94,7 +94,7 @@ def test_a_pairs_file_that_the_user_edited_is_not_overwritten(photos: Path, out:
     run(photos, out)
     out.pairs.write_text("0.png 1.png\n1.png 2.png\n0.png 2.png\n")
     with pytest.raises(
-        InputError, match=r"was edited since lgbatch wrote it: .*`lgbatch match`.*--pairs .*or delete it"
+        InputError, match=r"was edited since lgbatch wrote it: .*`lgbatch match -w .*--pairs .*or delete it"
     ):
         run(photos, out)
     assert len(read_pairs(out.pairs).pairs) == 3
@@ -177,3 +177,51 @@ def test_a_workspace_of_0_1_goes_on(photos: Path, out: Workspace) -> None:
     (photos / "1.png").unlink()
     run(photos, out)
     assert names_and_pairs(out.database) == (["0.png", "2.png", "3.png", "4.png"], 6)
+
+
+def test_edits_of_cameras_that_a_rebuilt_database_loses_are_told(photos: Path, out: Workspace) -> None:
+    run(photos, out)
+    with pycolmap.Database.open(out.database) as db:
+        camera = db.read_all_cameras()[0]
+        camera.focal_length = 123.0
+        db.update_camera(camera)
+    (photos / "1.png").unlink()
+    summary = run(photos, out)
+    assert summary.edited_cameras == 1
+    assert "database    1 edited camera reset: keep known intrinsics in a cameras.txt, with --calibration" in (
+        summary.format()
+    )
+    assert run(photos, out, camera_params="70,32,24,0").edited_cameras is None
+    (photos / "2.png").unlink()
+    assert run(photos, out, camera_params="70,32,24,0").edited_cameras is None
+
+
+def test_images_in_no_pair_of_the_file_are_named_with_that_cause(photos: Path, out: Workspace) -> None:
+    listed = photos.parent / "own pairs.txt"
+    listed.write_text("0.png 1.png\n")
+    summary = run(photos, out, listed)
+    causes = {photo.name: (photo.cause, photo.reason) for photo in summary.unregistered or []}
+    assert {name for name, (cause, _) in causes.items() if cause == "no pair"} == {"2.png", "3.png", "4.png"}
+    assert causes["4.png"][1] == "in no pair of own pairs.txt"
+    assert f"add pairs of them to {listed} and run `lgbatch run {photos} -o {out.root} --pairs '{listed}'" in (
+        summary.advice or ""
+    )
+    assert {"pairing", "window"}.isdisjoint(summary.as_dict()["settings"])
+
+
+def test_the_keypoints_are_those_of_the_photos_in_the_folder(photos: Path, out: Workspace) -> None:
+    assert run(photos, out).keypoints == 20 * COUNT
+    (photos / "1.png").unlink()
+    (photos / "9.png").touch()
+    assert run(photos, out).keypoints == 20 * (COUNT - 1)
+
+
+def test_a_folder_of_photos_that_all_fail_is_told(photos: Path, out: Workspace) -> None:
+    for photo in photos.iterdir():
+        photo.write_bytes(b"")
+    with pytest.raises(
+        InputError, match=r"no photo can be extracted \(0\.png: the file is empty\): `lgbatch errors -w"
+    ):
+        run(photos, out)
+    with pytest.raises(InputError, match=r"no photo can be extracted"):
+        run(photos, out)

@@ -16,6 +16,7 @@ from lgbatch.matching.lightglue import Matcher
 from lgbatch.photos.crawl import crawl
 from lgbatch.photos.decode import decode
 from lgbatch.pipelines import infer
+from tests.helpers.oriented import read, save
 
 FEW = Settings(max_keypoints=300, threads=1, precision="fp32")
 
@@ -54,6 +55,30 @@ def test_a_photo_without_keypoints_is_drawn(models: Path, gallery: Path, tmp_pat
     )
     assert result.format().endswith("300 and 0 keypoints, 0 matches, after 0 of 9 layers")
     assert cv2.imread(str(tmp_path / "m.png")) is not None
+
+
+@pytest.mark.weights
+def test_photos_are_turned_by_their_tag_and_keypoints_are_in_pixels_of_the_file(
+    models: Path, gallery: Path, tmp_path: Path
+) -> None:
+    views = [read(gallery / name, (320, 240)) for name in ("view_00.jpg", "view_01.jpg")]
+    for orientation in 1, 6, 8:
+        for side, view in enumerate(views):
+            save(tmp_path / f"{orientation}_{side}.png", view, orientation)
+    upright = infer.run(tmp_path / "1_0.png", tmp_path / "1_1.png", [tmp_path / "u.png"], models=models, settings=FEW)
+    files = [tmp_path / "m.png", tmp_path / "m.json"]
+    turned = infer.run(tmp_path / "6_0.png", tmp_path / "8_1.png", files, models=models, settings=FEW)
+    assert len(upright.trace.matches.indices) > 50
+    np.testing.assert_array_equal(turned.trace.matches.indices, upright.trace.matches.indices)
+    text = json.loads(files[1].read_text())
+    assert (text["orientation0"], text["orientation1"], text["image_size0"]) == (6, 8, [240, 320])
+    x, y = np.array(text["keypoints0"]).T  # the file's pixels, turned clockwise, are upright
+    np.testing.assert_allclose(np.stack([319 - y, x], axis=1), upright.features[0].keypoints, atol=1e-3)
+    pictures = [cv2.imread(str(tmp_path / name)) for name in ("u.png", "m.png")]
+    np.testing.assert_array_equal(pictures[0][100:-100], pictures[1][100:-100])  # below the names, above the legend
+    as_stored = infer.run(tmp_path / "6_0.png", tmp_path / "8_1.png", models=models, settings=FEW, rotation="none")
+    assert as_stored.as_dict()["orientation0"] == 1
+    assert len(as_stored.trace.matches.indices) < len(upright.trace.matches.indices) / 2
 
 
 def test_unusable_files_are_reported_in_one_line(tmp_path: Path, gallery: Path) -> None:

@@ -55,7 +55,7 @@ def test_ten_photos_that_are_not_registered_are_printed_and_all_are_in_the_json(
     lines = [line for line in summary.format().splitlines() if "not registered" in line]
     assert len(lines) == 11
     assert lines[0] == "not registered: 0.jpg: no pair with matches, of 700 keypoints"
-    assert lines[-1] == "... and 13 more photos that are not registered: --json lists all"
+    assert lines[-1] == "... and 13 more photos not registered: --json lists all"
     summary.write(tmp_path / "summary.json")
     values = json.loads((tmp_path / "summary.json").read_text())
     assert [photo["name"] for photo in values["unregistered"]] == [photo.name for photo in LEFT_OUT]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lgbatch.config import Settings
+from lgbatch.config import Settings, Stage
 from lgbatch.reconstruction.advice import advice
 from lgbatch.reconstruction.results import Model, Reconstruction, Unregistered, format_table
 from lgbatch.workspace.rerun import Rerun
@@ -133,7 +133,8 @@ def test_single_steps_are_repeated_from_the_first_one_that_changes(tmp_path: Pat
     class Done(StageResult):
         """A result without figures."""
 
-    made = Settings(extractor="aliked-n16", pairing="sequential")
+    (tmp_path / "pairs.txt").touch()
+    made = Settings(extractor="aliked-n16", pairing="sequential", window=3)
     for name in "extract", "pairs":
         stage = StageRun(name=name, folder=tmp_path, settings=made, inputs={}, outputs=lambda: [], result=Done)
         run_stage(stage, lambda _: Done())
@@ -153,3 +154,80 @@ def test_single_steps_are_repeated_from_the_first_one_that_changes(tmp_path: Pat
         " && lgbatch reconstruct -w out --mapper global"
     )
     assert rerun.command(mapper="incremental") == f"lgbatch reconstruct -w {tmp_path} --mapper incremental"
+
+
+def test_single_steps_are_repeated_with_their_own_pairs_file_models_and_photos(tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Done(StageResult):
+        """A result without figures."""
+
+    out, other = tmp_path / "out", tmp_path / "other.txt"
+    out.mkdir()
+    other.touch()
+    (out / "pairs.txt").touch()
+
+    def finish(name: Stage, settings: Settings, **paths: Path) -> None:
+        stage = StageRun(
+            name=name, folder=out, settings=settings, inputs={}, outputs=lambda: [], result=Done, paths=paths
+        )
+        run_stage(stage, lambda _: Done())
+
+    def command(default_models: Path, **changes: Any) -> str:
+        used = Rerun.of_steps(Settings(), PHOTOS, out, photos_given=True, default_models=default_models)
+        return used.command(**changes).replace(str(tmp_path), "T")
+
+    finish("match", Settings(device="cpu"), models=tmp_path / "models")
+    finish("import", Settings(), pairs=other)
+    end = "-w T/out --images 'my photos'"
+    assert command(tmp_path / "models", filter_threshold=0.2) == (
+        f"lgbatch match T/other.txt {end} --filter-threshold 0.2 --on-change recompute --device cpu"
+        f" && lgbatch reconstruct {end}"
+    )
+    assert command(tmp_path / "models", resize=1600) == (
+        "lgbatch extract 'my photos' -w T/out --resize 1600 --on-change recompute --device cpu"
+        " && lgbatch match T/other.txt -w T/out --on-change recompute --device cpu && lgbatch reconstruct -w T/out"
+    )
+    assert f"lgbatch match T/other.txt {end} --models T/models" in command(tmp_path, match_again=True)
+    finish("import", Settings(), pairs=out / "mine.txt")  # skipped, as its inputs are the same
+    (out / "mine.txt").touch()
+    assert "lgbatch match T/out/mine.txt" in command(tmp_path, match_again=True)
+    finish("import", Settings(), pairs=out / "pairs.txt")  # not as the pairs stage left it
+    used = Rerun.of_steps(Settings(), PHOTOS, out)
+    assert used.pairs == out / "pairs.txt" and "lgbatch match -w" in used.command(match_again=True)
+    other.unlink()
+    finish("import", Settings(), pairs=other)
+    (out / "pairs.txt").unlink()
+    assert command(tmp_path, match_again=True).startswith("lgbatch match -w T/out")
+    assert command(tmp_path, resize=1600).count("lgbatch pairs -w T/out && lgbatch match -w") == 1
+
+
+def test_settings_without_effect_are_not_repeated() -> None:
+    for made in rerun(pairing="sequential", window=3), rerun(calibration="c.txt", camera_model="PINHOLE"):
+        for changes in {"pairing": "exhaustive"}, {"mapper": "global"}:
+            command = made.command(**changes)
+            assert ("--window 3" in command) == (made.settings.window == 3 and "mapper" in changes)
+            assert "--camera-model" not in command
+
+
+def unregistered(**causes: int) -> tuple[Unregistered, ...]:
+    names = {"pair": "no pair", "few": "few keypoints"}
+    return tuple(Unregistered("a.jpg", names.get(c, c), "") for c, count in causes.items() for _ in range(count))  # type: ignore[arg-type]
+
+
+def test_advice_fits_the_cause_of_most_photos() -> None:
+    masked = advice(replace(PARTIAL, unregistered=unregistered(masked=3, few=1)), rerun(masks="m"))
+    assert "invert masks" in masked and "`" not in masked
+    empty = replace(NO_MODEL, images_with_keypoints=1, unregistered=unregistered(masked=7, few=1))
+    assert "8 have no keypoints: give masks that hide less" in advice(empty, rerun(masks="m"))
+    own = replace(rerun(), pairs=Path("own.txt"))
+    alone = advice(replace(PARTIAL, unregistered=unregistered(pair=3, few=1)), own)
+    assert alone.endswith("add pairs of them to own.txt and run `lgbatch run photos -o out --pairs own.txt`")
+    chosen = advice(replace(PARTIAL, unregistered=unregistered(pair=3)), rerun(pairing="sequential", window=3))
+    assert chosen.endswith("try `lgbatch run photos -o out --pairing exhaustive`, or add photos that overlap more")
+    none = advice(replace(NO_MODEL, unregistered=unregistered(pair=7, few=2)), own)
+    assert none.startswith("no pair names 7 of 9 images: add pairs of them to own.txt and run `lgbatch run photos")
+    torn = replace(NO_MODEL, images=1, images_with_keypoints=1, unregistered=unregistered(failed=1))
+    assert advice(torn, rerun()).endswith("of 2 photos 1 failed: replace the photos that failed, or add others")
+    single = advice(replace(NO_MODEL, verified_pairs=0, matched_pairs=1), rerun())
+    assert "1 pair matches, but none has" in single
+    assert "the best has 1 inlier match and" in advice(replace(NO_MODEL, most_inliers=1), rerun())

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from lgbatch.errors import InputError
-from lgbatch.reconstruction.evaluate import compare, evaluate
-from lgbatch.reconstruction.pose_errors import pose_auc, relative_pose_errors, umeyama
+from lgbatch.reconstruction.evaluate import compare, evaluate, pose_auc, relative_pose_errors, umeyama
 from lgbatch.reconstruction.truth import Array, KnownCamera, read_strecha
 
 

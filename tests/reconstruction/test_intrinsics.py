@@ -3,10 +3,12 @@
 import math
 from pathlib import Path
 
+import pycolmap
 import pytest
 
-from lgbatch.colmap.calibration import read_calibration
+from lgbatch.colmap.sensors.calibration import read_calibration
 from lgbatch.config import Settings
+from lgbatch.errors import InputError
 from tests.helpers.synthetic import SYNTHETIC_SIZE, import_source, synthetic
 from tests.reconstruction.helpers import run
 
@@ -15,8 +17,6 @@ CENTRE = (SYNTHETIC_SIZE[0] / 2, SYNTHETIC_SIZE[1] / 2)
 
 def parameters(folder: Path) -> list[float]:
     """The parameters of the one camera of the largest model."""
-    import pycolmap
-
     (camera,) = pycolmap.Reconstruction(folder / "sparse/0").cameras.values()
     return list(camera.params)
 
@@ -37,6 +37,42 @@ def test_fisheye_photos_without_exif_make_one_model(
     assert [m.registered_images for m in result.models] == [10]
     assert result.models[0].mean_reprojection_error < 1
     assert parameters(tmp_path)[0] == pytest.approx(focal, rel=0.03)
+
+
+PERSPECTIVE = sorted(name for name in pycolmap.CameraModelId.__members__ if name not in ("INVALID", "EQUIRECTANGULAR"))
+
+
+@pytest.mark.parametrize("model", PERSPECTIVE)
+def test_photos_without_exif_make_one_model_with_each_camera_model(tmp_path: Path, model: str) -> None:
+    import_source(tmp_path / "database.db", synthetic(tmp_path, 8), "auto", model)
+    result = run(tmp_path)
+    assert [m.registered_images for m in result.models] == [8]
+    assert result.models[0].mean_reprojection_error < 1
+    camera = pycolmap.Reconstruction(tmp_path / "sparse/0").cameras[1]
+    assert camera.model_name == model
+    assert camera.mean_focal_length() == pytest.approx(640, rel=0.05)
+
+
+def test_few_photos_of_a_camera_keep_one_coefficient(tmp_path: Path) -> None:
+    import_source(tmp_path / "database.db", synthetic(tmp_path, 8), "image", "FULL_OPENCV")
+    assert run(tmp_path).models[0].registered_images == 8
+    for camera in pycolmap.Reconstruction(tmp_path / "sparse/0").cameras.values():
+        assert camera.model_name == "FULL_OPENCV" and not camera.params[5:].any()
+
+
+def test_given_distortion_is_where_mapping_starts(tmp_path: Path) -> None:
+    known = (640, 640, *CENTRE, 0.02, 0, 0, 0, 0, 0, 0, 0)
+    settings = Settings(camera_model="FULL_OPENCV", camera_params=",".join(map(str, known)))
+    source, calibration = synthetic(tmp_path, 8), read_calibration(settings)
+    import_source(tmp_path / "database.db", source, "auto", "FULL_OPENCV", calibration=calibration)
+    assert run(tmp_path).models[0].registered_images == 8
+    assert parameters(tmp_path)[0] == pytest.approx(640, rel=0.01)
+
+
+def test_photos_that_are_no_panoramas_are_told(tmp_path: Path) -> None:
+    source = synthetic(tmp_path, 3)
+    with pytest.raises(InputError, match=r"512x384 is no EQUIRECTANGULAR panorama.*another --camera-model"):
+        import_source(tmp_path / "database.db", source, "auto", "EQUIRECTANGULAR")
 
 
 @pytest.mark.parametrize("mapper", ["incremental", "global"])

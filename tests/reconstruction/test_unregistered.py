@@ -3,16 +3,19 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from lgbatch.config import Settings
+from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.progress import Log
 from lgbatch.reconstruction.results import Reconstruction
 from lgbatch.reconstruction.unregistered import failed_photos
 from lgbatch.types import Failure, Pair
 from lgbatch.workspace.ledger import Ledger
 from tests.helpers.synthetic import Source, photo, synthetic
-from tests.reconstruction.helpers import fill, run
+from tests.reconstruction.helpers import fill, rerun, run
 
 
 def causes(result: Reconstruction) -> dict[str, str]:
@@ -45,7 +48,7 @@ def test_each_image_has_its_cause(tmp_path: Path) -> None:
     assert {cause for name, cause in found.items() if name.startswith("b")} == {"other model"}
     reasons = {image.name: image.reason for image in result.unregistered}
     assert reasons["torn.jpg"] == "failed (extract): the file is truncated"
-    assert reasons["wrong.jpg"].startswith("1 pair with up to 60 matches, but none is")
+    assert reasons["wrong.jpg"].startswith("1 pair with up to 60 matches, but none has enough")
     assert reasons["few.jpg"].endswith("9") and "sparse/1" in reasons["b1.jpg"]
     again = run(tmp_path)
     assert again.finished_already and again.unregistered == result.unregistered
@@ -93,3 +96,42 @@ def test_warnings_of_colmap_are_part_of_the_result(tmp_path: Path, capfd: pytest
     assert not any("GPU" in warned.text for warned in result.warnings)
     assert run(tmp_path, mapper="global").warnings == result.warnings
     assert capfd.readouterr() == ("", "")
+
+
+def test_masks_that_hide_a_photo_explain_its_few_keypoints(tmp_path: Path) -> None:
+    source = synthetic(tmp_path, 3, "a")
+    for name in "a1.jpg", "a2.jpg":
+        source.points[name] = source.points[name][:0]
+    source.matches = {}
+    fill(tmp_path, source)
+    size = source.sizes["a1.jpg"][::-1]
+    (tmp_path / "masks").mkdir()
+    for name, rows in (("a1.jpg.png", 4), ("a2.png", size[0])):
+        mask = np.zeros(size, np.uint8)
+        mask[:rows] = 255
+        cv2.imwrite(str(tmp_path / "masks" / name), mask)
+    found = {image.name: image for image in run(tmp_path, masks=str(tmp_path / "masks")).unregistered}
+    assert (
+        found["a1.jpg"].cause == "masked"
+        and (found["a1.jpg"].reason) == "few keypoints: 0, since its mask hides 99% of it"
+    )
+    assert found["a2.jpg"].cause == "few keypoints"
+    assert (found["a3.jpg"].cause, found["a3.jpg"].reason) == (
+        "no other image",
+        "a model needs two photos with keypoints",
+    )
+
+
+def test_one_photo_gets_the_advice_alone(tmp_path: Path) -> None:
+    source = synthetic(tmp_path, 1)
+    fill(tmp_path, source)
+    result = run(tmp_path)
+    summary = Summary(Settings())
+    summary.add_reconstruction(result, rerun())
+    lines = summary.format().splitlines()
+    assert lines[1:3] == [
+        "models      none",
+        "a model needs two photos: add photos of the same scene from other positions",
+    ]
+    assert not any(word in summary.format() for word in ("not registered", "COLMAP"))
+    assert summary.exit_status == 1

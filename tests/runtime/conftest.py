@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from lgbatch.runtime import devices
+from lgbatch.runtime.packages import runtime_conflict
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +17,7 @@ def fresh_devices() -> Iterator[None]:
         missing_part.cache_clear()
         devices._warn.cache_clear()
         devices._NOT_STARTED.clear()
+        runtime_conflict.cache_clear()
 
     forget()
     yield

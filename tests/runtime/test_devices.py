@@ -43,7 +43,33 @@ def test_a_provider_that_does_not_start_makes_its_device_unavailable(
     assert choose_device("auto") == choose_device("cuda") == "cpu" and has_failed("cuda")
     line = capsys.readouterr().err
     assert line.startswith("lgbatch: --device cuda: CUDAExecutionProvider did not start: install the CUDA libraries")
+    assert "pip install 'lgbatch[cuda]'" in line
     assert line.endswith("; using the CPU\n") and line.count("\n") == 1
+
+
+def test_a_gpu_that_is_not_used_and_conflicting_packages_are_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(devices, "runtime_conflict", lambda: "two packages")
+    assert choose_device("auto") == choose_device("cpu") == "cpu"
+    assert capsys.readouterr().err == "lgbatch: two packages\n"
+    monkeypatch.setattr(devices, "gpus", lambda: ("a GPU",))
+    assert choose_device("cpu") == "cpu" and capsys.readouterr().err == ""
+    assert choose_device("auto") == choose_device("auto") == "cpu"
+    assert capsys.readouterr().err == (
+        "lgbatch: the GPU is not used: this ONNX Runtime has no CUDAExecutionProvider (install onnxruntime-gpu)\n"
+    )
+
+
+def test_the_lines_of_onnx_runtime_about_missing_libraries_are_not_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(devices.ort, "preload_dlls", lambda: print("Failed to load libcublas"), raising=False)
+    monkeypatch.setattr(devices, "gpus", lambda: ("a GPU",))
+    assert unavailable_reason("cuda") is None
+    assert capsys.readouterr() == ("", "")
 
 
 def test_an_error_of_a_device_that_recovers_or_of_the_cpu_does_not_stop_a_run() -> None:

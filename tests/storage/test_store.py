@@ -282,7 +282,7 @@ def test_damage_in_a_store_raises_a_one_line_error(path: Path) -> None:
 def test_a_missing_file_or_folder_raises_a_one_line_error(path: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError) as error:
         FeatureStore(path)
-    assert_one_line(error, "no store.h5 in", "run the previous stage")
+    assert_one_line(error, "no store.h5 in", "run the stage that writes it")
     with pytest.raises(StoreError) as error:
         FeatureStore(tmp_path / "none" / "store.h5", append=PROVENANCE)
     assert_one_line(error, "store.h5", "No such file")

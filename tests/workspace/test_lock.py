@@ -52,7 +52,7 @@ def test_a_second_process_is_refused_with_a_message_that_names_the_holder(tmp_pa
         message = refusal(tmp_path)
         assert re.fullmatch(
             rf"{re.escape(str(tmp_path))}/ is in use by `lgbatch run` \(process {holder.pid} on "
-            rf"{re.escape(socket.gethostname())}, since \d\d:\d\d\): wait for it, or use another --workspace",
+            rf"{re.escape(socket.gethostname())}, since \d\d:\d\d\): wait for it, or use another workspace",
             message,
         )
         holder.communicate()

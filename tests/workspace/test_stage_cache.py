@@ -179,7 +179,7 @@ def test_changed_settings_and_retried_failures_are_not_skipped(photos: Path, tmp
 
 
 def test_a_changed_model_file_is_not_skipped(photos: Path, tmp_path: Path) -> None:
-    out, model = tmp_path / "out", model_path(tmp_path, "disk", "extractor")
+    out, model = tmp_path / "out", model_path(tmp_path, Settings().extractor, "extractor")
     model.write_text("model")
     sfm.run(photos, out, models=tmp_path)
     assert sfm.run(photos, out, models=tmp_path).finished_already is True

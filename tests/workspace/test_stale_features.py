@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,22 @@ def test_a_replaced_photo_is_detected(features_path: Path, photo_refs: list[Imag
             plan_extraction(store, photo_refs, "refuse")
         assert "1 photo has been replaced" in refusal(error) and "b c.jpg" in str(error.value)
         assert plan_extraction(store, photo_refs, "keep") == []
+        assert plan_extraction(store, photo_refs, "recompute") == [photo_refs[1]]
+
+
+def test_a_photo_that_is_turned_otherwise_is_stale(features_path: Path, photo_refs: list[ImageRef]) -> None:
+    turned = [photo_refs[0], replace(photo_refs[1], orientation=6), photo_refs[2]]
+    with FeatureStore(features_path, append=OLD) as store:
+        with pytest.raises(StoreError) as error:
+            plan_extraction(store, turned, "refuse")
+        assert "1 photo was extracted with another orientation than --rotation gives" in refusal(error)
+        assert "(b c.jpg: EXIF code 1, now 6)" in str(error.value)
+        assert plan_extraction(store, turned, "refuse", lambda ref: ref == turned[1]) == []  # it has failed before
+        assert plan_extraction(store, turned, "keep") == []
+        assert plan_extraction(store, turned, "recompute") == [turned[1]]
+        store.remove(NAMES[1])
+        store.write(NAMES[1], replace(random_features(1), orientation=6), hash_photo(turned[1]))
+        assert plan_extraction(store, turned, "refuse") == []
         assert plan_extraction(store, photo_refs, "recompute") == [photo_refs[1]]
 
 

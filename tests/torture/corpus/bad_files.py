@@ -29,7 +29,7 @@ PAIRS_FILES = {
     "empty": Case(write_file("out/pairs.txt", b""), MATCH, 0, "pairs       0"),
     "random": Case(write_file("out/pairs.txt", RANDOM), MATCH, 1, "pairs.txt line"),
     "UTF-16": Case(write_file("out/pairs.txt", f"{FIRST} x\n".encode("utf-16")), MATCH, 1, "no features of x"),
-    "one word": Case(write_file("out/pairs.txt", b"a.png\n"), MATCH, 1, "1 words"),
+    "one word": Case(write_file("out/pairs.txt", b"a.png\n"), MATCH, 2, "1 word instead"),
     "three words": Case(write_file("out/pairs.txt", b"a b c\n"), MATCH, 1, "3 words"),
     "unknown image": Case(write_file("out/pairs.txt", b"a.png nobody.png\n"), MATCH, 1, "no features of nobody.png"),
     "relative path": Case(write_file("out/pairs.txt", b"../../etc/passwd a.png\n"), MATCH, 1, "no features of"),
@@ -41,7 +41,7 @@ PAIRS_FILES = {
     "a line of ten million bytes": Case(write_file("out/pairs.txt", b"x" * 10_000_000), MATCH, 1, "1 words"),
     "a million lines": Case(write_file("out/pairs.txt", b"a.png a.png\n" * 1_000_000), MATCH, 0, "pairs       0"),
     "a pair with itself": Case(write_file("out/pairs.txt", b"a.png a.png\n"), MATCH, 0, "1 self"),
-    "a photo": Case(copy_file("photos/a.png", "out/pairs.txt"), MATCH, 1, "pairs.txt line"),
+    "a photo": Case(copy_file("photos/a.png", "out/pairs.txt"), MATCH, 2, "pairs.txt lists no pairs"),
 }
 FOREIGN_DATABASE = chain(
     remove("out/database.db"),
@@ -106,8 +106,8 @@ DATABASES = {
     "random write-ahead log": Case(write_file("out/database.db-wal", RANDOM), MATCH, 0, "pairs       3"),
     "write-ahead log that is a folder": Case(make_folder("out/database.db-wal"), MATCH, 2, "database.db"),
 }
-_STAGES = f"models/disk-stages-v{FORMAT}"
-_EXTRACTOR, _STAGE = f"models/disk-extractor-v{FORMAT}.onnx", f"{_STAGES}/layer3.onnx"
+_STAGES = f"models/aliked-stages-v{FORMAT}"
+_EXTRACTOR, _STAGE = f"models/aliked-n16rot-extractor-v{FORMAT}.onnx", f"{_STAGES}/layer3.onnx"
 NEW_RUN = ("run", "photos", "-o", "new")
 
 
@@ -128,14 +128,14 @@ _DAMAGES = {
 }
 MODELS = {
     **{
-        f"{model} {kind}": Case(damage(path), NEW_RUN, 2, "lgbatch export disk")
+        f"{model} {kind}": Case(damage(path), NEW_RUN, 2, "lgbatch export aliked-n16rot")
         for model, path in (("extractor", _EXTRACTOR), ("stage", _STAGE))
         for kind, damage in _DAMAGES.items()
     },
-    "extractor that is a stage": Case(copy_file(_STAGE, _EXTRACTOR), NEW_RUN, 2, "not a disk extractor"),
-    "stage that is an extractor": Case(copy_file(_EXTRACTOR, _STAGE), NEW_RUN, 2, "not a disk layer"),
-    "stage missing": Case(remove(_STAGE), NEW_RUN, 2, "lgbatch export disk"),
-    "stages that are a file": Case(write_file(_STAGES, b""), NEW_RUN, 2, "lgbatch export disk"),
+    "extractor that is a stage": Case(copy_file(_STAGE, _EXTRACTOR), NEW_RUN, 2, "not a aliked-n16rot extractor"),
+    "stage that is an extractor": Case(copy_file(_EXTRACTOR, _STAGE), NEW_RUN, 2, "not a aliked layer"),
+    "stage missing": Case(remove(_STAGE), NEW_RUN, 2, "lgbatch export aliked-n16rot"),
+    "stages that are a file": Case(write_file(_STAGES, b""), NEW_RUN, 2, "lgbatch export aliked-n16rot"),
     "of another program": Case(lambda root: write_foreign_model(root / _EXTRACTOR), NEW_RUN, 2, "not made by lgbatch"),
     "folder that is a file": Case(chain(remove("models"), write_file("models", b"x")), NEW_RUN, 2, "models"),
 }

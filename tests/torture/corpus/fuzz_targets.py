@@ -1,6 +1,9 @@
 """The fuzzed readers: valid files of each kind, how to read them, and the exceptions that they may raise."""
 
+import os
+import pickle
 import shutil
+import signal
 import struct
 import zlib
 from collections.abc import Callable
@@ -24,6 +27,8 @@ from lgbatch.types import ImageRef, Pair
 
 NAMES = ["a.jpg", "day 1/b.jpg", "c.jpg"]
 RNG = np.random.default_rng(0)
+CHILD_LIMIT = 3
+"""Seconds that COLMAP may take to read a model of some kilobytes."""
 
 
 class Target(NamedTuple):
@@ -66,6 +71,7 @@ def image_arrays(name: str) -> dict[str, np.ndarray]:
         "scores": RNG.random(9, np.float32),
         "descriptors": RNG.random((4, 9)).astype(np.float16),
         "image_size": np.array([64, 48]),
+        "orientation": np.array([6]),
     }
     return {f"{name}/{key}": array for key, array in arrays.items()}
 
@@ -97,7 +103,7 @@ def read_features(path: Path) -> None:
     """Call all readers on all images. Errors of single images are fine."""
     with FeatureStore(path) as store:
         for name in store.names():
-            for method in store.count, store.keypoints, store.image_size, store.read:
+            for method in store.count, store.keypoints, store.image_size, store.orientation, store.read:
                 try:
                     method(name)
                 except (KeyError, ItemError, StoreError):
@@ -159,7 +165,32 @@ def read_model(path: Path) -> None:
         length = int.from_bytes(data[start : start + 4], "little")
         (folder / f"{name}.bin").write_bytes(data[start + 4 : start + 4 + length])
         start += 4 + length
-    evaluate(folder, {})
+    in_child(lambda: evaluate(folder, {}))
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Do the work in a child process, and raise what it raises. COLMAP may loop over a count: that is a refusal."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        signal.alarm(CHILD_LIMIT)
+        try:
+            work()
+            outcome = None
+        except Exception as error:
+            outcome = error
+        os.write(writer, pickle.dumps(outcome))
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:  # noqa: PTH123  a descriptor
+        answer = pipe.read()
+    number = os.WTERMSIG(os.waitpid(child, 0)[1])
+    if number == signal.SIGALRM:
+        raise InputError(f"COLMAP reads for more than {CHILD_LIMIT} s")
+    if number:
+        os.kill(os.getpid(), number)  # a crash of the reader
+    if error := pickle.loads(answer):
+        raise error
 
 
 TARGETS = {

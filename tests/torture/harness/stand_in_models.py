@@ -12,7 +12,10 @@ from pathlib import Path
 import onnx
 from onnx import helper, parser
 
-from lgbatch.runtime.registry import INTERFACE, PACK, model_path, stage_names
+from lgbatch.config import Settings
+from lgbatch.runtime.registry import INTERFACE, PACK, family, model_path, stage_names
+
+EXTRACTOR = Settings().extractor
 
 _HEADER = '<ir_version: 10, opset_import: ["": 20]>'
 _WORK = """
@@ -134,10 +137,10 @@ pack (float[b,n,16] x, float[b,n,2] cosines, float[b,n,2] sines, int64[c,m] rows
 
 
 def write(folder: Path, *, extractor_work: int = 0, matcher_work: int = 0) -> Path:
-    """Write an extractor and matcher stages into `folder`, with the file names of DISK's models; returns `folder`."""
+    """Write an extractor and matcher stages into `folder`, named as for the default extractor; returns it."""
     slow = _WORK.format(seed="image", work=extractor_work)
-    _save(model_path(folder, "disk", "extractor"), "extractor", _EXTRACTOR.format(slow=slow))
-    stages = model_path(folder, "disk", "stages")
+    _save(model_path(folder, EXTRACTOR, "extractor"), "extractor", _EXTRACTOR.format(slow=slow))
+    stages = model_path(folder, EXTRACTOR, "stages")
     for stage, kind in (stage_names(9) | PACK).items():
         if "layer" in kind:
             _save(stages / f"{stage}.onnx", kind, _layer(int(stage.removeprefix("layer")), kind, matcher_work))
@@ -162,7 +165,11 @@ def _save(path: Path, kind: str, text: str) -> None:
     inputs, outputs = INTERFACE[kind]
     assert sorted(i.name for i in model.graph.input) == sorted(inputs), f"the interface of {kind} has changed"
     assert [o.name for o in model.graph.output] == outputs, f"the interface of {kind} has changed"
-    properties = {"lgbatch.kind": kind, "lgbatch.extractor": "disk", "lgbatch.weights_sha256": "0" * 64}
+    properties = {
+        "lgbatch.kind": kind,
+        "lgbatch.extractor": EXTRACTOR if kind == "extractor" else family(EXTRACTOR),
+        "lgbatch.weights_sha256": "0" * 64,
+    }
     helper.set_model_props(model, properties)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(model, path)

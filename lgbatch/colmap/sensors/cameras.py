@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from tqdm import tqdm
 
-from lgbatch.colmap.calibration import Calibration
-from lgbatch.colmap.exif import Exif, read_exif
-from lgbatch.colmap.rows import add_camera, add_image, new_camera
+from lgbatch.colmap.sensors.calibration import Calibration, KnownCamera
+from lgbatch.colmap.sensors.exif import Exif, read_exif
+from lgbatch.colmap.sensors.rigs import Rigs
+from lgbatch.colmap.sensors.rows import add_camera, add_image, new_camera
 from lgbatch.colmap.sqlite import REBUILD_HINT
 from lgbatch.errors import DatabaseError
 
@@ -46,15 +47,28 @@ class CameraChoice:
     model: str
     """COLMAP camera model of the cameras that the calibration lacks."""
     calibration: Calibration | None = None
+    rigs: Rigs | None = None
+    """The images of a camera of a rig share it, whatever the mode. Its intrinsics come before the calibration."""
+    gravity: bool = True
+    """Whether the EXIF orientation tells the direction of gravity."""
+
+    def known(self, name: str) -> KnownCamera | None:
+        """Return the given intrinsics of an image, or None. Raises InputError if the calibration lacks them."""
+        in_rig = self.rigs.known_camera(name) if self.rigs else None
+        return in_rig or (self.calibration.camera(name) if self.calibration else None)
 
     def new(self, name: str, size: tuple[int, int], exif: Exif) -> "pycolmap.Camera":
         """Return the camera of an image and of those that share it. Raises InputError if the calibration lacks it."""
-        if self.calibration:
-            return self.calibration.camera(name).at(name, size)
-        return new_camera(self.model, size, exif.focal)
+        known = self.known(name)
+        return known.at(name, size) if known else new_camera(self.model, size, exif.focal)
 
     def key(self, sizes: Sizes, exif: dict[str, Exif]) -> Callable[[str], Hashable]:
         """Return a function of the image name that is equal for images that share a camera."""
+        places = self.rigs.places(sizes) if self.rigs else {}
+        key = self._key_without_rigs(sizes, exif)
+        return lambda name: ("rig", places[name].camera) if name in places else key(name)
+
+    def _key_without_rigs(self, sizes: Sizes, exif: dict[str, Exif]) -> Callable[[str], Hashable]:
         if self.calibration and self.calibration.shares_cameras:
             calibration = self.calibration
             return lambda name: (calibration.camera(name), sizes[name])
@@ -69,15 +83,17 @@ def add_images(
     *,
     exact: bool = False,
     progress: bool = False,
-) -> dict[str, int]:
-    """Write the images of `sizes` that the database lacks, and their cameras. Returns the ids of all of them by name.
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Write the images of `sizes` that the database lacks, with their cameras, rigs and frames.
+
+    Returns the ids of all of them by name, and the counts of rigs and frames, as Rigs.apply; empty without rigs.
 
     pycolmap.import_images is not used: it skips photos that it cannot read, shares no camera without EXIF, creates a
     second camera in a later import, and mixes up the cameras of nested folders in mode PER_FOLDER.
 
     Raises DatabaseError if images or cameras in the database disagree with the photos or with `choice`; the intrinsics
-    of stored cameras are compared if they are calibrated, and with `exact`. Raises InputError if the calibration does
-    not fit the photos.
+    of stored cameras are compared if they are calibrated, and with `exact`. Raises InputError if the calibration or the
+    rigs do not fit the photos.
     """
     cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
     stored: dict[str, int] = {}  # camera id by name of the images in the database
@@ -98,15 +114,17 @@ def add_images(
         camera_id = next((stored[name] for name in names if name in stored), None)
         if camera_id is None:
             camera_id = add_camera(db, choice.new(names[0], all_sizes[names[0]], exif[names[0]]))
-        elif exact or choice.calibration:
+        elif exact or choice.calibration or choice.rigs:
             expected = choice.new(names[0], all_sizes[names[0]], exif.get(names[0], Exif()))
             _check_intrinsics(names[0], cameras[camera_id], expected)
         camera_ids |= dict.fromkeys(names, camera_id)
     for name in sizes:
         if name not in stored:
-            add_image(db, name, camera_ids[name], exif[name].position)
+            gravity = exif[name].gravity if choice.gravity else None
+            add_image(db, name, camera_ids[name], exif[name].position, gravity)
     image_ids = _check_images(db, all_sizes, groups, choice)
-    return {name: image_ids[name] for name in sizes}
+    rigs = choice.rigs.apply(db, stored) if choice.rigs else {}
+    return {name: image_ids[name] for name in sizes}, rigs
 
 
 def _read_exif(
@@ -195,7 +213,8 @@ def _check_images(
     images = {image.name: image for image in db.read_all_images()}
     group_of_camera: dict[int, list[str]] = {}
     for names in groups:
-        model = choice.calibration.camera(names[0]).model if choice.calibration else choice.model
+        known = choice.known(names[0])
+        model = known.model if known else choice.model
         for name in names:
             camera = cameras[images[name].camera_id]
             _check_size(name, (camera.width, camera.height), sizes[name])

@@ -1,7 +1,8 @@
-"""Photo metadata by COLMAP's rules: pixel size, camera, focal length in pixels, GPS position.
+"""Photo metadata by COLMAP's rules: pixel size, camera, focal length in pixels, GPS position, gravity.
 
-The rules are those of Bitmap::ExifCameraModel and Bitmap::ExifFocalLength (src/colmap/sensor/bitmap.cc, COLMAP 4.2.1),
-except that a resolution of the focal plane is not believed if it belongs to a larger version of the photo.
+The rules are those of Bitmap::ExifCameraModel and Bitmap::ExifFocalLength (src/colmap/sensor/bitmap.cc, COLMAP 4.2.1)
+and GravityFromExifOrientation (src/colmap/geometry/pose_prior.cc), except that a resolution of the focal plane is not
+believed if it belongs to a larger version of the photo.
 """
 
 import math
@@ -18,6 +19,8 @@ from PIL import ExifTags, Image
 from lgbatch.photos.metadata import Metadata, read_metadata
 from lgbatch.workspace.prefetch import prefetch
 
+Vector = tuple[float, float, float]
+_GRAVITY: dict[int | None, Vector] = {1: (0, 1, 0), 3: (0, -1, 0), 6: (1, 0, 0), 8: (-1, 0, 0)}
 _THREADS, _DEPTH = 8, 64  # reading headers waits for the disk or the network
 _FULL_FRAME_DIAGONAL = 43.27  # millimetres, as COLMAP rounds it
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
@@ -34,8 +37,10 @@ class Exif:
     """Make, model, focal length and size in one string. Photos with equal strings share a camera."""
     focal: float | None = None
     """Focal length in pixels."""
-    position: tuple[float, float, float] | None = None
+    position: Vector | None = None
     """GPS latitude and longitude in degrees, altitude in metres."""
+    gravity: Vector | None = None
+    """Direction of gravity in the camera (x right, y down), from the EXIF orientation; None for mirrored photos."""
 
 
 def read_exif(photos: Sequence[Path]) -> Iterator[Exif]:
@@ -51,7 +56,7 @@ def by_colmaps_rules(metadata: Metadata) -> Exif:
     position = None
     if metadata.latitude is not None and metadata.longitude is not None and metadata.altitude is not None:
         position = (metadata.latitude, metadata.longitude, metadata.altitude)
-    return Exif(metadata.size, _camera(metadata), _focal_length(metadata), position)
+    return Exif(metadata.size, _camera(metadata), _focal_length(metadata), position, _GRAVITY.get(metadata.orientation))
 
 
 def _camera(metadata: Metadata) -> str | None:

@@ -83,7 +83,7 @@ def read_calibration(settings: Settings) -> Calibration | None:
         raise InputError("--camera-params and --calibration both give intrinsics: use one of them")
     if settings.camera_params:
         words = settings.camera_params.replace(",", " ").split()
-        params = _numbers(words, settings.camera_model, "--camera-params")
+        params = parse_params(words, settings.camera_model, "--camera-params")
         return Calibration({".": KnownCamera(settings.camera_model, params, None)}, shares_cameras=False)
     if settings.calibration and settings.camera_mode != "auto":
         raise InputError("--calibration says which photos share a camera: leave out --camera-mode")
@@ -96,7 +96,7 @@ def _read_cameras(path: Path) -> Calibration:
         where = f"{path}, line {number}"
         if len(words) < 4 or not all(word.isdecimal() and int(word) for word in (words[0], *words[2:4])):
             raise InputError(f"{where}: expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS, as in COLMAP's cameras.txt")
-        params = _numbers(words[4:], words[1], where)
+        params = parse_params(words[4:], words[1], where)
         cameras[int(words[0])] = KnownCamera(words[1], params, (int(words[2]), int(words[3])))
     if not cameras:
         raise InputError(f"{path} has no camera: give a cameras.txt as COLMAP writes it")
@@ -124,12 +124,12 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InputError(f"cannot read {path}: {reason}") from None
+        raise InputError(f"cannot read {path}: {reason}; give the path of a cameras.txt as COLMAP writes it") from None
     lines = enumerate(text.splitlines(), 1)
     return [(number, line.split()) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def _numbers(words: list[str], model: str, where: str) -> tuple[float, ...]:
+def parse_params(words: list[str], model: str, where: str) -> tuple[float, ...]:
     """Return the parameters of a camera of `model`. Raises InputError if they are not as many finite numbers."""
     import pycolmap
 

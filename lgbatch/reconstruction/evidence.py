@@ -1,0 +1,99 @@
+"""Whether verified pairs and models rest on enough evidence.
+
+LightGlue returns some tens of matches for photos that have nothing in common, or are turned against each other, and
+these agree by chance with some two-view geometry: a third of such pairs has the 15 inliers that COLMAP asks for
+(docs/reliability.md). Two checks: a pair needs more inliers the smaller their part of its matches is; and a model has
+to confirm enough matches of the pairs that join its parts. Wrong pairs contradict each other, so it confirms few of
+theirs.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from lgbatch.types import LongArray
+
+_MIN_EVIDENCE = 12.0
+"""Smallest product of inliers and inlier ratio: 15 of 18 matches, 24 of 48, or 48 of 192."""
+_MIN_CONFIRMED = 50
+"""Smallest number of matches of a pair, confirmed by the model, that place one image safely against the other."""
+_NO_POINT = np.int64(-1)
+
+
+def reject_doubtful_pairs(database: Path) -> None:
+    """Make verified pairs with too little evidence pairs without a two-view geometry, in COLMAP's way."""
+    with pycolmap.Database.open(database) as db:
+        matches = dict(zip(*db.read_num_matches(), strict=True))
+        doubtful = [
+            pycolmap.pair_id_to_image_pair(pair)
+            for pair, inliers in zip(*db.read_two_view_geometry_num_inliers(), strict=True)
+            if inliers**2 < _MIN_EVIDENCE * matches.get(pair, 0)
+        ]
+        rejected = pycolmap.TwoViewGeometry(config=pycolmap.TwoViewGeometryConfiguration.DEGENERATE)
+        with pycolmap.DatabaseTransaction(db):
+            for a, b in doubtful:
+                db.update_two_view_geometry(a, b, rejected)
+
+
+def doubtful_parts(model: pycolmap.Reconstruction, database: Path) -> list[tuple[list[str], int]]:
+    """Find the parts of a model that too few matches join to its largest part.
+
+    A part is a set of images that verified pairs with enough confirmed matches connect; the images of one frame of a
+    rig are connected, too. The model confirms a match if both keypoints observe the same 3D point. Returns the names of
+    the images of each part but the largest, and the largest number of confirmed matches of a pair that joins the part.
+    """
+    frames = {image_id: model.image(image_id).frame_id for image_id in model.reg_image_ids()}
+    links = [(frames[a], frames[b], confirmed) for a, b, confirmed in _confirmed_matches(model, database)]
+    parts = _Parts(frames.values())
+    for a, b, confirmed in links:
+        if confirmed >= _MIN_CONFIRMED:
+            parts.join(a, b)
+    most: Counter[int] = Counter()
+    for a, b, confirmed in links:
+        if parts.of(a) != parts.of(b):
+            most |= Counter({parts.of(a): confirmed, parts.of(b): confirmed})  # the maximum of each
+    names: dict[int, list[str]] = {}
+    for image_id, frame in frames.items():
+        names.setdefault(parts.of(frame), []).append(model.image(image_id).name)
+    smaller = sorted(names, key=lambda part: -len(names[part]))[1:]
+    return [(sorted(names[part]), most[part]) for part in smaller]
+
+
+def _confirmed_matches(model: pycolmap.Reconstruction, database: Path) -> Iterator[tuple[int, int, int]]:
+    """Yield the image ids of each verified pair of a model, and the number of its matches that the model confirms."""
+    points = {i: _point_ids(model.image(i)) for i in model.reg_image_ids()}
+    with pycolmap.Database.open(database) as db:
+        for pair in db.read_two_view_geometry_num_inliers()[0]:
+            a, b = pycolmap.pair_id_to_image_pair(pair)
+            if a in points and b in points:
+                matches = db.read_two_view_geometry(a, b).inlier_matches
+                first, second = points[a][matches[:, 0]], points[b][matches[:, 1]]
+                yield a, b, int(np.count_nonzero((first == second) & (first != _NO_POINT)))
+
+
+def _point_ids(image: pycolmap.Image) -> LongArray:
+    """The ids of the 3D points that the keypoints of an image observe, or _NO_POINT, (number of keypoints,)."""
+    ids = np.full(image.num_points2D(), _NO_POINT)
+    observing = image.get_observation_point2D_idxs()
+    ids[observing] = [image.point2D(i).point3D_id for i in observing]
+    return ids
+
+
+class _Parts:
+    """Disjoint sets of items, joined step by step."""
+
+    def __init__(self, items: Iterable[int]) -> None:
+        self._parent = {item: item for item in items}
+
+    def of(self, item: int) -> int:
+        """The item that stands for the part of `item`."""
+        while self._parent[item] != item:
+            self._parent[item] = item = self._parent[self._parent[item]]
+        return item
+
+    def join(self, a: int, b: int) -> None:
+        """Make one part of the parts of two items."""
+        self._parent[self.of(a)] = self.of(b)
