@@ -118,7 +118,7 @@ class Settings:
     second_try: float = setting(
         0.75,
         "Second try of the photos that are not in the model, or hardly joined to it: SIFT at up to 3200 pixels, for at "
-        "most this part of all pairs. 0 disables it.",
+        "most this fraction of all pairs. 0 disables it.",
         ("second",),
         "stage",
         MATCHING,
@@ -128,7 +128,8 @@ class Settings:
     camera_mode: Literal["auto", "image", "folder", "single"] = setting(
         "auto",
         "Photos that share a camera. auto: those with the same EXIF camera, focal length and size; without EXIF, those "
-        "of a folder if all have the same size. image: none. folder: those of a folder. single: all.",
+        "of a folder if all have the same size, portrait or landscape. image: none. folder: those of a folder. single: "
+        "all.",
         ("import", "bench run"),
         "stage",
         CAMERAS,

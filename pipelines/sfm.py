@@ -19,7 +19,8 @@ from lgbatch.pairing.pairs_file import check_pairs
 from lgbatch.photos.crawl import Crawl
 from lgbatch.photos.masks import crawl_with_masks
 from lgbatch.pipelines.choose_pairs import choose_pairs
-from lgbatch.pipelines.second_try import FirstTry, second_try
+from lgbatch.pipelines.second_pairs import FirstTry
+from lgbatch.pipelines.second_try import outdate_second_try, second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.runtime.packages import require_pycolmap
@@ -106,12 +107,14 @@ def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summ
             retry_failed=retry_failed,
         )
     summary.add_matched(matched)
+    usable = matched.usable(names)
+    outdate_second_try(workspace, usable, pairs_file, settings, retry_failed=retry_failed)
     with summary.timed("import"):
-        imported = import_stores(workspace, images, matched.usable(names), pairs_file, settings)
+        imported = import_stores(workspace, images, usable, pairs_file, settings)
     summary.add_imported(imported)
     result = reconstruct(workspace.database, images, workspace.sparse, settings=settings, progress=True)
     summary.add_reconstruction(result, rerun)
-    first = FirstTry(workspace, images, crawled, matched.usable(names), pairs_file, result)
+    first = FirstTry(workspace, images, crawled, usable, pairs_file, result, retry_failed)
     summary.add_second_try(second_try(first, settings), rerun)
     summary.write(workspace.summary)
     return summary

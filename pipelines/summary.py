@@ -70,7 +70,8 @@ class Summary:
     """With a rig file: rigs, their cameras, frames with several images, and other images."""
     second_try: dict[str, Any] | None = None
     """The second try of photos that are not in the model or hardly joined to it: photos, pairs, long side, whether it
-    was better, and the registered images and verified pairs before. Absent if there was none."""
+    was better, and the registered images and verified pairs before; or the error that left it out. Absent if there was
+    none."""
     verified_pairs: int | None = None
     """Pairs with a two-view geometry."""
     registered_images: int | None = None
@@ -149,7 +150,9 @@ class Summary:
     def add_second_try(self, result: SecondTry, rerun: Rerun) -> None:
         """Add the result of the second try, if there was one."""
         self._update_finished_already(result)
-        if result.tried_pairs:
+        if result.problem:
+            self.second_try = result.figures()
+        elif result.tried_pairs:
             self.second_try = result.figures()
             first = {step: self.seconds[step] for step in ("verify", "map")}
             self.add_reconstruction(result, rerun)
@@ -212,7 +215,7 @@ class Summary:
             *counts, others = (counted(count, what.removesuffix("s")) for what, count in self.rigs.items())
             lines.append(f"rigs        {', '.join(counts)}; {others} without a rig")
         if self.second_try:
-            lines.append(f"second try  {_format_second_try(self.second_try, self.seconds['second'])}")
+            lines.append(f"second try  {_format_second_try(self.second_try, self.seconds.get('second', 0.0))}")
         if self.verified_pairs is not None:
             lines.append(f"verified    {counted(self.verified_pairs, 'pair')}")
         if self.models:
@@ -266,6 +269,8 @@ def _format_turned(turned: dict[str, int]) -> str:
 
 
 def _format_second_try(tried: dict[str, Any], seconds: float) -> str:
+    if "left_out" in tried:
+        return f"left out: {tried['left_out']}"
     failed = f", {counted(tried['failed'], 'photo')} failed" if tried["failed"] else ""
     text = f"{counted(tried['photos'], 'photo')} with SIFT at up to {tried['long_side']} px{failed}: "
     if tried["better"]:

@@ -31,7 +31,7 @@ from lgbatch.pairing.pairs_file import check_pairs
 from lgbatch.photos.masks import crawl_with_masks
 from lgbatch.pipelines import sfm
 from lgbatch.pipelines.choose_pairs import choose_pairs
-from lgbatch.pipelines.second_try import after_second_try
+from lgbatch.pipelines.second_try import after_second_try, has_second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct as reconstruct_database
 from lgbatch.runtime.packages import pycolmap_problem
@@ -66,7 +66,8 @@ def run(
 ) -> int:
     """Reconstruct a folder of photos: extract, pair, match, verify and map.
 
-    Finished stages are skipped. Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once.
+    Photos are turned upright first, and those that the model lacks are tried again with SIFT. Finished stages are
+    skipped. Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once.
     """
     return print_summary(
         sfm.run(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed), as_json
@@ -85,7 +86,8 @@ def extract(
 ) -> int:
     """Extract local features of every photo into features.h5.
 
-    Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once. Run the same command again to continue.
+    Photos are turned upright first: orientations.json says how. Ctrl-C keeps the batch in flight; a second Ctrl-C exits
+    at once. Run the same command again to continue.
     """
     summary, models = Summary(settings, ("orient", "extract")), models or default_folder()
     store = Workspace(workspace).features
@@ -156,8 +158,12 @@ def match(
         if problem:
             print(f"lgbatch: {files.database} is not updated: {problem}", file=sys.stderr)
         else:
+            had_second_try = has_second_try(files)
             with summary.timed("import"):
-                summary.add_imported(import_stores(files, folder, done.usable(names), pairs_file, settings))
+                imported = import_stores(files, folder, done.usable(names), pairs_file, settings)
+            summary.add_imported(imported)
+            if had_second_try and not imported.finished_already:
+                print(f"lgbatch: {files.database} is without the second try now: run `lgbatch run`", file=sys.stderr)
     return max(print_summary(summary, as_json), int(problem is not None))
 
 

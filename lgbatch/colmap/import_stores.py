@@ -139,11 +139,17 @@ def _import(
 
 
 def _second_sources(stack: ExitStack, second: Workspace, present: Sequence[str], listed: Sequence[Pair]) -> Sources:
-    """The features and matches of the second try, of images that are present and pairs that are listed."""
+    """The features and matches of the second try, of its pairs that are listed, and their images that are present.
+
+    Its stores may have those of earlier second tries, too.
+    """
     features = stack.enter_context(FeatureStore(second.features))
     matches = stack.enter_context(MatchStore(second.matches))
     failed = _failed(second)
-    names = [name for name in present if name in features and name not in failed]
+    tried = set(map(frozenset, read_image_pairs(second.pairs, present, None).pairs))
+    listed = [pair for pair in listed if frozenset(pair) in tried]
+    paired = {name for pair in listed for name in pair}
+    names = [name for name in present if name in paired and name in features and name not in failed]
     versions = {name: features.record(name).version for name in names}
     return StoredFeatures(features, names), StoredMatches(matches, listed, versions)
 

@@ -19,8 +19,8 @@ import numpy as np
 from lgbatch._version import __version__
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError, WorkspaceError
-from lgbatch.features.relative_turns import LONG_SIDE, RelativeTurn, SmallSift, relative_turn, small_sift
-from lgbatch.features.turn_synchronization import MIN_INLIERS, synchronize
+from lgbatch.features.relative_turns import LONG_SIDE, RelativeTurn, SmallSift, copy_side, relative_turn, small_sift
+from lgbatch.features.turn_synchronization import MIN_INLIERS, Turns, synchronize
 from lgbatch.pairing.candidates import sequential
 from lgbatch.pairing.retrieval import most_similar, train_vocabulary, vlad
 from lgbatch.pairing.spatial import local_metres, nearest
@@ -66,6 +66,8 @@ class Decision(NamedTuple):
     """EXIF code, 1 to 8."""
     by: str
     """"exif", "neighbours", or "none" where nothing tells."""
+    neighbours: int
+    """Pairs with other photos that had a say."""
     file: Signature
     """The file that it holds for."""
 
@@ -98,7 +100,7 @@ def orient(crawled: Crawl, folder: Path, settings: Settings) -> tuple[Crawl, Ori
         result=Oriented,
     )
     result = run_stage(stage, lambda _: _orient(crawled.images, path, settings))
-    decided = _read(path)
+    decided = _read(path, settings.rotation)
     images = [
         replace(ref, orientation=decided[ref.name].orientation) if ref.name in decided else ref
         for ref in crawled.images
@@ -115,12 +117,14 @@ def orient_pair(refs: tuple[ImageRef, ImageRef], settings: Settings) -> list[Ima
 
 
 def _orient(refs: Sequence[ImageRef], path: Path, settings: Settings) -> Oriented:
-    earlier = {} if settings.on_change == "recompute" else _read(path)
+    earlier = {} if settings.on_change == "recompute" else _read(path, settings.rotation)
     decisions = _decide(refs, settings, earlier)
     images = {ref.name: decision._asdict() for ref, decision in zip(refs, decisions, strict=True)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_synced(path, json.dumps({"lgbatch": __version__, "images": images}).encode())
+        replace_synced(
+            path, json.dumps({"lgbatch": __version__, "rotation": settings.rotation, "images": images}).encode()
+        )
     except OSError as error:
         raise WorkspaceError(f"cannot write {path}: {error.strerror}") from None
     return Oriented(
@@ -129,10 +133,12 @@ def _orient(refs: Sequence[ImageRef], path: Path, settings: Settings) -> Oriente
     )
 
 
-def _read(path: Path) -> dict[str, Decision]:
-    """The decisions of the last run; empty if there are none or the file is damaged."""
+def _read(path: Path, rotation: str) -> dict[str, Decision]:
+    """The decisions of the last run; empty if there are none, it had another --rotation, or the file is damaged."""
     try:
-        return {name: Decision(**values) for name, values in json.loads(path.read_bytes())["images"].items()}
+        content = json.loads(path.read_bytes())
+        decisions = {name: Decision(**values) for name, values in content["images"].items()}
+        return decisions if content["rotation"] == rotation else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
@@ -143,33 +149,39 @@ def _decide(refs: Sequence[ImageRef], settings: Settings, earlier: Mapping[str, 
         metadata = [*prefetch(lambda ref: read_metadata(ref.path), refs, threads=_THREADS, depth=_DEPTH)]
     tags = [data.orientation if data and data.orientation in ORIENTATIONS else None for data in metadata]
     tagged = [replace(ref, orientation=tag or 1) for ref, tag in zip(refs, tags, strict=True)]
-    degrees = [0] * len(refs)
+    turns = Turns([0] * len(refs), [0] * len(refs))
     if settings.rotation == "auto":
-        degrees = _estimate(_Photos(tagged, metadata), _fixed(tagged, earlier), settings)
+        turns = _estimate(_Photos(tagged, metadata), _decided(tagged, earlier), settings)
     return [
         Decision(
-            rotated(ref.orientation, turned),
-            "neighbours" if turned else "exif" if tag else "none",
-            signature(ref.path),
+            orientation=rotated(ref.orientation, degrees),
+            by="neighbours" if degrees else "exif" if tag else "none",
+            neighbours=neighbours,
+            file=signature(ref.path),
         )
-        for ref, tag, turned in zip(tagged, tags, degrees, strict=True)
+        for ref, tag, degrees, neighbours in zip(tagged, tags, *turns, strict=True)
     ]
 
 
-def _fixed(tagged: Sequence[ImageRef], earlier: Mapping[str, Decision]) -> dict[int, int]:
-    """The photos that an earlier run has decided on, with the degrees that it turned them beyond their EXIF."""
+def _decided(tagged: Sequence[ImageRef], earlier: Mapping[str, Decision]) -> dict[int, Decision]:
+    """The photos that neighbours decided on in an earlier run. The others are decided on when they get neighbours."""
     known = {row: earlier[ref.name] for row, ref in enumerate(tagged) if ref.name in earlier}
     return {
-        row: (rotation_of(decision.orientation) - rotation_of(tagged[row].orientation)) % 360
+        row: decision
         for row, decision in known.items()
-        if decision.file == signature(tagged[row].path)
+        if decision.neighbours and decision.file == signature(tagged[row].path)
     }
 
 
-def _estimate(photos: _Photos, fixed: Mapping[int, int], settings: Settings) -> list[int]:
-    """The degrees clockwise, 0, 90, 180 or 270, that each photo is turned beyond its EXIF orientation."""
-    if len(photos.refs) < 2 or len(fixed) == len(photos.refs):
-        return [fixed.get(row, 0) for row in range(len(photos.refs))]
+def _estimate(photos: _Photos, decided: Mapping[int, Decision], settings: Settings) -> Turns:
+    """Estimate by how many degrees each photo is turned beyond its EXIF orientation."""
+    fixed = {
+        row: (rotation_of(decision.orientation) - rotation_of(photos.refs[row].orientation)) % 360
+        for row, decision in decided.items()
+    }
+    if len(photos.refs) < 2 or len(decided) == len(photos.refs):
+        known = [decided.get(row) for row in range(len(photos.refs))]
+        return Turns([fixed.get(row, 0) for row in range(len(known))], [d.neighbours if d else 0 for d in known])
     threads = settings.threads or available_cores()
     limit = settings.max_megapixels
 
@@ -177,8 +189,9 @@ def _estimate(photos: _Photos, fixed: Mapping[int, int], settings: Settings) -> 
         ref = photos.refs[row]
         if is_raw(ref.path):  # takes a second to develop, and its camera knows
             return row, None
+        data = photos.metadata[row]
         try:
-            pixels = decode(ref, LONG_SIDE, limit).pixels
+            pixels = decode(ref, copy_side(data.size) if data else LONG_SIDE, limit).pixels
         except (ItemError, MemoryError):  # extraction reports it
             return row, None
         return row, small_sift(pixels)
@@ -193,7 +206,7 @@ def _estimate(photos: _Photos, fixed: Mapping[int, int], settings: Settings) -> 
 
     pairs = _candidates(photos)
     turns = zip(pairs, prefetch(compare, pairs, threads=threads, depth=16 * threads), strict=True)
-    return synchronize(len(photos.refs), {pair: found for pair, found in turns if found}, fixed).degrees
+    return synchronize(len(photos.refs), {pair: found for pair, found in turns if found}, fixed)
 
 
 def _candidates(photos: _Photos) -> Pairs:

@@ -17,6 +17,8 @@ from lgbatch.types import ByteArray, FloatArray
 
 LONG_SIDE = 480
 """Long side of the small copies, in pixels."""
+_LEAST_SIDE = 320
+"""Long side of the copies of photos of less than twice LONG_SIDE: those are extracted quickly, too."""
 _KEYPOINTS = 500
 _CONTRAST = 0.01
 """Contrast threshold of SIFT, a quarter of OpenCV's default: fields have weak texture."""
@@ -55,8 +57,13 @@ class RelativeTurn(NamedTuple):
     """Pairs of keypoints that agree."""
 
 
+def copy_side(size: tuple[int, int]) -> int:
+    """Return the long side of the small copy of a photo of `size` (width, height)."""
+    return min(LONG_SIDE, max(_LEAST_SIDE, max(size) // 2))
+
+
 def small_sift(pixels: ByteArray) -> SmallSift:
-    """Detect up to 500 keypoints in the copy of a photo, (H, W, 3) RGB of LONG_SIDE. Thread-safe."""
+    """Detect up to 500 keypoints in the copy of a photo, (H, W, 3) RGB, whose long side is copy_side. Thread-safe."""
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     keypoints, descriptors = cv2.SIFT.create(_KEYPOINTS, contrastThreshold=_CONTRAST).detectAndCompute(gray, None)
     table = np.array([(*k.pt, k.angle) for k in keypoints], np.float32).reshape(-1, 3)

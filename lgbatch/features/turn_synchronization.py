@@ -92,11 +92,11 @@ def _best_labels(
     best, least = unturned, _energy(graph, unturned)
     if least == _turning_cost(unturned):  # no pair is lost
         return unturned
-    starts = [unturned]
+    starts = []
     for offset in _OFFSETS:
         rounded = {photo: round((offset - angles[photo]) / 90) % 4 * 90 for photo in members}
         starts.append(_fewest_turned(rounded, fixed))
-    for start in starts:
+    for start in [*starts, unturned]:  # of equal solutions, the first one keeps the first photo
         labels = _descend(graph, start, fixed)
         energy = _energy(graph, labels)
         if energy < least - 1e-6:

@@ -112,11 +112,13 @@ def match(
     return _run(stage, pairs_path, features_path, store_path, open_lightglue, retry_failed)
 
 
-def match_nearest(pairs_path: Path, features_path: Path, store_path: Path, *, settings: Settings) -> Matched:
+def match_nearest(
+    pairs_path: Path, features_path: Path, store_path: Path, *, settings: Settings, retry_failed: bool = False
+) -> Matched:
     """Match as `match` does, by mutual nearest neighbours instead of LightGlue."""
     stage = _stage(store_path, settings, features=signature(features_path), pairs=signature(pairs_path))
     method = _Method(PROVENANCE, partial(match_nearest_pairs, threads=settings.threads or available_cores()))
-    return _run(stage, pairs_path, features_path, store_path, lambda _: method, retry_failed=False)
+    return _run(stage, pairs_path, features_path, store_path, lambda _: method, retry_failed)
 
 
 def _stage(store_path: Path, settings: Settings, **inputs: Any) -> StageRun[Matched]:

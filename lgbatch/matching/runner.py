@@ -93,8 +93,8 @@ class LightGlueRunner:
         matcher = open_file(Path(lightglue_path), "matcher", matching_device(device), threads=threads)
         if self._extractor.family != matcher.family:
             raise ModelError(
-                f"{lightglue_path} is LightGlue for {matcher.family}, but {extractor_path} is a "
-                f"{self._extractor.family} extractor: pass two models of one `lgbatch export`"
+                f"{lightglue_path} is LightGlue for {matcher.family}, but {extractor_path} is the "
+                f"extractor of {self._extractor.family}: pass two models of one `lgbatch export`"
             )
         self._matcher = SingleGraph(matcher, filter_threshold)
 

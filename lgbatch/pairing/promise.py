@@ -16,6 +16,8 @@ from lgbatch.types import FloatArray, ImageRef, Pair
 Hints = NDArray[np.float64]
 """(H, P): H hints, a row each, for P pairs. Larger is more likely; -inf tells nothing."""
 _VOCABULARY_PHOTOS = 200
+_BLOCK = 1024
+"""Pairs whose vectors are in memory at a time."""
 
 
 def most_promising(pairs: Sequence[Pair], images: Collection[str], hints: Hints, count: int) -> list[Pair]:
@@ -24,8 +26,12 @@ def most_promising(pairs: Sequence[Pair], images: Collection[str], hints: Hints,
     A pair ranks by its best hint, then by the sum of its ranks. Deterministic.
     """
     ranks = np.full(hints.shape, len(pairs), np.int64)
-    for image in images:
-        rows = np.flatnonzero([image in pair for pair in pairs])
+    rows_of: dict[str, list[int]] = {image: [] for image in images}
+    for row, pair in enumerate(pairs):
+        for name in pair:
+            if name in rows_of:
+                rows_of[name].append(row)
+    for rows in map(np.array, filter(None, rows_of.values())):
         order = np.argsort(-hints[:, rows], axis=1, kind="stable")
         ranks[:, rows] = np.minimum(ranks[:, rows], np.argsort(order, axis=1))
     ranks[np.isneginf(hints)] = len(pairs)
@@ -44,10 +50,19 @@ def pair_hints(pairs: Sequence[Pair], refs: Sequence[ImageRef], features: Featur
         [
             np.array([record.matches if record else -np.inf for record in records], np.float64),
             -np.abs(first - second).astype(np.float64),
-            np.einsum("pv,pv->p", vectors[first], vectors[second], dtype=np.float64),
+            _similarities(vectors, first, second),
             np.where(np.isnan(distances), -np.inf, -distances),
         ]
     )
+
+
+def _similarities(vectors: FloatArray, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The products of the vectors of P pairs, (P,), by blocks: the vectors of all pairs would not fit in the memory."""
+    similarities = np.empty(len(first))
+    for start in range(0, len(first), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        similarities[rows] = np.einsum("pv,pv->p", vectors[first[rows]], vectors[second[rows]], dtype=np.float64)
+    return similarities
 
 
 def _positions(refs: Sequence[ImageRef]) -> NDArray[np.float64]:

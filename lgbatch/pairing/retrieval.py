@@ -21,10 +21,12 @@ _BLOCK = 512
 
 
 def train_vocabulary(descriptors: Sequence[FloatArray], words: int = WORDS) -> FloatArray:
-    """Cluster the descriptors (N, D) of images into at most `words` centres, (W, D). Deterministic.
+    """Cluster the descriptors (N, D) of images into at most `words` centres, (W, D); none without descriptors.
 
-    Every image gives the same number of its first descriptors, which are its best.
+    Every image gives the same number of its first descriptors, which are its best. Deterministic.
     """
+    if not descriptors:
+        return np.zeros((0, 0), np.float32)
     each = max(1, _SAMPLE // max(1, len(descriptors)))
     sample = np.concatenate([values[:each] for values in descriptors]).astype(np.float32)
     if len(sample) <= words:
@@ -36,13 +38,14 @@ def train_vocabulary(descriptors: Sequence[FloatArray], words: int = WORDS) -> F
 
 
 def vlad(descriptors: FloatArray, vocabulary: FloatArray) -> FloatArray:
-    """Aggregate the descriptors (N, D) of an image into one vector (W * D,) of norm 1, float32."""
+    """Aggregate the descriptors (N, D) of an image into one vector (W * D,) of norm 1, or 0 if N is 0, float32."""
     words, dim = vocabulary.shape
     sums = np.zeros((words, dim), np.float32)
-    if len(descriptors):
+    if len(descriptors) and words:
         distances = (vocabulary**2).sum(1) - 2 * (descriptors @ vocabulary.T)
-        nearest = distances.argmin(1)
-        np.add.at(sums, nearest, descriptors - vocabulary[nearest])
+        belongs = np.zeros((len(descriptors), words), np.float32)
+        belongs[np.arange(len(descriptors)), distances.argmin(1)] = 1
+        sums = belongs.T @ descriptors - belongs.sum(0)[:, None] * vocabulary
     sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
     vector = sums.ravel()
     unit: FloatArray = vector / max(float(np.linalg.norm(vector)), 1e-9)

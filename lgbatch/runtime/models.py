@@ -180,12 +180,12 @@ def _check(session: Session, path: Path, extractor: str | None, kind: str, way_o
     actual_extractor = session.metadata.get("lgbatch.extractor")
     if actual_kind is None:
         raise ModelError(f"{path} was not made by lgbatch: {way_out}")
-    actual = f"{path} is a {actual_extractor} {actual_kind}"
+    actual = f"{path} is the {actual_kind} of {actual_extractor}"
     if extractor is None and actual_kind != kind:
         raise ModelError(f"{actual}, not a model of the kind {kind}: give another file")
     owner = extractor if extractor is None or kind == "extractor" else family(extractor)
     if owner is not None and (actual_kind, actual_extractor) != (kind, owner):
-        raise ModelError(f"{actual}, not a {owner} {kind}: {way_out}")
+        raise ModelError(f"{actual}, not the {kind} of {owner}: {way_out}")
     inputs, outputs = INTERFACE[kind]
     constants = {"max_keypoints"} if kind == "end2end" else set()  # an input unless `lgbatch export` fixed its value
     if {*session.inputs} | constants != {*inputs} or session.outputs != outputs:

@@ -112,17 +112,9 @@ def run_stage(stage: StageRun[Result], work: Callable[[Failures], Result], *, re
     Raises WorkspaceError if the ledger cannot be read or written, and what `work` raises.
     """
     ledger = Ledger(stage.folder, retry=retry_failed, limit=stage.settings.max_errors)
-    settings, affecting = stage.settings.used_by(stage.name), stage.settings.affecting(stage.name)
-    cache = StageCache(
-        stage.folder,
-        stage.name,
-        paths=stage.paths,
-        other_settings={name: value for name, value in settings.items() if name not in affecting},
-        settings=affecting,
-        **stage.inputs,
-    )
-    previous = cache.result(stage.result, failures=Failure, **stage.parts)
-    if previous is not None and ledger.holds_all(previous.failures):
+    cache = _cache(stage)
+    previous = _finished(stage, cache, ledger)
+    if previous is not None:
         cache.record_given()
         return previous.as_repeated()
     earlier = _ORDER[: _ORDER.index(stage.name)]
@@ -133,6 +125,30 @@ def run_stage(stage: StageRun[Result], work: Callable[[Failures], Result], *, re
         ledger.finish(stage.reports, result.failures)
     cache.save(result, stage.outputs(), unchanged)
     return result
+
+
+def is_finished(stage: StageRun[Any], *, retry_failed: bool = False) -> bool:
+    """Whether run_stage would skip the stage. Raises WorkspaceError if the ledger cannot be read."""
+    ledger = Ledger(stage.folder, retry=retry_failed, limit=stage.settings.max_errors)
+    return _finished(stage, _cache(stage), ledger) is not None
+
+
+def _cache(stage: StageRun[Any]) -> StageCache:
+    settings, affecting = stage.settings.used_by(stage.name), stage.settings.affecting(stage.name)
+    return StageCache(
+        stage.folder,
+        stage.name,
+        paths=stage.paths,
+        other_settings={name: value for name, value in settings.items() if name not in affecting},
+        settings=affecting,
+        **stage.inputs,
+    )
+
+
+def _finished(stage: StageRun[Result], cache: StageCache, ledger: Ledger) -> Result | None:
+    """The result of an earlier run that still holds, if there is one."""
+    previous = cache.result(stage.result, failures=Failure, **stage.parts)
+    return previous if previous is not None and ledger.holds_all(previous.failures) else None
 
 
 def item_settings(settings: Settings, stage: Stage) -> dict[str, Any]:

@@ -25,6 +25,9 @@ T = TypeVar("T")
 Signature = list[int] | None
 """[size in bytes, modification time in nanoseconds since 1970]; None if the file does not exist."""
 
+_OUTDATED = [-1, -1]
+"""The signature of no file."""
+
 
 class StageCache:
     """The cached result of one stage."""
@@ -84,6 +87,13 @@ class StageCache:
             entries[stage]["left"] |= {path: now[path] for path in entries[stage]["left"] if path in now}
         figures = dataclasses.asdict(result, dict_factory=without_tracebacks)
         entries[self._stage] = {"made_from": self._made_from, "left": now, "figures": figures, "given": self._given}
+        self._write(entries)
+
+    def outdate(self, stages: Iterable[str]) -> None:
+        """Let finished stages run again, although their inputs and outputs are unchanged. Write errors are ignored."""
+        entries = self._read()
+        for stage in entries.keys() & set(stages):
+            entries[stage]["left"] = dict.fromkeys(entries[stage]["left"], _OUTDATED)
         self._write(entries)
 
     def record_given(self) -> None:

@@ -160,8 +160,12 @@ def _refuse_outdated(store: Store, failed: Iterable[int], singular: str, plural:
     ((largest, items),) = counts.most_common(1) or [(0, 0)]
     if items <= 0:
         return
-    changes = differences(outdated[largest]["by"], store.provenance)
-    raise StoreError(f"{store.path}: {counted(items, singular, plural)} with {changes}: {_way_out(keep_hint)}")
+    made_by = outdated[largest]["by"]
+    way_out, before = _way_out(keep_hint), made_by.get("extractor")
+    if before != store.provenance.get("extractor"):
+        way_out = f"--extractor {before} uses them, --on-change recompute computes them again"
+    changes = differences(made_by, store.provenance)
+    raise StoreError(f"{store.path}: {counted(items, singular, plural)} with {changes}: {way_out}")
 
 
 def _refuse_turned(store: FeatureStore, photos: Sequence[ImageRef]) -> None:

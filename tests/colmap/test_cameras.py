@@ -83,8 +83,12 @@ PHOTOS: dict[str, dict[str, object]] = {
     "scan/3.jpg": {},
     "web/1.jpg": {},
     "web/2.jpg": {},
-    "web/3.jpg": {"size": (48, 64)},
+    "web/3.jpg": {"size": (40, 64)},
     "web/4.jpg": {"camera": "M5", "focal": 30},
+    "phone/1.jpg": {},
+    "phone/2.jpg": {},
+    "phone/portrait 1.jpg": {"size": SIZE[::-1]},
+    "phone/portrait 2.jpg": {"size": SIZE[::-1]},
     "half/1.jpg": {"focal": 30},
     "half/2.jpg": {"focal": 31},
 }
@@ -96,6 +100,8 @@ EXPECTED_GROUPS = [
     ["drone/turned.jpg"],
     ["half/1.jpg"],
     ["half/2.jpg"],
+    ["phone/1.jpg", "phone/2.jpg"],
+    ["phone/portrait 1.jpg", "phone/portrait 2.jpg"],
     ["scan/1.jpg", "scan/2.webp", "scan/3.jpg"],
     ["web/1.jpg"],
     ["web/2.jpg"],
@@ -144,8 +150,8 @@ def test_auto_shares_a_camera_whose_photos_are_deleted(database: Path, source: S
 
 def test_auto_rejects_a_photo_that_changes_the_groups(database: Path, source: Source) -> None:
     run(database, source, "auto")
-    photo(database.parent / "images", "d.jpg", (48, 64))
-    source.points["d.jpg"], source.sizes["d.jpg"] = source.points["b.jpg"], (48, 64)
+    photo(database.parent / "images", "d.jpg", (40, 64))
+    source.points["d.jpg"], source.sizes["d.jpg"] = source.points["b.jpg"], (40, 64)
     with pytest.raises(DatabaseError, match="the photos have changed since: delete the database"):
         run(database, source, "auto")
     assert camera_groups(database) == [list(NAMES)]

@@ -46,6 +46,7 @@ def files(tmp_path: Path) -> Workspace:
     fill(files, [*NAMES], FIRST, 0)
     fill(files.second, [A, B, C], SECOND, 10)
     files.pairs.write_text(f"{A} {B}\n{B} {C}\n{A} {C}\n")
+    files.second.pairs.write_text(f"{A} {C}\n{B} {C}\n")
     import_stores(files, tmp_path / "images", NAMES, files.pairs, Settings())
     with pycolmap.Database.open(files.database) as db:
         ids = {image.name: image.image_id for image in db.read_all_images()}
@@ -114,6 +115,15 @@ def test_only_pairs_that_are_listed_and_images_that_are_present_are_joined(files
     assert len(content(files.second.database)["matches"]) == 1
     import_joined(files, files.root.parent / "images", [B, C], files.pairs, Settings(), ())
     assert set(content(files.second.database)["keypoints"]) == {B, C}
+
+
+def test_features_and_matches_of_earlier_second_tries_are_left_out(files: Workspace) -> None:
+    files.second.pairs.write_text(f"{A} {C}\n")
+    join(files)
+    counts = {name: len(keypoints(files, name)) for name in NAMES}
+    assert len(content(files.second.database)["keypoints"][B]) == counts[B]
+    assert matches(files.second.database, Pair(B, C)).tolist() == [[1, 1]]
+    assert matches(files.second.database, Pair(A, C)).tolist() == [[1 + counts[A], 2 + counts[C]]]
 
 
 def test_the_next_import_of_the_first_try_takes_the_second_one_out(files: Workspace, tmp_path: Path) -> None:

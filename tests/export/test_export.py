@@ -184,7 +184,7 @@ def test_a_wrong_or_damaged_model_is_reported_by_name_in_one_line(models: Path, 
         path.write_bytes(damaged)
         assert "cannot be opened" in refusal()
     path.write_bytes((model_path(models, "disk", "stages") / "head0.onnx").read_bytes())
-    assert "is a disk head, not a disk extractor" in refusal()
+    assert "is the head of disk, not the extractor of disk" in refusal()
     model = onnx.load(model_path(models, "disk", "extractor"))
     del model.metadata_props[:]
     onnx.save(model, path)

@@ -57,6 +57,7 @@ def pairs(angles: list[float], inliers: int = 30) -> dict[tuple[int, int], Relat
         ([0, 4, -3, 10, 5], [0, 0, 0, 0, 0]),
         ([0, 10, 20, 30, 40, 50, 60, 70], [0] * 8),  # neighbours differ by little: a slowly rolling camera
         ([0, 2, 180, 178, 1, -178, 3], [0, 0, 180, 180, 0, 180, 0]),  # strips to and fro
+        ([0, 180], [0, 180]),
         ([0, 90, 3, 85, -2], [0, 270, 0, 270, 0]),
         ([180, 170, 5, 175, 185], [0, 0, 180, 0, 0]),  # most stay as they are
         ([20, 200, 30, 150, 10, 165, 15], [0, 180, 0, 180, 0, 180, 0]),

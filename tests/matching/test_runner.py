@@ -86,9 +86,9 @@ def test_models_that_do_not_fit_together_are_refused(
 ) -> None:
     extractor, matcher = (model_path(models, "disk", kind) for kind in ("extractor", "matcher"))
     ensure_models(models, "aliked-n16", KINDS)
-    with pytest.raises(ModelError, match=r"is LightGlue for aliked, but .* is a disk extractor"):
+    with pytest.raises(ModelError, match=r"is LightGlue for aliked, but .* is the extractor of disk"):
         LightGlueRunner(model_path(models, "aliked-n16", "matcher"), extractor)
-    with pytest.raises(ModelError, match="is a disk matcher, not a model of the kind extractor"):
+    with pytest.raises(ModelError, match="is the matcher of disk, not a model of the kind extractor"):
         LightGlueRunner(matcher, matcher)
     (tmp_path / "cut.onnx").write_bytes(matcher.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"cut\.onnx cannot be opened"):

@@ -29,6 +29,8 @@ def test_few_or_no_descriptors() -> None:
     vocabulary = train_vocabulary([np.eye(3, 8, dtype=np.float32), empty], 64)
     assert vocabulary.shape == (3, 8)
     assert vlad(empty, vocabulary).tolist() == [0] * 24
+    assert vlad(np.eye(3, 8, dtype=np.float32), train_vocabulary([empty])).shape == (0,)
+    assert vlad(np.eye(3, 8, dtype=np.float32), train_vocabulary([])).shape == (0,)
 
 
 def test_similar_images_of_many_blocks() -> None:

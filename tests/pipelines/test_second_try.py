@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,23 +11,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lgbatch.cli import main
+from lgbatch.cli import main, stages
 from lgbatch.config import Settings
+from lgbatch.errors import LgbatchError, ReconstructionError
 from lgbatch.matching import match
-from lgbatch.pairing.candidates import exhaustive
-from lgbatch.pairing.pairs_file import write_pairs
-from lgbatch.photos.crawl import Crawl
 from lgbatch.pipelines import second_try, sfm
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction
 from lgbatch.storage.features import FeatureStore
-from lgbatch.storage.matches import MatchStore
-from lgbatch.types import ImageRef, Matches
+from lgbatch.types import Failure, Matches
 from lgbatch.workspace.folder import Workspace
 from tests.helpers.oriented import read
 from tests.helpers.stand_in import StandIn, _Matcher
-from tests.helpers.synthetic import content, photo
-from tests.workspace.helpers import random_features
+from tests.helpers.synthetic import content
 
 VIEWS = 5
 SIZE = (640, 480)
@@ -95,6 +92,90 @@ def test_it_can_be_disabled_and_made_up_for(photos: Path, monkeypatch: pytest.Mo
         summary = run(photos)
     assert summary.second_try and not summary.finished_already
     assert run(photos, second_try=0.9).registered_images == VIEWS
+
+
+def test_a_second_try_that_is_disabled_later_is_taken_out(photos: Path) -> None:
+    assert run(photos).registered_images == VIEWS
+    summary = run(photos, second_try=0)
+    assert summary.registered_images == 0 and summary.second_try is None and not summary.finished_already
+    out = Workspace(photos.parent / "out")
+    with FeatureStore(out.features) as features:
+        counts = {name: features.count(name) for name in features.names()}
+    copy = shutil.copyfile(out.database, photos.parent / "copy.db")
+    assert {name: len(points) for name, points in content(copy)["keypoints"].items()} == counts
+    told = json.loads(CliRunner().invoke(main.app, ["reconstruct", "-w", str(out.root), "--json"]).stdout)
+    assert told["finished_already"] and told["registered_images"] == 0
+    assert run(photos, second_try=0).finished_already
+    assert run(photos).registered_images == VIEWS
+
+
+def test_matching_tells_that_it_takes_the_second_try_out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(photos)
+    monkeypatch.setattr(stages, "ensure_models", lambda *_: None)
+    command = ["match", "-w", str(photos.parent / "out"), "--models", str(photos.parent), "--rotation", "none"]
+    assert "without the second try" not in CliRunner().invoke(main.app, command).output
+    (photos / "0.jpg").unlink()
+    assert "database.db is without the second try now" in CliRunner().invoke(main.app, command).output
+    assert "without the second try" not in CliRunner().invoke(main.app, command).output
+    assert run(photos).registered_images == VIEWS - 1
+
+
+@pytest.mark.parametrize("error", [LgbatchError("no\nluck"), OSError("no\nluck")])
+def test_an_error_leaves_out_the_second_try(photos: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second_try, "import_joined", fail)
+        summary = run(photos)
+    assert summary.registered_images == 0 and len(summary.unregistered or ()) == VIEWS
+    assert "second try  left out: no\\nluck\n" in summary.format()
+    assert (photos.parent / "out" / "summary.json").is_file()
+    assert run(photos).registered_images == VIEWS
+
+
+def test_a_better_model_that_cannot_be_written_ends_the_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second_try, "commit_draft", fail)
+        with pytest.raises(ReconstructionError, match="disk full"):
+            run(photos)
+    assert run(photos).registered_images == VIEWS
+
+
+def test_a_folder_of_the_user_is_left_as_it_is(photos: Path) -> None:
+    second = Workspace(photos.parent / "out").second
+    second.root.mkdir(parents=True)
+    second.features.write_bytes(b"mine")
+    summary = run(photos)
+    assert summary.registered_images == 0 and "second try  left out: " in summary.format()
+    assert [file.name for file in second.root.iterdir()] == ["features.h5"] and second.features.read_bytes() == b"mine"
+    second.features.unlink()
+    assert run(photos).registered_images == VIEWS
+
+
+def test_a_photo_that_fails_is_listed_and_tried_again(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract = second_try.extract
+
+    def fail(*arguments: object, temporary: bool, **named: object) -> object:
+        done = extract(*arguments, **named)
+        return dataclasses.replace(done, failures=(Failure("extract", "0.jpg", "no luck", temporary=temporary),))
+
+    monkeypatch.setattr(second_try, "extract", partial(fail, temporary=True))
+    assert run(photos).second_try["failed"] == 1
+    assert (
+        "0.jpg (second): no luck" in CliRunner().invoke(main.app, ["errors", "-w", str(photos.parent / "out")]).stdout
+    )
+    monkeypatch.setattr(second_try, "extract", partial(fail, temporary=False))
+    assert not run(photos).finished_already
+    assert run(photos).finished_already
+    monkeypatch.setattr(second_try, "extract", extract)
+    settings = Settings.load(rotation="none", second_try=1.0)
+    again = sfm.run(photos, photos.parent / "out", models=photos.parent, settings=settings, retry_failed=True)
+    assert again.second_try["failed"] == 0 and again.registered_images == VIEWS
+    assert not (photos.parent / "out" / "errors.jsonl").exists()
 
 
 @pytest.mark.parametrize("step", ["extract", "match_nearest", "import_joined", "verify_and_map", "_publish"])
@@ -171,52 +252,3 @@ def test_doubtful_photos_do_not_make_a_model_better() -> None:
     assert second_try._is_better(more, result(5, 20, 100))
     assert not second_try._is_better(dataclasses.replace(more, doubtful=doubtful), result(5, 20, 100))
     assert second_try._is_better(dataclasses.replace(more, doubtful=doubtful), result(4, 20, 100))
-
-
-def first_try(folder: Path, names: list[str], left_out: list[str]) -> second_try.FirstTry:
-    """All pairs of these photos, without matches."""
-    workspace = Workspace(folder)
-    with FeatureStore(workspace.features, append={}) as store:
-        for seed, name in enumerate(names):
-            photo(folder, name, (8, 6))
-            store.write(name, random_features(seed))
-    with MatchStore(workspace.matches, append={}):
-        pass
-    write_pairs(workspace.pairs, exhaustive(names))
-    refs = [ImageRef(name, folder / name) for name in names]
-    done = dataclasses.replace(result(5, 20, 100), weakly_joined=tuple(left_out))
-    return second_try.FirstTry(workspace, folder, Crawl(refs, []), names, workspace.pairs, done)
-
-
-def test_pairs_that_are_verified_support_those_that_are_not(tmp_path: Path) -> None:
-    names = [f"{i}.jpg" for i in range(5)]
-    first = first_try(tmp_path, names, ["4.jpg"])
-    verified = {frozenset(("0.jpg", "4.jpg")): 90, frozenset(("0.jpg", "1.jpg")): 80, frozenset(("1.jpg", "2.jpg")): 70}
-    tried, support = second_try._worthwhile(first, ["4.jpg"], verified, 1.0)
-    assert tried == [("1.jpg", "4.jpg"), ("2.jpg", "4.jpg"), ("3.jpg", "4.jpg")]
-    assert support == [("1.jpg", "2.jpg")]  # photo 0 is in no pair that is tried
-    tried, support = second_try._worthwhile(first, ["4.jpg"], verified, 0.2)
-    assert len(tried) == 2 and ("3.jpg", "4.jpg") in tried and not support  # the nearest in order is one of them
-    assert second_try._worthwhile(first, ["4.jpg"], verified, 0.0) == ([], [])
-
-
-def test_the_number_of_pairs_per_photo_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(second_try, "_PARTNERS", 2)
-    first = first_try(tmp_path, [f"{i}.jpg" for i in range(6)], ["0.jpg"])
-    verified = {frozenset(pair): 50 for pair in exhaustive(list(first.names)) if "0.jpg" not in pair}
-    tried, support = second_try._worthwhile(first, ["0.jpg"], verified, 1.0)
-    assert len(tried) == 2 and support == [(tried[0].b, tried[1].b)]
-
-
-def test_only_photos_with_a_chance_are_tried_again() -> None:
-    causes = ["failed", "no other image", "masked", "few keypoints", "no matches", "other model"]
-    unregistered = tuple(second_try.Unregistered(f"{cause}.jpg", cause, "") for cause in causes)
-    done = dataclasses.replace(
-        result(5, 20, 100),
-        unregistered=unregistered,
-        weakly_joined=("weak.jpg", "gone.jpg"),
-        doubtful=(second_try.Doubtful(0, ["doubtful.jpg"], 28),),
-    )
-    names = [*(photo.name for photo in unregistered), "weak.jpg", "fine.jpg", "doubtful.jpg"]
-    first = second_try.FirstTry(Workspace(Path()), Path(), None, names, Path(), done)
-    assert first.left_out() == ["doubtful.jpg", "few keypoints.jpg", "no matches.jpg", "other model.jpg", "weak.jpg"]

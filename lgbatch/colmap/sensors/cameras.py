@@ -27,7 +27,8 @@ CameraMode = Literal["auto", "image", "folder", "single"]
 'auto': photos with equal EXIF make, model, focal length and size share a camera across folders, as in COLMAP's AUTO
 mode; two cameras of the same make and model count as one. Photos without make and model, mostly re-encoded by a program
 that drops EXIF, share one camera per folder if all such photos in it have the same size and the same EXIF focal length
-(or none). Otherwise, as in internet photo collections, each gets its own camera.
+(or none); portrait and landscape photos of one size share one each. Otherwise, as in internet photo collections, each
+gets its own camera.
 """
 Sizes = dict[str, tuple[int, int]]
 """(width, height) by image name."""
@@ -170,16 +171,16 @@ def _camera_groups(sizes: Sizes, key: Callable[[str], Hashable]) -> list[list[st
 
 def _auto_key(sizes: Sizes, exif: dict[str, Exif]) -> Callable[[str], Hashable]:
     """Return the grouping key of mode 'auto' (see CameraMode)."""
-    variants: dict[Hashable, set[object]] = {}  # by folder: sizes and focal lengths of the photos without a camera name
+    variants: dict[Hashable, set[object]] = {}  # by folder: sides and focal lengths of the photos without a camera name
     for name, size in sizes.items():
         if exif[name].camera is None:
-            variants.setdefault(_KEYS["folder"](name), set()).add((size, exif[name].focal))
+            variants.setdefault(_KEYS["folder"](name), set()).add((min(size), max(size), exif[name].focal))
 
     def key(name: str) -> Hashable:
         folder = _KEYS["folder"](name)
         if exif[name].camera is not None:
             return "camera", exif[name].camera
-        return ("folder", folder) if len(variants[folder]) == 1 else ("image", name)
+        return ("folder", folder, sizes[name]) if len(variants[folder]) == 1 else ("image", name)
 
     return key
 

@@ -132,8 +132,8 @@ MODELS = {
         for model, path in (("extractor", _EXTRACTOR), ("stage", _STAGE))
         for kind, damage in _DAMAGES.items()
     },
-    "extractor that is a stage": Case(copy_file(_STAGE, _EXTRACTOR), NEW_RUN, 2, "not a aliked-n16rot extractor"),
-    "stage that is an extractor": Case(copy_file(_EXTRACTOR, _STAGE), NEW_RUN, 2, "not a aliked layer"),
+    "extractor that is a stage": Case(copy_file(_STAGE, _EXTRACTOR), NEW_RUN, 2, "not the extractor of aliked-n16rot"),
+    "stage that is an extractor": Case(copy_file(_EXTRACTOR, _STAGE), NEW_RUN, 2, "not the layer of aliked"),
     "stage missing": Case(remove(_STAGE), NEW_RUN, 2, "lgbatch export aliked-n16rot"),
     "stages that are a file": Case(write_file(_STAGES, b""), NEW_RUN, 2, "lgbatch export aliked-n16rot"),
     "of another program": Case(lambda root: write_foreign_model(root / _EXTRACTOR), NEW_RUN, 2, "not made by lgbatch"),
