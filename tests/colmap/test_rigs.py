@@ -1,19 +1,16 @@
 """Rigs of COLMAP's rig_config.json: the file and its check, the database, and the model."""
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pycolmap
 import pytest
 
 from lgbatch.colmap.sensors.rigs import check_rigs, read_rigs
 from lgbatch.config import Settings
 from lgbatch.errors import DatabaseError, InputError
-from lgbatch.types import Pair
-from tests.helpers.synthetic import SYNTHETIC_SIZE, Source, content, import_source, part, photo, scene
+from tests.helpers.synthetic import SYNTHETIC_SIZE, Source, content, import_source, part, scene, take
 from tests.reconstruction.helpers import run as reconstruct
 
 FRAMES = 6
@@ -58,12 +55,7 @@ def stereo(folder: Path) -> tuple[Source, Settings]:
             image.image_id: f"{'left' if image.camera_id == reference else 'right'}/{image.frame_id:03}.jpg"
             for image in db.read_all_images()
         }
-        for image_id, name in names.items():
-            photo(folder / "images", name, SYNTHETIC_SIZE)
-            source.points[name] = db.read_keypoints(image_id)[:, :2] - np.float32(0.5)
-            source.sizes[name] = SYNTHETIC_SIZE
-        for a, b in itertools.combinations(names, 2):
-            source.matches[Pair(names[a], names[b])] = db.read_matches(a, b).astype(np.int32)
+        take(db, names, source, folder)
     (pose,) = rig.non_ref_sensors.values()
     x, y, z, w = pose.rotation.quat
     right = RIGHT | {"cam_from_rig_rotation": [w, x, y, z], "cam_from_rig_translation": list(pose.translation)}

@@ -1,8 +1,10 @@
 """Synthetic photos, features and matches for the tests of COLMAP databases, and a reader of databases."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,6 +14,9 @@ from lgbatch.colmap.database import DatabaseCounts, import_database
 from lgbatch.colmap.sensors.calibration import Calibration
 from lgbatch.colmap.sensors.rigs import Rigs
 from lgbatch.types import FloatArray, IntArray, Pair
+
+if TYPE_CHECKING:
+    import pycolmap
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg")
 SIZE = (64, 48)
@@ -165,10 +170,15 @@ def synthetic(
         truth = pycolmap.synthesize_dataset(options, db)
         pycolmap.synthesize_noise(pycolmap.SyntheticNoiseOptions(point2D_stddev=0.5), truth, db)
         names = {i.image_id: f"{prefix}{i.image_id}{suffix}" for i in db.read_all_images()}
-        for image_id, name in names.items():
-            photo(folder / "images", name, SYNTHETIC_SIZE)
-            source.points[name] = db.read_keypoints(image_id)[:, :2] - np.float32(0.5)
-            source.sizes[name] = SYNTHETIC_SIZE
-        for a, b in itertools.combinations(names, 2):
-            source.matches[Pair(names[a], names[b])] = db.read_matches(a, b).astype(np.int32)
+        take(db, names, source, folder)
     return source
+
+
+def take(db: "pycolmap.Database", names: Mapping[int, str], source: Source, folder: Path) -> None:
+    """Put the keypoints and matches of a database into `source`, by names of image ids, and write blank photos."""
+    for image_id, name in names.items():
+        photo(folder / "images", name, SYNTHETIC_SIZE)
+        source.points[name] = db.read_keypoints(image_id)[:, :2] - np.float32(0.5)
+        source.sizes[name] = SYNTHETIC_SIZE
+    for a, b in itertools.combinations(names, 2):
+        source.matches[Pair(names[a], names[b])] = db.read_matches(a, b).astype(np.int32)
