@@ -1,6 +1,8 @@
 """A setting as a field of a dataclass, with what the options, staleness and provenance are derived from."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 Effect = Literal["items", "stage", "none"]
@@ -22,10 +24,28 @@ class Meta:
     high: float | None
     """Inclusive limits; None if there is none."""
     only_with: tuple[str, Any] | None
-    """Another setting and its value without which this one has no effect; None if it always has."""
+    """Another setting and its value without which this one has no effect; None if it always has.
+
+    A tuple of values stands for any of them, and if the other setting joins words, for any that it holds."""
+    words: tuple[str, ...]
+    """Words that the text of the setting joins with '+'; none if the setting is not such a text."""
+    help_for: Mapping[str, str]
+    """By stage, the help in commands that read the setting for this stage alone, if it is another one."""
+
+    def help_in(self, users: Iterable[str]) -> str:
+        """Return the help in a command with these `users`."""
+        (stage, *others) = {*self.users}.intersection(users) or {""}
+        return self.help if others else self.help_for.get(stage, self.help)
 
 
-COMMON, MATCHING, CAMERAS, RERUNS, MACHINE = "Options", "Matching", "Cameras and mapping", "Reruns", "This machine"
+COMMON, PAIRS, MATCHING, CAMERAS, RERUNS, MACHINE = (
+    "Options",
+    "Pairs",
+    "Matching",
+    "Cameras and mapping",
+    "Reruns",
+    "This machine",
+)
 
 
 def setting(
@@ -38,9 +58,20 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     only_with: tuple[str, Any] | None = None,
+    words: tuple[str, ...] = (),
+    help_for: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Return a field of Settings with its default and metadata."""
-    return field(default=default, metadata={"meta": Meta(help, users, effect, group, low, high, only_with)})
+    about = Meta(help, users, effect, group, low, high, only_with, words, help_for)
+    return field(default=default, metadata={"meta": about})
+
+
+def has_effect(m: Meta, other: Any) -> bool:
+    """Whether a setting has an effect with this value of the setting that its `only_with` names."""
+    needed = m.only_with[1] if m.only_with else other
+    if isinstance(needed, tuple):
+        return not {*needed}.isdisjoint(other.split("+"))
+    return bool(other == needed)
 
 
 def meta(f: Field[Any]) -> Meta:

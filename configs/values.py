@@ -21,6 +21,13 @@ def check(name: str, kind: Any, value: Any, low: float | None, high: float | Non
         raise ValueError(f"{name} must be {span}, not {value}")
 
 
+def check_words(name: str, value: str, words: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of the words, or several of them joined with '+'."""
+    for word in value.split("+"):
+        if word not in words:
+            raise ValueError(f"{name} must be one of {', '.join(words)}, or several joined with +, not {_toml(value)}")
+
+
 def _toml(value: Any) -> str:
     """Return a value as in TOML."""
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from lgbatch.configs import read_toml
-from lgbatch.configs.fields import CAMERAS, MACHINE, MATCHING, RERUNS, meta, setting
-from lgbatch.configs.values import check
+from lgbatch.configs.fields import CAMERAS, MACHINE, MATCHING, RERUNS, has_effect, meta, setting
+from lgbatch.configs.pairs import PairSettings
+from lgbatch.configs.values import check, check_words
 from lgbatch.errors import InputError
 
-Stage = Literal["orient", "extract", "pairs", "match", "import", "reconstruct", "second"]
+Stage = Literal["orient", "extract", "pairs", "match", "import", "reconstruct", "second", "refine"]
 """The stages of a run, in order."""
 
 
@@ -31,7 +32,7 @@ _MATCHING = ("match", "infer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(PairSettings):
     """Every setting of a run. Values out of range and unknown names raise InputError."""
 
     extractor: Literal[
@@ -57,6 +58,10 @@ class Settings:
         "auto: also as similar photos show. none: not at all.",
         ("orient", "import", "infer"),
         "stage",
+        help_for={
+            "import": "Whether the database gets the direction of gravity from the EXIF orientation: not with none. "
+            "The features stay as `lgbatch extract` has turned the photos."
+        },
     )
     masks: str = setting(
         "",
@@ -65,21 +70,6 @@ class Settings:
         "stage",
     )
     camera_mask: str = setting("", "Mask for all photos, black where they are ignored.", ("extract",), "stage")
-    pairing: Literal["exhaustive", "sequential"] = setting(
-        "exhaustive",
-        "Image pairs to match. exhaustive: all. sequential: each image with those that follow it in its folder, frame2 "
-        "before frame10.",
-        ("pairs", "bench run"),
-        "stage",
-    )
-    window: int = setting(
-        10,
-        "Sequential pairing: number of following images per image.",
-        ("pairs", "bench run"),
-        "stage",
-        low=1,
-        only_with=("pairing", "sequential"),
-    )
     depth_confidence: float = setting(
         0.95,
         "Early exit: stop a pair once this fraction of its keypoints is confident. -1 disables it.",
@@ -159,7 +149,29 @@ class Settings:
         CAMERAS,
     )
     fix_intrinsics: bool = setting(
-        False, "Map with the cameras' initial intrinsics, without refining them.", ("reconstruct",), "stage", CAMERAS
+        False,
+        "Map with the cameras' initial intrinsics, without refining them.",
+        ("reconstruct", "refine"),
+        "stage",
+        CAMERAS,
+    )
+    refine: bool = setting(
+        True,
+        "Refine the models: align observations in the photos at full size, and adjust the cameras to them. A model "
+        "that does not become better stays as it is.",
+        ("refine",),
+        "stage",
+        CAMERAS,
+    )
+    refine_intrinsics: Literal["auto", "focal", "all", "none"] = setting(
+        "auto",
+        "Intrinsics to refine with the models. focal: focal length and distortion, as in mapping. all: also the "
+        "principal point of cameras with five images or more. auto: also that, and a second radial coefficient, where "
+        "the photos determine them. none: none.",
+        ("refine",),
+        "stage",
+        CAMERAS,
+        only_with=("refine", True),
     )
     mapper: Literal["incremental", "global"] = setting(
         "incremental", "COLMAP mapper.", ("reconstruct", "bench run"), "stage", CAMERAS
@@ -200,7 +212,13 @@ class Settings:
         MACHINE,
     )
     threads: int = setting(
-        0, "CPU threads. 0 uses all cores.", (*_EXTRACTION, "match", "reconstruct"), "none", MACHINE, low=0, high=1024
+        0,
+        "CPU threads. 0 uses all cores.",
+        (*_EXTRACTION, "pairs", "match", "reconstruct", "refine"),
+        "none",
+        MACHINE,
+        low=0,
+        high=1024,
     )
     workers: int = setting(
         0,
@@ -217,6 +235,10 @@ class Settings:
         for f in fields(self):
             with as_input_error():
                 check(f.name, f.type, getattr(self, f.name), meta(f).low, meta(f).high)
+                if meta(f).words:
+                    check_words(f.name, getattr(self, f.name), meta(f).words)
+        with as_input_error():
+            self.check_pairing()
 
     @classmethod
     def load(cls, path: Path | None = None, **changes: Any) -> Self:
@@ -248,8 +270,10 @@ class Settings:
 
     def disabled_by(self, name: str) -> str | None:
         """Return the setting whose value leaves the setting `name` without effect, or None if it has one."""
-        only_with = meta(next(f for f in fields(self) if f.name == name)).only_with
-        return only_with[0] if only_with and getattr(self, only_with[0]) != only_with[1] else None
+        about = meta(next(f for f in fields(self) if f.name == name))
+        return (
+            about.only_with[0] if about.only_with and not has_effect(about, getattr(self, about.only_with[0])) else None
+        )
 
     def used_by(self, *users: str) -> dict[str, Any]:
         """Return the settings that any of these stages or commands reads."""

@@ -15,7 +15,7 @@ from lgbatch.features.extractors import open_feature_extractor
 from lgbatch.features.orient import orient_pair
 from lgbatch.matching.lightglue import Matcher, MatchTrace, no_matches
 from lgbatch.photos.decode import decode
-from lgbatch.pipelines.match_picture import draw_matches
+from lgbatch.pipelines.pictures.matches import draw_matches
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.types import Features, ImageRef, Photo, counted

@@ -26,7 +26,9 @@ from lgbatch.workspace.stage_cache import digest, signature
 
 _PARTNERS = 20
 """Most pairs per photo, on average."""
-_HOPELESS = ("failed", "no other image", "masked")
+_JOINING = 10
+"""Most pairs that are tried to join smaller models to the largest one."""
+_NOT_TRIED = ("failed", "no other image", "masked", "other model")
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,17 @@ class FirstTry:
 
     def left_out(self) -> list[str]:
         """The images that are worth a second try."""
-        names = {photo.name for photo in self.result.unregistered if photo.cause not in _HOPELESS}
+        names = {photo.name for photo in self.result.unregistered if photo.cause not in _NOT_TRIED}
         names |= {name for part in self.result.doubtful for name in part.names}
         return sorted(names.union(self.result.weakly_joined).intersection(self.names))
 
+    def in_smaller_models(self) -> list[str]:
+        """The images of smaller models that are not left out: they may belong to the largest model, or elsewhere."""
+        names = {photo.name for photo in self.result.unregistered if photo.cause == "other model"}
+        return sorted(names.intersection(self.names).difference(self.left_out()))
 
-def choose_second_pairs(first: FirstTry, left_out: Sequence[str], settings: Settings) -> tuple[list[Pair], list[Pair]]:
+
+def choose_second_pairs(first: FirstTry, settings: Settings) -> tuple[list[Pair], list[Pair]]:
     """Choose the pairs of the second try, and write them to its pairs file. Returns them, and those not verified yet.
 
     Stays as it is until features, matches, pairs or the first model change, also if a second try has changed the
@@ -67,7 +74,7 @@ def choose_second_pairs(first: FirstTry, left_out: Sequence[str], settings: Sett
             "matches": signature(workspace.matches),
             "pairs": signature(first.pairs_file),
             "names": digest(list(first.names)),
-            "left_out": digest(left_out),
+            "left_out": digest([first.left_out(), first.in_smaller_models()]),
             "model": digest([first.result.verified_pairs, *map(asdict, first.result.models)]),
             "part": settings.second_try,
         },
@@ -79,7 +86,7 @@ def choose_second_pairs(first: FirstTry, left_out: Sequence[str], settings: Sett
         shutil.copyfile(workspace.database, second.database)
         with colmap_log_off(), lockable(second.database) as local:
             verified = verified_pairs(local)
-        chosen, support = worthwhile(first, left_out, verified, settings.second_try)
+        chosen, support = worthwhile(first, verified, settings.second_try)
         write_pairs(second.pairs, chosen + support)
         write_pairs(unverified, chosen)
         return StageResult()
@@ -89,24 +96,33 @@ def choose_second_pairs(first: FirstTry, left_out: Sequence[str], settings: Sett
     return list(pairs), list(replaced)
 
 
-def worthwhile(
-    first: FirstTry, left_out: Sequence[str], verified: Mapping[frozenset[str], int], part: float
-) -> tuple[list[Pair], list[Pair]]:
-    """The pairs of the photos that were left out that are not verified, and verified pairs of the same photos.
+def worthwhile(first: FirstTry, verified: Mapping[frozenset[str], int], part: float) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to try that are not verified, and verified pairs of the same photos. No more than this part of all.
 
-    A photo needs 3D points to be registered by, hence those verified pairs: up to as many as of the former.
+    The former are pairs of the photos that were left out, and a few that may join smaller models to the largest one. A
+    photo needs 3D points to be registered by, hence the latter: up to as many as of the former.
     """
     workspace, names = first.workspace, frozenset(first.names)
+    left_out, smaller = first.left_out(), first.in_smaller_models()
+    outside, largest = frozenset(left_out), names.difference(photo.name for photo in first.result.unregistered)
     with FeatureStore(workspace.features) as features, MatchStore(workspace.matches) as matches:
-        listed = read_image_pairs(first.pairs_file, features.names(), features.image_folder).pairs
-        listed = [pair for pair in listed if names.issuperset(pair)]
-        most, outside = ceil(round(part * len(listed), 6)), frozenset(left_out)  # two photos have one pair
-        chosen = [pair for pair in listed if not outside.isdisjoint(pair) and frozenset(pair) not in verified]
-        count = min(most, _PARTNERS * len(left_out))
-        if len(chosen) > count:
-            paired = {name for pair in chosen for name in pair}
+        pairs_file = read_image_pairs(first.pairs_file, features.names(), features.image_folder)
+        listed = [pair for pair in pairs_file.pairs if names.issuperset(pair)]
+        unverified = [pair for pair in listed if frozenset(pair) not in verified]
+        most = ceil(round(part * len(listed), 6))  # two photos have one pair
+
+        def best(pairs: Sequence[Pair], images: Sequence[str], count: int) -> list[Pair]:
+            if len(pairs) <= count:
+                return list(pairs)
+            paired = {name for pair in pairs for name in pair}
             refs = [ref for ref in first.crawled.images if ref.name in paired]
-            chosen = most_promising(chosen, left_out, pair_hints(chosen, refs, features, matches), count)
+            return most_promising(pairs, images, pair_hints(pairs, refs, features, matches), count)
+
+        chosen = [pair for pair in unverified if not outside.isdisjoint(pair)]
+        chosen = best(chosen, left_out, min(most, _PARTNERS * len(left_out)))
+        joining = [pair for pair in unverified if len(largest.intersection(pair)) == 1]
+        joining = [pair for pair in joining if not frozenset(smaller).isdisjoint(pair) and outside.isdisjoint(pair)]
+        chosen += best(joining, smaller, min(most - len(chosen), _JOINING))
     tried = {name for pair in chosen for name in pair}
     support = [pair for pair in listed if frozenset(pair) in verified and tried.issuperset(pair)]
     inliers = np.array([[verified[frozenset(pair)] for pair in support]], np.float64)

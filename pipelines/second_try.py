@@ -9,11 +9,11 @@ and its database replace the first ones.
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from lgbatch.colmap.import_stores import import_joined
 from lgbatch.colmap.ownership import is_marked
@@ -27,6 +27,8 @@ from lgbatch.pipelines.second_pairs import FirstTry, choose_second_pairs
 from lgbatch.reconstruction.model_folders import numbered_models, remove_draft, replace_models
 from lgbatch.reconstruction.reconstruct import verify_and_map, with_causes
 from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction, Unregistered, Warned
+from lgbatch.storage.features import FeatureStore
+from lgbatch.storage.remove import remove_images
 from lgbatch.types import Failure, escape
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.stage import Failures, StageRun, is_finished, run_stage
@@ -43,13 +45,16 @@ class SecondTry(Reconstruction):
     """The result of the better try."""
 
     tried_photos: int = 0
-    """Photos that were left out or weakly joined, and that have pairs to try."""
+    """Photos that were left out or weakly joined, or are in a smaller model, and that have pairs to try."""
     tried_pairs: int = 0
     failed_photos: int = 0
     """Photos whose features could not be extracted, for instance because the memory was short."""
     long_side: int = 0
     """Long side at which their features were extracted, in pixels."""
     registered_before: int = 0
+    """Images of the largest model of the first try."""
+    in_models_before: int = 0
+    """Images of all its models."""
     verified_before: int = 0
     accepted: bool = False
     """Whether the model of the second try is better, and has replaced the first one."""
@@ -68,7 +73,9 @@ class SecondTry(Reconstruction):
             "long_side": self.long_side,
             "better": self.accepted,
             "registered_before": self.registered_before,
-            "registered": _registered(self),
+            "registered": _size(self).largest,
+            "in_models_before": self.in_models_before,
+            "in_models": _size(self).images,
             "verified_before": self.verified_before,
             "verified": self.verified_pairs,
         }
@@ -106,10 +113,11 @@ def outdate_second_try(
         stage = _stage(workspace, names, pairs_file, settings)
         if not is_finished(stage, retry_failed=retry_failed):
             StageCache(workspace.root, "").outdate(("import", "reconstruct"))
+            StageCache(workspace.root, "second").forget()  # the model is that of the first try from now on
 
 
 def _stage(workspace: Workspace, names: Sequence[str], pairs_file: Path, settings: Settings) -> StageRun[SecondTry]:
-    before = [file for model in numbered_models(workspace.sparse) for file in model.rglob("*")]
+    before = [file for model in numbered_models(workspace.sparse) for file in model.rglob("*") if file.is_file()]
     return StageRun(
         name="second",
         folder=workspace.root,
@@ -146,14 +154,27 @@ def after_second_try(first: Reconstruction, workspace: Workspace, photos: Path) 
     return with_causes(SecondTry(**figures | nested).as_repeated(), workspace.root, photos)
 
 
+def remove_tried_images(workspace: Workspace, names: Collection[str]) -> None:
+    """Remove images and their pairs from the stores of the second try, if they are there.
+
+    Raises StoreError if a store cannot be written.
+    """
+    second = workspace.second
+    if (second.root / _MARK).is_file() and second.features.is_file():
+        with FeatureStore(second.features) as features:
+            stored = [name for name in names if name in features]
+        if stored:
+            remove_images(second.features, second.matches, stored)
+
+
 def _try(first: FirstTry, settings: Settings, failures: Failures) -> SecondTry:
     start, workspace, second = time.perf_counter(), first.workspace, first.workspace.second
     result = _own(first.result)
-    left_out = first.left_out()
-    if not left_out or not settings.second_try or not is_marked(workspace.database):
+    tried = [*first.left_out(), *first.in_smaller_models()]
+    if not tried or not settings.second_try or not is_marked(workspace.database):
         return result
     _take(second.root)
-    pairs, replaced = choose_second_pairs(first, left_out, settings)
+    pairs, replaced = choose_second_pairs(first, settings)
     if not pairs:
         _clean(second)
         return result
@@ -185,11 +206,12 @@ def _try(first: FirstTry, settings: Settings, failures: Failures) -> SecondTry:
     return replace(
         joined if accepted else result,
         failures=failures.as_tuple(),
-        tried_photos=len(paired.intersection(left_out)),
+        tried_photos=len(paired.intersection(tried)),
         tried_pairs=len(pairs),
         failed_photos=len(extracted.failures),
         long_side=min(_LONG_SIDE, result.longest_side),
-        registered_before=_registered(result),
+        registered_before=_size(result).largest,
+        in_models_before=_size(result).images,
         verified_before=result.verified_pairs,
         accepted=accepted,
         seconds_second=time.perf_counter() - start,
@@ -215,27 +237,42 @@ def _own(result: Reconstruction) -> SecondTry:
     return SecondTry(**values | {"finished_already": False})
 
 
-def _registered(result: Reconstruction) -> int:
-    return result.models[0].registered_images if result.models else 0
+class _Size(NamedTuple):
+    """What a try has registered."""
+
+    largest: int
+    """Images of the largest model."""
+    images: int
+    """Images of all models."""
+    observations: int
+    certain: int
+    """Images of all models that are not doubtful."""
+    certain_in_largest: int
+
+
+def _size(result: Reconstruction) -> _Size:
+    largest = result.models[0].registered_images if result.models else 0
+    others = {photo.name for photo in result.unregistered if photo.cause == "other model"}
+    images, observations = largest + len(others), sum(model.observations for model in result.models)
+    doubtful = {name for part in result.doubtful for name in part.names if part.model == 0}
+    elsewhere = {name for part in result.doubtful for name in part.names if name in others}
+    return _Size(largest, images, observations, images - len(doubtful | elsewhere), largest - len(doubtful))
 
 
 def _is_better(second: Reconstruction, first: Reconstruction) -> bool:
-    """Whether the largest model has more images that are not doubtful, or as many and more pairs are verified.
+    """Whether more images are registered that are not doubtful, or more of them in one model, or more pairs verified.
 
-    It must have no fewer images and observations besides.
+    The first of these that differs decides. The largest model must not have fewer images, nor all models fewer images
+    or observations. So one model of all images is best, and models of separate scenes may each grow.
     """
     if not second.models or not first.models:
         return bool(second.models)
-    (certain, registered, observations), before = _size(second), _size(first)
-    return (registered >= before[1] and observations >= before[2]) and (
-        (certain, second.verified_pairs) > (before[0], first.verified_pairs)
+    after, before = _size(second), _size(first)
+    loses = after.largest < before.largest or after.images < before.images or after.observations < before.observations
+    return not loses and (
+        (after.certain, after.certain_in_largest, second.verified_pairs)
+        > (before.certain, before.certain_in_largest, first.verified_pairs)
     )
-
-
-def _size(result: Reconstruction) -> tuple[int, int, int]:
-    """The images of the largest model that are not doubtful, all its images, and its observations."""
-    doubtful = sum(len(part.names) for part in result.doubtful if part.model == 0)
-    return _registered(result) - doubtful, _registered(result), result.models[0].observations
 
 
 class _PublishError(ReconstructionError):

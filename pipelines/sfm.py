@@ -15,14 +15,16 @@ from lgbatch.export.models import ensure_models
 from lgbatch.features.extract import Extracted, extract
 from lgbatch.features.orient import orient
 from lgbatch.matching.match import match
+from lgbatch.pairing.methods import check_sources
 from lgbatch.pairing.pairs_file import check_pairs
 from lgbatch.photos.crawl import Crawl
 from lgbatch.photos.masks import crawl_with_masks
-from lgbatch.pipelines.choose_pairs import choose_pairs
+from lgbatch.pipelines.pairs.choose import choose_pairs
 from lgbatch.pipelines.second_pairs import FirstTry
 from lgbatch.pipelines.second_try import outdate_second_try, second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
+from lgbatch.refinement.refine import refine
 from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
@@ -71,6 +73,8 @@ def run(
     check_rigs(settings, [ref.name for ref in crawled.images], mapper=settings.mapper)
     if rerun.pairs:
         check_pairs(rerun.pairs)
+    else:
+        check_sources(settings)
     with locked(workspace.root, create=True):
         return _run(rerun, crawled, models, retry_failed)
 
@@ -95,7 +99,10 @@ def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summ
         if not names:
             raise InputError(_describe_failure(extracted, workspace.root))
         if pairs_file is None:
-            choose_pairs(workspace, names, settings)
+            chosen = choose_pairs(
+                workspace, names, settings, image_folder=images, models=models, retry_failed=retry_failed
+            )
+            summary.add_chosen(chosen)
             pairs_file = workspace.pairs
     with summary.timed("match"):
         matched = match(
@@ -115,7 +122,10 @@ def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summ
     result = reconstruct(workspace.database, images, workspace.sparse, settings=settings, progress=True)
     summary.add_reconstruction(result, rerun)
     first = FirstTry(workspace, images, crawled, usable, pairs_file, result, retry_failed)
-    summary.add_second_try(second_try(first, settings), rerun)
+    tried = second_try(first, settings)
+    summary.add_second_try(tried, rerun)
+    if tried.models:
+        summary.add_refinement(refine(workspace, images, settings, progress=True))
     summary.write(workspace.summary)
     return summary
 

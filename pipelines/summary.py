@@ -14,18 +14,18 @@ from lgbatch.errors import LgbatchError
 from lgbatch.features.extract import Extracted
 from lgbatch.features.orient import Oriented
 from lgbatch.matching.match import Matched
+from lgbatch.pipelines.pairs.choose import ChosenPairs
 from lgbatch.pipelines.second_try import SecondTry
+from lgbatch.pipelines.summary_text import format_lines
 from lgbatch.reconstruction.advice import advice
-from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction, Unregistered, Warned, format_table
+from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction, Unregistered, Warned
+from lgbatch.refinement.results import Refinement
 from lgbatch.runtime.environment import peak_memory_mb, versions
 from lgbatch.storage.durable import replace_synced
-from lgbatch.types import Failure, counted, escape
+from lgbatch.types import Failure
 from lgbatch.workspace.rerun import Rerun
 from lgbatch.workspace.stage import StageResult
 from lgbatch.workspace.stage_cache import without_tracebacks
-
-_SHOWN_FAILURES = _SHOWN_PHOTOS = 10
-_SHOWN_WARNINGS = 5
 
 
 @dataclass
@@ -40,12 +40,16 @@ class Summary:
     failed_images: int | None = None
     turned_images: dict[str, int] | None = None
     """Photos that were turned upright, by what told: "exif", or "neighbours", that is similar photos."""
+    turned_otherwise: int | None = None
+    """Photos whose features --on-change keep has kept, although they are to be turned otherwise now."""
     keypoints: int | None = None
     """Keypoints of all images."""
     images_in_tiles: int | None = None
     """Photos that were extracted in tiles, because they did not fit in the memory."""
     pairs: int | None = None
     """Distinct pairs to match."""
+    rounds: dict[str, int] | None = None
+    """The rounds in which the pairs were chosen: their number, the candidates, and the pairs that they verified."""
     dropped_pairs: dict[str, int] | None = None
     """Ignored lines of the pairs file, by reason."""
     failed_pairs: int | None = None
@@ -70,8 +74,8 @@ class Summary:
     """With a rig file: rigs, their cameras, frames with several images, and other images."""
     second_try: dict[str, Any] | None = None
     """The second try of photos that are not in the model or hardly joined to it: photos, pairs, long side, whether it
-    was better, and the registered images and verified pairs before; or the error that left it out. Absent if there was
-    none."""
+    was better, and before and after it the images of the largest model (`registered`) and of all models, and the
+    verified pairs; or the error that left it out. Absent if there was none."""
     verified_pairs: int | None = None
     """Pairs with a two-view geometry."""
     registered_images: int | None = None
@@ -86,6 +90,8 @@ class Summary:
     """Parts of the models that few matches join to the rest: they may be in a wrong place."""
     warnings: list[Warned] | None = None
     """COLMAP's warnings."""
+    refined: list[dict[str, Any]] | dict[str, str] | None = None
+    """What refinement changed in each model, or the error that left it out. Absent if it is off."""
     advice: str | None = None
     """What to try if some images are not registered."""
     accuracy: dict[str, Any] | None = None
@@ -113,9 +119,18 @@ class Summary:
     def add_extracted(self, result: Extracted) -> None:
         """Add the result of extraction."""
         self.images, self.failed_images, self.keypoints = result.images, len(result.failures), result.keypoints
-        self.images_in_tiles = result.in_tiles or None
+        self.images_in_tiles, self.turned_otherwise = result.in_tiles or None, result.turned_otherwise or None
         self.failures += result.failures
         self._update_finished_already(result)
+
+    def add_chosen(self, result: ChosenPairs) -> None:
+        """Add the rounds of the choice of pairs, and count the time of their matching as that of matching."""
+        if result.rounds:
+            self.rounds = {"rounds": result.rounds, "candidates": result.candidates, "verified": result.verified}
+            seconds = round(result.seconds_matching, 3)
+            self.seconds["pairs"] = round(self.seconds.get("pairs", 0.0) - seconds, 3)
+            self.seconds["match"] = round(self.seconds.get("match", 0.0) + seconds, 3)
+        self.failures += result.failures
 
     def add_matched(self, result: Matched) -> None:
         """Add the result of matching."""
@@ -158,6 +173,15 @@ class Summary:
             self.add_reconstruction(result, rerun)
             self.seconds |= first | {"second": round(result.seconds_second, 3)}
 
+    def add_refinement(self, result: Refinement) -> None:
+        """Add what refinement changed. The models are the refined ones from then on."""
+        self._update_finished_already(result)
+        self.refined = result.figures()
+        if result.models:
+            self.models, largest = list(result.models), result.models[0]
+            self.registered_images, self.points3D = largest.registered_images, largest.points3D
+        self.seconds["refine"] = round(result.seconds, 3)
+
     def _update_finished_already(self, result: StageResult) -> None:
         self.finished_already = self.finished_already is not False and result.finished_already
 
@@ -165,6 +189,7 @@ class Summary:
     def exit_status(self) -> int:
         """0 if all went well; 1 if an item failed or was skipped, or a photo is not safely in the largest model."""
         told = self.failures or self.skipped_pairs or self.unregistered or self.doubtful
+        told = told or isinstance(self.refined, dict)
         return int(bool(told) or self.registered_images == 0)
 
     def as_dict(self) -> dict[str, Any]:
@@ -183,112 +208,4 @@ class Summary:
 
     def format(self) -> str:
         """Format the summary as lines for the terminal."""
-        lines = [failure.format() for failure in self.failures[:_SHOWN_FAILURES]]
-        if len(self.failures) > _SHOWN_FAILURES:
-            more = counted(len(self.failures) - _SHOWN_FAILURES, "more failure")
-            lines.append(f"... and {more}: `lgbatch errors` lists all")
-        if self.images is not None:
-            keypoints = counted(self.keypoints or 0, "keypoint")
-            lines.append(f"images      {self.images}, of which {self.failed_images} failed; {keypoints}")
-        if self.turned_images:
-            lines.append(f"turned      {_format_turned(self.turned_images)}")
-        if self.images_in_tiles:
-            lines.append(f"in tiles    {counted(self.images_in_tiles, 'photo')}: too large for the memory as a whole")
-        if self.pairs is not None:
-            lines.append(f"pairs       {self.pairs}" + self._pair_details())
-        if self.absent_images:
-            lines.append(f"left out    {counted(self.absent_images, 'image')} without a photo in the folder")
-        if self.mirrored_images:
-            lines.append(
-                f"mirrored    {counted(self.mirrored_images, 'photo')}, stored as mirror images: save upright before a "
-                "dense reconstruction, which reads the pixels"
-            )
-        if self.dropped_from_database:
-            images, pairs = self.dropped_from_database["images"], self.dropped_from_database["pairs"]
-            lines.append(f"database    built anew; dropped: {counted(images, 'image')}, {counted(pairs, 'pair')}")
-        if self.edited_cameras:
-            cameras = counted(self.edited_cameras, "edited camera")
-            lines.append(f"database    {cameras} reset: keep known intrinsics in a cameras.txt, with --calibration")
-        if self.other_images:
-            lines.append(f"database    keeps {counted(self.other_images, 'image')} of another program")
-        if self.rigs:
-            *counts, others = (counted(count, what.removesuffix("s")) for what, count in self.rigs.items())
-            lines.append(f"rigs        {', '.join(counts)}; {others} without a rig")
-        if self.second_try:
-            lines.append(f"second try  {_format_second_try(self.second_try, self.seconds.get('second', 0.0))}")
-        if self.verified_pairs is not None:
-            lines.append(f"verified    {counted(self.verified_pairs, 'pair')}")
-        if self.models:
-            lines.append(format_table(self.models))
-        elif self.models is not None:
-            lines.append("models      none")
-        lines += self._format_unregistered()
-        lines += map(_format_doubtful, (self.doubtful or [])[:_SHOWN_PHOTOS])
-        for warning in (self.warnings or [])[:_SHOWN_WARNINGS]:
-            lines.append(f"COLMAP      {warning.text}" + f" ({warning.count} times)" * (warning.count > 1))
-        if self.advice:
-            lines.append(self.advice)
-        if self.accuracy:
-            lines.append(_format_accuracy(self.accuracy))
-        if self.finished_already:
-            lines.append("finished already: nothing has changed, the figures are those of the earlier run")
-        if self.seconds:
-            lines.append("seconds     " + ", ".join(f"{stage} {value:.1f}" for stage, value in self.seconds.items()))
-        return "\n".join(lines)
-
-    def _format_unregistered(self) -> list[str]:
-        """A line for each photo that is not registered.
-
-        Those that failed in this run have one already. Without two images the advice says it all.
-        """
-        told = {failure.name for failure in self.failures}
-        photos = [p for p in self.unregistered or [] if p.name not in told and p.cause != "no other image"]
-        lines = [f"not registered: {escape(photo.name)}: {photo.reason}" for photo in photos[:_SHOWN_PHOTOS]]
-        more = len(photos) - _SHOWN_PHOTOS
-        return lines + [f"... and {counted(more, 'more photo')} not registered: --json lists all"] * (more > 0)
-
-    def _pair_details(self) -> str:
-        if self.matched_pairs is None:
-            return ""
-        ignored = ", ".join(f"{count} {reason}" for reason, count in (self.dropped_pairs or {}).items() if count)
-        text = f", {self.matched_pairs} with matches ({counted(self.matches or 0, 'match', 'matches')})"
-        text += f"; ignored lines: {ignored}" if ignored else ""
-        return text + (f"; skipped: {self.skipped_pairs} with a failed image" if self.skipped_pairs else "")
-
-
-def _format_doubtful(part: Doubtful) -> str:
-    names = ", ".join(map(escape, part.names[:_SHOWN_PHOTOS])) + ", ..." * (len(part.names) > _SHOWN_PHOTOS)
-    photos, matches = counted(len(part.names), "photo"), counted(part.matches, "match", "matches")
-    text = f"{photos}, joined to each of the others by at most {matches}"
-    return f"doubtful    model {part.model}: {text}, may be in a wrong place: {names}"
-
-
-def _format_turned(turned: dict[str, int]) -> str:
-    said = {"exif": "as their EXIF orientation says", "neighbours": "as similar photos show"}
-    return "; ".join(f"{counted(count, 'photo')} {said[by]}" for by, count in turned.items() if count)
-
-
-def _format_second_try(tried: dict[str, Any], seconds: float) -> str:
-    if "left_out" in tried:
-        return f"left out: {tried['left_out']}"
-    failed = f", {counted(tried['failed'], 'photo')} failed" if tried["failed"] else ""
-    text = f"{counted(tried['photos'], 'photo')} with SIFT at up to {tried['long_side']} px{failed}: "
-    if tried["better"]:
-        more = tried["registered"] - tried["registered_before"], tried["verified"] - tried["verified_before"]
-        text += f"{more[0]} more registered, {counted(more[1], 'more verified pair')}"
-    else:
-        text += "no better model"
-    return text + f", {seconds:.0f} s" * (seconds > 0)
-
-
-def _format_accuracy(accuracy: dict[str, Any]) -> str:
-    text = f"accuracy    {accuracy['registered_cameras']} of {accuracy['known_cameras']} known cameras registered"
-    if accuracy["position_error_median"] is None:
-        return text
-    for noun, key, unit in (
-        ("rotation", "rotation_error_deg", " degrees"),
-        ("position", "position_error", " in units of the known positions"),
-    ):
-        median, maximum = accuracy[f"{key}_median"], accuracy[f"{key}_max"]
-        text += f"; {noun} error: median {median:.2g}, maximum {maximum:.2g}{unit}"
-    return text
+        return "\n".join(format_lines(self))

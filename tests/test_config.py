@@ -136,3 +136,11 @@ def test_settings_affect_the_stages_that_use_them() -> None:
     users = {user for f in dataclasses.fields(Settings) for user in meta(f).users}
     assert users == {*get_args(Stage), "infer", "doctor", "bench match", "bench extract", "bench run"}
     assert all(meta(f).users and meta(f).help and meta(f).group for f in dataclasses.fields(Settings))
+    assert all({*meta(f).help_for} <= {*meta(f).users} for f in dataclasses.fields(Settings))
+
+
+def test_the_help_is_that_of_the_command() -> None:
+    rotation = meta(next(f for f in dataclasses.fields(Settings) if f.name == "rotation"))
+    assert rotation.help_in(("match", "import")).startswith("Whether the database gets the direction of gravity")
+    assert rotation.help_in(("orient", "extract")) == rotation.help_in(("orient", "import")) == rotation.help
+    assert rotation.help_in(()) == rotation.help

@@ -3,19 +3,16 @@
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.errors import InputError
-from lgbatch.reconstruction.evaluate import pose_auc, relative_pose_errors
-from lgbatch.reconstruction.truth import KnownCamera, read_strecha
+from lgbatch.evaluation.formats.strecha import read_strecha
+from lgbatch.evaluation.pose_errors import pose_auc, relative_pose_errors
+from lgbatch.evaluation.truth import KnownCamera
 from lgbatch.types import ByteArray, FloatArray, IntArray, Pair
-
-if TYPE_CHECKING:
-    import pycolmap
 
 Array = NDArray[np.float64]
 
@@ -41,7 +38,7 @@ class Accuracy:
 
 
 def known_cameras(truth: Path, names: Set[str]) -> dict[str, KnownCamera]:
-    """Read the cameras of these photos from a folder, as truth.read_strecha. Raises InputError if fewer than two."""
+    """Read the cameras of these photos from a folder, as read_strecha. Raises InputError if fewer than two."""
     cameras = {name: camera for name, camera in read_strecha(truth).items() if name in names}
     if len(cameras) < 2:
         raise InputError(f"{truth} has the cameras of {len(cameras)} of the photos: at least two are needed")
@@ -132,18 +129,9 @@ def _pose_error(points: list[Array], a: KnownCamera, b: KnownCamera, pixel: floa
 
     options = pycolmap.RANSACOptions(max_error=INLIER * pixel, random_seed=0)
     estimate = pycolmap.estimate_essential_matrix(
-        points[0] + 0.5, points[1] + 0.5, _colmap_camera(a), _colmap_camera(b), options
+        points[0] + 0.5, points[1] + 0.5, a.intrinsics.at("", a.size), b.intrinsics.at("", b.size), options
     )
     if estimate is None:
         return np.inf
     poses = np.stack([np.eye(3, 4), np.asarray(estimate["cam2_from_cam1"].matrix())])
     return float(relative_pose_errors(poses, np.stack([a.camera_from_world, b.camera_from_world]))[0])
-
-
-def _colmap_camera(camera: KnownCamera) -> "pycolmap.Camera":
-    """Convert a camera. COLMAP has pixel centres at half integers, lgbatch at integers."""
-    import pycolmap
-
-    k = camera.calibration
-    parameters = [k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5]
-    return pycolmap.Camera(model="PINHOLE", width=camera.size[0], height=camera.size[1], params=parameters)

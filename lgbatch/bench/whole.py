@@ -17,10 +17,10 @@ from lgbatch.bench.geometry import known_cameras
 from lgbatch.bench.report import conditions
 from lgbatch.config import Settings
 from lgbatch.errors import LgbatchError
+from lgbatch.evaluation.evaluate import AUC_THRESHOLDS, evaluate
+from lgbatch.evaluation.truth import KnownCamera
 from lgbatch.export.models import ensure_models
 from lgbatch.photos.crawl import crawl
-from lgbatch.reconstruction.evaluate import AUC_THRESHOLDS, evaluate
-from lgbatch.reconstruction.truth import KnownCamera
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.types import counted
 
@@ -65,7 +65,7 @@ class RunReport:
 def run(images: Path, truth: Path | None = None, *, models: Path, settings: Settings, repeats: int = 3) -> RunReport:
     """Reconstruct the photos with both pipelines in turn, each time from scratch and in a new process.
 
-    `truth` is a folder of known cameras, as truth.read_strecha reads it. The models are exported beforehand. Raises
+    `truth` is a folder of known cameras, as read_strecha reads it. The models are exported beforehand. Raises
     LgbatchError if there are no photos, models or known cameras, or if a process fails.
     """
     names = {ref.name for ref in crawl(images).images}

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from pathlib import Path
 from types import MappingProxyType
@@ -115,7 +115,7 @@ def command(
 
     def register(function: Callable[..., int]) -> Callable[..., None]:
         own = [p for p in inspect.signature(function).parameters.values() if p.name != "settings"]
-        extra = [_parameter(f.name, _annotation(f), f.default) for f in options]
+        extra = [_parameter(f.name, _annotation(f, users), f.default) for f in options]
         extra += [_parameter("config", _CONFIG, None)] if options else []
         extra += [_parameter("debug", _DEBUG, False)]
         context = _parameter("context", typer.Context)
@@ -173,7 +173,10 @@ def _refuse_without_effect(settings: Settings, given: Iterable[str]) -> None:
     """Raise InputError if a given setting has no effect with the others."""
     for name in given:
         if other := settings.disabled_by(name):
-            _refuse_any([name], f"{_option_name(other)} {getattr(settings, other)}")
+            value = getattr(settings, other)
+            _refuse_any(
+                [name], f"--no-{_option_name(other)[2:]}" if value is False else f"{_option_name(other)} {value}"
+            )
 
 
 def _run_reporting_errors(call: Callable[[], int], debug: bool) -> int:
@@ -208,9 +211,11 @@ def _format_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {reason}; this is a bug in lgbatch, please report the output of --debug"
 
 
-def _annotation(f: "Field[Any]") -> Any:
-    """The option of a setting. Settings checks ranges, and reports a bad value in one line."""
-    option = typer.Option(_option_name(f.name), help=meta(f).help, rich_help_panel=meta(f).group)
+def _annotation(f: "Field[Any]", users: Sequence[str]) -> Any:
+    """The option of a setting in a command with these users. Settings checks ranges, and reports a bad value."""
+    name = _option_name(f.name)
+    on_or_off = f"{name}/--no-{name[2:]}" if f.default is True else name
+    option = typer.Option(on_or_off, help=meta(f).help_in(users), rich_help_panel=meta(f).group)
     return Annotated[f.type, option]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -27,14 +28,17 @@ from lgbatch.export.models import ensure_models
 from lgbatch.features.extract import extract as extract_features
 from lgbatch.features.orient import orient
 from lgbatch.matching.match import match as match_pairs
+from lgbatch.pairing.methods import check_sources, in_rounds
 from lgbatch.pairing.pairs_file import check_pairs
 from lgbatch.photos.masks import crawl_with_masks
 from lgbatch.pipelines import sfm
-from lgbatch.pipelines.choose_pairs import choose_pairs
+from lgbatch.pipelines.pairs.choose import choose_pairs
+from lgbatch.pipelines.pairs.estimate import estimate_pairs
 from lgbatch.pipelines.second_try import after_second_try, has_second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct as reconstruct_database
-from lgbatch.runtime.packages import pycolmap_problem
+from lgbatch.refinement.refine import refine as refine_models
+from lgbatch.runtime.packages import pycolmap_problem, require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.storage.features import FeatureStore
@@ -106,17 +110,45 @@ def extract(
     return print_summary(summary, as_json)
 
 
-@command(app, "pairs", example="lgbatch pairs -w out --pairing sequential")
-def pairs(workspace: WorkspaceFolder = HERE, as_json: Json = False, *, settings: Settings) -> int:
-    """Choose the image pairs to match, and list them in pairs.txt."""
-    summary, files = Summary(settings, ("pairs",)), Workspace(workspace)
+@command(app, "pairs", "match", "import", example="lgbatch pairs -w out --pairing sequential")
+def pairs(
+    workspace: WorkspaceFolder = HERE,
+    images: Images = None,
+    models: Models = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print how many pairs there are, and what they take, without choosing them."),
+    ] = False,
+    retry_failed: RetryFailed = False,
+    as_json: Json = False,
+    *,
+    settings: Settings,
+) -> int:
+    """Choose the image pairs to match, and list them in pairs.txt.
+
+    Pairing auto matches and verifies the pairs of more than a few photos as it chooses them: pairs.jsonl tells why each
+    was tried, and with what result. The settings of matching and of cameras have an effect only then.
+    """
+    summary, files = Summary(settings, ("pairs", "match", "import")), Workspace(workspace)
     with locked(workspace), summary.timed("pairs"):
         with FeatureStore(files.features) as features:
-            names, folder = features.names(), features.image_folder
+            names, folder = features.names(), images or features.image_folder
         if folder and folder.is_dir():
             names = _present(names, folder)
         check_rigs(settings, names)
-        summary.pairs = choose_pairs(files, names, settings).pairs
+        check_sources(settings)
+        models = models or default_folder()
+        if in_rounds(settings, len(names)):
+            require_pycolmap()
+        if in_rounds(settings, len(names)) or dry_run:
+            ensure_models(models, settings.extractor, [stages_kind(settings)])
+        if dry_run:
+            estimate = estimate_pairs(files, names, settings, image_folder=folder, models=models)
+            print(json.dumps(asdict(estimate)) if as_json else estimate.format())
+            return 0
+        chosen = choose_pairs(files, names, settings, image_folder=folder, models=models, retry_failed=retry_failed)
+    summary.pairs = chosen.pairs
+    summary.add_chosen(chosen)
     return print_summary(summary, as_json)
 
 
@@ -167,15 +199,15 @@ def match(
     return max(print_summary(summary, as_json), int(problem is not None))
 
 
-@command(app, "reconstruct", example="lgbatch reconstruct -w out")
+@command(app, "reconstruct", "refine", example="lgbatch reconstruct -w out")
 def reconstruct(
     workspace: WorkspaceFolder = HERE, images: Images = None, as_json: Json = False, *, settings: Settings
 ) -> int:
-    """Verify the matched pairs, and map the images into sparse/.
+    """Verify the matched pairs, map the images into sparse/, and refine the models.
 
     The pairs and images are those of database.db.
     """
-    summary, files = Summary(settings, ("reconstruct",)), Workspace(workspace)
+    summary, files = Summary(settings, ("reconstruct", "refine")), Workspace(workspace)
     with locked(workspace):
         with FeatureStore(files.features) as features:
             folder = _image_folder(images, features)
@@ -183,7 +215,25 @@ def reconstruct(
             settings, folder, workspace, photos_given=images is not None, default_models=_default_models()
         )
         done = reconstruct_database(files.database, folder, files.sparse, settings=rerun.settings, progress=True)
-    summary.add_reconstruction(after_second_try(done, files, folder), rerun)
+        summary.add_reconstruction(after_second_try(done, files, folder), rerun)
+        if done.models:
+            summary.add_refinement(refine_models(files, folder, rerun.settings, progress=True))
+    return print_summary(summary, as_json)
+
+
+@command(app, "refine", example="lgbatch refine -w out")
+def refine(
+    workspace: WorkspaceFolder = HERE, images: Images = None, as_json: Json = False, *, settings: Settings
+) -> int:
+    """Refine the models in sparse/ again, from the models as they were mapped.
+
+    With --no-refine, the models are as mapped again.
+    """
+    summary, files = Summary(settings, ("refine",)), Workspace(workspace)
+    with locked(workspace):
+        with FeatureStore(files.features) as features:
+            folder = _image_folder(images, features)
+        summary.add_refinement(refine_models(files, folder, settings, progress=True))
     return print_summary(summary, as_json)
 
 

@@ -13,6 +13,7 @@ from lgbatch.cli.info import describe, format_infos, may_be_store
 from lgbatch.cli.options import Json, WorkspaceFolder, command, new_app
 from lgbatch.cli.stages import HERE
 from lgbatch.errors import InputError
+from lgbatch.pipelines.second_try import remove_tried_images
 from lgbatch.storage.pack import pack as pack_store
 from lgbatch.storage.remove import remove_absent, remove_images
 from lgbatch.types import counted
@@ -68,12 +69,13 @@ def remove(
 ) -> int:
     """Remove images and their pairs from the stores.
 
-    The stores are features.h5 and matches.h5. The next `lgbatch match` or `run` removes the images from database.db. A
-    photo that is still in its folder is extracted again by the next `extract` or `run`.
+    The stores are features.h5 and matches.h5, and those of the second try. The next `lgbatch match` or `run` removes
+    the images from database.db. A photo that is still in its folder is extracted again by the next `extract` or `run`.
     """
     files = Workspace(workspace)
     with locked(workspace):
         images, pairs = remove_images(files.features, files.matches, names)
+        remove_tried_images(files, names)
     print(
         json.dumps({"images": images, "pairs": pairs})
         if as_json
@@ -90,7 +92,7 @@ def pack(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Copy a store into a compact file, without its unused space.
+    """Copy a store into a compact file: without its unused space, and with the matches of lgbatch 0.1 compressed.
 
     Without --output, first removes the images whose photos have left their folder or, from matches.h5, the pairs of
     images that features.h5 beside it does not have.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from tqdm import tqdm
 
+from lgbatch.colmap.import_checks import check_indices, check_pair_list
 from lgbatch.colmap.local_copy import lockable
 from lgbatch.colmap.log import colmap_log_off
 from lgbatch.colmap.ownership import count_edited_cameras, mark
@@ -22,9 +23,10 @@ from lgbatch.colmap.sensors.cameras import CameraChoice, CameraMode, Sizes, add_
 from lgbatch.colmap.sensors.rigs import Rigs
 from lgbatch.colmap.sources import FeatureSource, MatchSource
 from lgbatch.colmap.sqlite import REBUILD_HINT, commit_draft, open_database, open_draft
+from lgbatch.colmap.two_view import camera_digest, unpack_geometry
 from lgbatch.colmap.verification import copy_two_view_geometries
 from lgbatch.errors import DatabaseError
-from lgbatch.types import IntArray, Pair
+from lgbatch.types import Pair, PairList
 from lgbatch.workspace.stage import StageResult
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class _Import:
     features: FeatureSource
     matches: MatchSource
     sizes: Sizes
-    pairs: Sequence[Pair]
+    pairs: PairList
     cameras: CameraChoice
     exact: bool
     progress: bool
@@ -128,8 +130,8 @@ def import_database(
     check_camera_model(camera_model)
     cameras = CameraChoice(camera_mode, camera_model, calibration, rigs, gravity)
     sizes = _image_sizes(features, image_folder)
-    pairs = matches.pairs()
-    _check_pairs(pairs, set(sizes))
+    pairs = PairList.of(matches.pairs())
+    check_pair_list(pairs, set(sizes))
     try:
         with colmap_log_off(), lockable(path) as local:
             request = _Import(local, image_folder, features, matches, sizes, pairs, cameras, view, progress)
@@ -222,21 +224,6 @@ def _image_sizes(features: FeatureSource, image_folder: Path) -> Sizes:
     return sizes
 
 
-def _check_pairs(pairs: Sequence[Pair], names: set[str]) -> None:
-    """Raise DatabaseError if an image has no features, is paired with itself, or a pair is repeated in any order."""
-    seen: set[tuple[str, str]] = set()
-    for a, b in pairs:
-        for name in (a, b):
-            if name not in names:
-                raise DatabaseError(f"pair {a} {b}: {name} has no features: extract it or remove the pair")
-        if a == b:
-            raise DatabaseError(f"pair {a} {b} pairs an image with itself: remove it from the matches")
-        key = (a, b) if a < b else (b, a)
-        if key in seen:
-            raise DatabaseError(f"pair {a} {b} appears twice: remove one of the two from the matches")
-        seen.add(key)
-
-
 def _add_keypoints(db: "pycolmap.Database", features: FeatureSource, ids: dict[str, int]) -> dict[str, int]:
     """Write the keypoints that the database lacks and compare the others. Returns the keypoint count by image name.
 
@@ -266,13 +253,16 @@ def _add_matches(
 ) -> int:
     """Write the matches that the database lacks and compare the others. Returns the number of pairs with matches.
 
+    Pairs that are verified already get their two-view geometry.
+
     Uses no transaction: the draft needs none, and COLMAP aborts the process if it cannot write the end of one. Raises
     DatabaseError if matches are invalid or differ from those in the database.
     """
+    digests = {image.name: camera_digest(db.read_camera(image.camera_id)) for image in db.read_all_images()}
     matched_pairs = 0
     for pair in tqdm(pairs, desc="database", unit="pair", disable=None if progress else True):
         indices = matches.indices(pair)
-        _check_indices(pair, indices, keypoint_counts)
+        check_indices(pair, indices, keypoint_counts)
         matched_pairs += len(indices) > 0
         a, b = ids[pair.a], ids[pair.b]
         if db.exists_matches(a, b):
@@ -280,20 +270,7 @@ def _add_matches(
                 raise DatabaseError(f"pair {pair.a} {pair.b} has different matches in the database: {REBUILD_HINT}")
         elif len(indices):
             db.write_matches(a, b, indices.astype(np.uint32))
+        packed = matches.geometry(pair) if len(indices) and not db.exists_two_view_geometry(a, b) else None
+        if packed and (geometry := unpack_geometry(packed, indices, (digests[pair.a], digests[pair.b]))):
+            db.write_two_view_geometry(a, b, geometry)
     return matched_pairs
-
-
-def _check_indices(pair: Pair, indices: IntArray, keypoint_counts: dict[str, int]) -> None:
-    """Raise DatabaseError on matches that COLMAP would accept, but crash on later or misread."""
-    counts = keypoint_counts[pair.a], keypoint_counts[pair.b]
-    if indices.ndim != 2 or indices.shape[1] != 2 or not np.issubdtype(indices.dtype, np.integer):
-        problem = "are not (K, 2) integers"
-    elif len(indices) == 0:
-        return
-    elif (indices.min(0) < 0).any() or (indices.max(0) >= counts).any():
-        problem = f"refer to keypoints beyond the {counts[0]} and {counts[1]} of its images"
-    elif any(np.bincount(column).max() > 1 for column in indices.T):
-        problem = "use one keypoint twice"
-    else:
-        return
-    raise DatabaseError(f"the matches of pair {pair.a} {pair.b} {problem}: match it again")

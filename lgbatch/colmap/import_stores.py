@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from lgbatch.colmap.database import DatabaseCounts, import_database
 from lgbatch.colmap.ownership import is_marked
 from lgbatch.colmap.sensors.calibration import FOLDERS_FILE, read_calibration
@@ -112,8 +114,10 @@ def _import(
         features = stack.enter_context(FeatureStore(workspace.features))
         matches = stack.enter_context(MatchStore(workspace.matches))
         listed = read_image_pairs(pairs_file, {*features.names(), *failed}, features.image_folder).pairs
-        paired = {name for pair in listed for name in pair}
-        listed = [pair for pair in listed if " ".join(pair) not in failed]
+        paired = frozenset(listed.images())
+        if failed:
+            good = (" ".join(pair) not in failed for pair in listed)
+            listed = listed.where(np.fromiter(good, np.bool_, len(listed)))
         records = {name: features.record(name) for name in present}
         versions = {name: record.version for name, record in records.items()}
         sources: Sources = (StoredFeatures(features, present), StoredMatches(matches, listed, versions))

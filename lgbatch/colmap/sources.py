@@ -27,3 +27,6 @@ class MatchSource(Protocol):
 
     def indices(self, pair: Pair) -> IntArray:
         """(K, 2) int32, rows into the keypoints of the pair's first and second image, one to one."""
+
+    def geometry(self, pair: Pair) -> bytes | None:
+        """The two-view geometry of the pair if it is verified already, as two_view.pack_geometry packs it."""

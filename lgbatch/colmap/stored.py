@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from lgbatch.colmap.sources import FeatureSource, MatchSource
 from lgbatch.photos.coordinates import MIRROR, is_mirrored, to_upright
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
-from lgbatch.types import FloatArray, IntArray, Pair
+from lgbatch.types import FloatArray, IntArray, Pair, PairList
 from lgbatch.workspace.staleness import usable_pairs
 
 
@@ -31,6 +32,10 @@ class StoredMatches:
     def indices(self, pair: Pair) -> IntArray:
         """(K, 2) int32, rows into the keypoints of the pair's first and second image."""
         return self.store.read(pair).indices
+
+    def geometry(self, pair: Pair) -> bytes | None:
+        """The stored geometry; None if the pair is stored in the other order, which COLMAP then verifies anew."""
+        return self.store.geometry(pair) if self.store.stored_order(pair) == pair else None
 
 
 @dataclass(frozen=True)
@@ -93,19 +98,26 @@ class JoinedMatches:
         that are not consistent with one two-view geometry would only hide the others.
         """
         self._sources, self._keypoints, self._replaced = (first, second), keypoints, set(map(frozenset, replaced))
-        self._pairs = tuple({frozenset(pair): pair for pair in source.pairs()} for source in self._sources)
+        listed, found = first.pairs(), {frozenset(pair): pair for pair in second.pairs()}
+        in_both = found.keys() & map(frozenset, listed)
+        self._in_second, self._in_second_only = found.keys(), found.keys() - in_both
+        self._pairs = PairList.of(chain(listed, (found[key] for key in found if key in self._in_second_only)))
 
     def pairs(self) -> Sequence[Pair]:
         """The pairs of the first source, then the others of the second."""
-        first, second = self._pairs
-        return [*first.values(), *(pair for key, pair in second.items() if key not in first)]
+        return self._pairs
 
     def indices(self, pair: Pair) -> IntArray:
         """(K, 2) int32, rows into the keypoints of JoinedFeatures."""
         key, offsets = frozenset(pair), np.array([(0, 0), [self._keypoints[name] for name in pair]], np.int32)
+        is_in = key not in self._in_second_only, key in self._in_second
         parts = [
             source.indices(pair) + offset
-            for source, pairs, offset in zip(self._sources, self._pairs, offsets, strict=True)
-            if key in pairs
+            for source, offset, has_pair in zip(self._sources, offsets, is_in, strict=True)
+            if has_pair
         ]
         return parts[-1] if key in self._replaced and len(parts[-1]) else np.concatenate(parts)
+
+    def geometry(self, pair: Pair) -> bytes | None:
+        """None: the geometries of pairs whose matches stay are in the database already."""
+        return None

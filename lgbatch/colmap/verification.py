@@ -1,14 +1,56 @@
-"""Carry two-view geometries over from one COLMAP database to another, so that no pair is verified twice."""
+"""Two-view geometries of a COLMAP database: verified in threads, or carried over so that no pair is verified twice."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lgbatch.types import FloatArray, Pair
+from lgbatch.colmap.two_view import colmap_options, estimate, verify
+from lgbatch.types import FloatArray, IntArray, LongArray, Pair
+from lgbatch.workspace.prefetch import prefetch
 
 if TYPE_CHECKING:
     import pycolmap
+
+_CACHED_IMAGES = 1024
+"""Images whose keypoints are in memory: 16 kB each with 2048."""
+_AHEAD = 16
+"""Pairs per thread that are read ahead."""
+
+
+def verify_pairs(db: "pycolmap.Database", *, threads: int, strict: bool, stopped: Callable[[], bool]) -> None:
+    """Estimate the two-view geometries that the matched pairs of a database lack, and write them.
+
+    With `strict`, pairs with too little evidence become degenerate (two_view.verify). Otherwise the result is that of
+    COLMAP's own verification. Ends early if `stopped` returns True. The result does not depend on the number of
+    threads.
+    """
+    import pycolmap
+
+    cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
+    camera_of = {image.image_id: cameras[image.camera_id] for image in db.read_all_images()}
+
+    @lru_cache(_CACHED_IMAGES)
+    def keypoints(image_id: int) -> FloatArray:
+        return np.asarray(db.read_keypoints(image_id)[:, :2], np.float64)
+
+    def unverified() -> Iterator[tuple[int, int, IntArray, list[FloatArray]]]:
+        pair_ids: LongArray = np.sort(db.read_num_matches()[0])
+        for a, b in map(pycolmap.pair_id_to_image_pair, pair_ids):
+            if stopped():
+                return
+            if not db.exists_two_view_geometry(a, b):
+                yield a, b, db.read_matches(a, b).astype(np.int32), [keypoints(a), keypoints(b)]
+
+    def work(pair: tuple[int, int, IntArray, list[FloatArray]]) -> tuple[int, int, "pycolmap.TwoViewGeometry"]:
+        a, b, matches, points = pair
+        of_pair = camera_of[a], camera_of[b]
+        found = verify(of_pair, points, matches) if strict else estimate(of_pair, points, matches, colmap_options())
+        return a, b, found
+
+    for a, b, geometry in prefetch(work, unverified(), threads=threads, depth=_AHEAD * threads):
+        db.write_two_view_geometry(a, b, geometry)
 
 
 def copy_two_view_geometries(

@@ -22,7 +22,7 @@ from lgbatch.features.network import Extractor
 from lgbatch.features.orient import orient
 from lgbatch.features.sift import SiftExtractor
 from lgbatch.photos.crawl import Crawl
-from lgbatch.photos.decode import DECODING, decode
+from lgbatch.photos.decode import DECODING, DecodedPhotos, decode
 from lgbatch.photos.file_hash import hash_photo
 from lgbatch.photos.masks import crawl_with_masks, read_masks
 from lgbatch.runtime.environment import available_cores
@@ -31,7 +31,15 @@ from lgbatch.storage.features import FeatureStore
 from lgbatch.types import Failure, Features, ImageRef, Photo, PhotoFile
 from lgbatch.workspace.prefetch import prefetch
 from lgbatch.workspace.signals import until_stopped
-from lgbatch.workspace.stage import Failures, StageResult, StageRun, item_settings, run_stage, write_items
+from lgbatch.workspace.stage import (
+    Failures,
+    StageResult,
+    StageRun,
+    drop_stale_items,
+    item_settings,
+    run_stage,
+    write_items,
+)
 from lgbatch.workspace.stage_cache import photos_digest, signature
 from lgbatch.workspace.staleness import plan_extraction
 
@@ -53,6 +61,8 @@ class Extracted(StageResult):
     """Keypoints of the photos that did not fail."""
     in_tiles: int = 0
     """Photos that were extracted in tiles, because they did not fit in the memory."""
+    turned_otherwise: int = 0
+    """Photos whose features are of another orientation, which --on-change keep has kept."""
 
     def as_repeated(self) -> Self:
         """The result for a run that skips the stage: no photo is new."""
@@ -93,13 +103,16 @@ def extract(
         result=Extracted,
         reports=frozenset({"crawl", "extract"}),
     )
-    return run_stage(
-        stage,
-        lambda failures: _extract_missing(
-            images, store_path, open_extractor(models, settings), settings, crawled, failures
-        ),
-        retry_failed=retry_failed,
-    )
+    try:
+        return run_stage(
+            stage,
+            lambda failures: _extract_missing(
+                images, store_path, open_extractor(models, settings), settings, crawled, failures
+            ),
+            retry_failed=retry_failed,
+        )
+    finally:
+        crawled.decoded.clear()
 
 
 def _extract_missing(
@@ -145,16 +158,24 @@ def _extract_missing(
                     store.write(name, outcome, photo_files.pop(name, None))
                 new += 1
 
-        outcomes = _extract_photos(to_extract, extractor, settings, photo_files)
-        write_items(outcomes, write, store, failures, settings, total=len(to_extract), stage="extract", unit="photo")
+        outcomes = _extract_photos(to_extract, crawled.decoded, extractor, settings, photo_files)
+        write_items(outcomes, write, store, failures, total=len(to_extract), stage="extract", unit="photo")
+        drop_stale_items(store, failures, settings)
         failed = {failure.name for failure in failures.as_tuple()}
         names = [ref.name for ref in crawled.images if ref.name not in failed and ref.name in store]
         records = [store.record(name) for name in names]
         made_in_tiles = {key for key, entry in store.provenances.items() if _TILES in entry["by"]}
         in_tiles = sum(record.fingerprint in made_in_tiles for record in records)
-        keypoints = sum(record.keypoints for record in records)
-    photos = len(crawled.images) + len(crawled.failures)
-    return Extracted(images=photos, new=new, keypoints=keypoints, in_tiles=in_tiles, failures=failures.as_tuple())
+        orientations = {ref.name: ref.orientation for ref in crawled.images}
+        kept = names if settings.on_change == "keep" else ()
+        return Extracted(
+            images=len(crawled.images) + len(crawled.failures),
+            new=new,
+            keypoints=sum(record.keypoints for record in records),
+            in_tiles=in_tiles,
+            turned_otherwise=sum(store.orientation(name) != orientations[name] for name in kept),
+            failures=failures.as_tuple(),
+        )
 
 
 def _create_folder(folder: Path) -> None:
@@ -166,6 +187,7 @@ def _create_folder(folder: Path) -> None:
 
 def _extract_photos(
     refs: Sequence[ImageRef],
+    decoded: DecodedPhotos,
     extractor: Extractor | SiftExtractor,
     settings: Settings,
     photo_files: dict[str, PhotoFile],
@@ -176,7 +198,7 @@ def _extract_photos(
         try:
             with suppress(OSError):  # decode reports it
                 photo_files[ref.name] = hash_photo(ref)  # first, so that a later change of the file is noticed
-            photo = decode(ref, settings.resize, settings.max_megapixels)
+            photo = decoded.take(ref, settings.resize) or decode(ref, settings.resize, settings.max_megapixels)
             return replace(photo, masks=(*photo.masks, *read_masks(ref, photo.size))) if ref.masks else photo
         except Exception as error:  # ItemError, or for instance MemoryError
             return Failure.from_exception("extract", ref.name, error)

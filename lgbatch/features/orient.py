@@ -19,17 +19,17 @@ import numpy as np
 from lgbatch._version import __version__
 from lgbatch.config import Settings
 from lgbatch.errors import ItemError, WorkspaceError
-from lgbatch.features.relative_turns import LONG_SIDE, RelativeTurn, SmallSift, copy_side, relative_turn, small_sift
+from lgbatch.features.relative_turns import RelativeTurn, SmallSift, relative_turn, small_sift
 from lgbatch.features.turn_synchronization import MIN_INLIERS, Turns, synchronize
 from lgbatch.pairing.candidates import sequential
 from lgbatch.pairing.retrieval import most_similar, train_vocabulary, vlad
 from lgbatch.pairing.spatial import local_metres, nearest
 from lgbatch.photos.coordinates import rotated, rotation_of
 from lgbatch.photos.crawl import Crawl
-from lgbatch.photos.decode import decode
+from lgbatch.photos.decode import DecodedPhotos
 from lgbatch.photos.formats import is_raw
 from lgbatch.photos.metadata import Metadata, read_metadata
-from lgbatch.runtime.environment import available_cores
+from lgbatch.runtime.environment import available_cores, available_memory
 from lgbatch.storage.durable import replace_synced
 from lgbatch.types import ORIENTATIONS, ImageRef
 from lgbatch.workspace.folder import Workspace
@@ -41,6 +41,8 @@ from lgbatch.workspace.stage_cache import Signature, photos_digest, signature
 _THREADS, _DEPTH = 8, 64  # reading headers waits for the disk or the network
 _EXHAUSTIVE = 25
 """Up to this many photos, all pairs are compared; of more, those that look alike, follow each other or are near."""
+_KEPT_BYTES = 512 << 20
+"""Most memory for decoded photos that are kept for extraction: 250 photos of 1024 x 683 pixels."""
 _ALIKE, _FOLLOWING, _NEAR = 8, 2, 4
 _VOCABULARY_PHOTOS, _VOCABULARY_KEYPOINTS = 200, 100
 _LOOKING_DOWN = -60.0
@@ -79,6 +81,7 @@ class _Photos:
     refs: Sequence[ImageRef]
     """Turned by their EXIF orientation."""
     metadata: Sequence[Metadata | None]
+    decoded: DecodedPhotos
     features: dict[int, SmallSift] = field(default_factory=dict)
     """Of the photos that could be decoded."""
 
@@ -99,7 +102,7 @@ def orient(crawled: Crawl, folder: Path, settings: Settings) -> tuple[Crawl, Ori
         outputs=lambda: [path],
         result=Oriented,
     )
-    result = run_stage(stage, lambda _: _orient(crawled.images, path, settings))
+    result = run_stage(stage, lambda _: _orient(crawled, path, settings))
     decided = _read(path, settings.rotation)
     images = [
         replace(ref, orientation=decided[ref.name].orientation) if ref.name in decided else ref
@@ -112,14 +115,14 @@ def orient_pair(refs: tuple[ImageRef, ImageRef], settings: Settings) -> list[Ima
     """Set the orientation of two photos, as `orient` does for a folder."""
     if settings.rotation == "none":
         return list(refs)
-    decisions = _decide(refs, settings, {})
+    decisions = _decide(Crawl(list(refs), []), settings, {})
     return [replace(ref, orientation=decision.orientation) for ref, decision in zip(refs, decisions, strict=True)]
 
 
-def _orient(refs: Sequence[ImageRef], path: Path, settings: Settings) -> Oriented:
+def _orient(crawled: Crawl, path: Path, settings: Settings) -> Oriented:
     earlier = {} if settings.on_change == "recompute" else _read(path, settings.rotation)
-    decisions = _decide(refs, settings, earlier)
-    images = {ref.name: decision._asdict() for ref, decision in zip(refs, decisions, strict=True)}
+    decisions = _decide(crawled, settings, earlier)
+    images = {ref.name: decision._asdict() for ref, decision in zip(crawled.images, decisions, strict=True)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_synced(
@@ -143,7 +146,8 @@ def _read(path: Path, rotation: str) -> dict[str, Decision]:
         return {}
 
 
-def _decide(refs: Sequence[ImageRef], settings: Settings, earlier: Mapping[str, Decision]) -> list[Decision]:
+def _decide(crawled: Crawl, settings: Settings, earlier: Mapping[str, Decision]) -> list[Decision]:
+    refs = crawled.images
     with warnings.catch_warnings():  # Pillow warns of damaged EXIF
         warnings.simplefilter("ignore")
         metadata = [*prefetch(lambda ref: read_metadata(ref.path), refs, threads=_THREADS, depth=_DEPTH)]
@@ -151,7 +155,7 @@ def _decide(refs: Sequence[ImageRef], settings: Settings, earlier: Mapping[str, 
     tagged = [replace(ref, orientation=tag or 1) for ref, tag in zip(refs, tags, strict=True)]
     turns = Turns([0] * len(refs), [0] * len(refs))
     if settings.rotation == "auto":
-        turns = _estimate(_Photos(tagged, metadata), _decided(tagged, earlier), settings)
+        turns = _estimate(_Photos(tagged, metadata, crawled.decoded), _decided(tagged, earlier), settings)
     return [
         Decision(
             orientation=rotated(ref.orientation, degrees),
@@ -183,18 +187,17 @@ def _estimate(photos: _Photos, decided: Mapping[int, Decision], settings: Settin
         known = [decided.get(row) for row in range(len(photos.refs))]
         return Turns([fixed.get(row, 0) for row in range(len(known))], [d.neighbours if d else 0 for d in known])
     threads = settings.threads or available_cores()
-    limit = settings.max_megapixels
+    most_bytes = min(_KEPT_BYTES, (available_memory() or _KEPT_BYTES) // 8)
 
     def detect(row: int) -> tuple[int, SmallSift | None]:
         ref = photos.refs[row]
         if is_raw(ref.path):  # takes a second to develop, and its camera knows
             return row, None
-        data = photos.metadata[row]
-        try:
-            pixels = decode(ref, copy_side(data.size) if data else LONG_SIDE, limit).pixels
+        try:  # at the size of extraction, which does not have to decode it again
+            photo = photos.decoded.decode(ref, settings.resize, settings.max_megapixels, most_bytes)
+            return row, small_sift(photo)
         except (ItemError, MemoryError):  # extraction reports it
             return row, None
-        return row, small_sift(pixels)
 
     rows = prefetch(detect, range(len(photos.refs)), threads=threads, depth=2 * threads)
     for row, features in track(rows, "orient", total=len(photos.refs), unit="photo"):

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from lgbatch.features.sift import rootsift
-from lgbatch.types import ByteArray, FloatArray
+from lgbatch.pairing.nearest_descriptors import mutual_nearest
+from lgbatch.photos.coordinates import resized_size
+from lgbatch.types import ByteArray, FloatArray, Photo
 
 LONG_SIDE = 480
 """Long side of the small copies, in pixels."""
@@ -22,7 +23,6 @@ _LEAST_SIDE = 320
 _KEYPOINTS = 500
 _CONTRAST = 0.01
 """Contrast threshold of SIFT, a quarter of OpenCV's default: fields have weak texture."""
-_RATIO = 0.8
 _MIN_VOTES = 6
 """Fewer pairs of keypoints than this tell nothing."""
 _TOLERANCE = 0.02
@@ -57,13 +57,12 @@ class RelativeTurn(NamedTuple):
     """Pairs of keypoints that agree."""
 
 
-def copy_side(size: tuple[int, int]) -> int:
-    """Return the long side of the small copy of a photo of `size` (width, height)."""
-    return min(LONG_SIDE, max(_LEAST_SIDE, max(size) // 2))
-
-
-def small_sift(pixels: ByteArray) -> SmallSift:
-    """Detect up to 500 keypoints in the copy of a photo, (H, W, 3) RGB, whose long side is copy_side. Thread-safe."""
+def small_sift(photo: Photo) -> SmallSift:
+    """Detect up to 500 keypoints in a small copy of a photo. Thread-safe."""
+    pixels, long_side = photo.pixels, min(LONG_SIDE, max(_LEAST_SIDE, max(photo.size) // 2))
+    size = resized_size(pixels.shape[1], pixels.shape[0], long_side)
+    if size != pixels.shape[1::-1]:
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     keypoints, descriptors = cv2.SIFT.create(_KEYPOINTS, contrastThreshold=_CONTRAST).detectAndCompute(gray, None)
     table = np.array([(*k.pt, k.angle) for k in keypoints], np.float32).reshape(-1, 3)
@@ -73,7 +72,7 @@ def small_sift(pixels: ByteArray) -> SmallSift:
 
 def relative_turn(first: SmallSift, second: SmallSift) -> RelativeTurn | None:
     """Estimate by what angle `second` is turned against `first`; None if too few keypoints agree. Deterministic."""
-    rows, columns = _mutual_nearest(first.unit_descriptors(), second.unit_descriptors())
+    rows, columns = mutual_nearest(first.unit_descriptors(), second.unit_descriptors())
     if len(rows) < _MIN_VOTES:
         return None
     a, b = first.points[rows], second.points[columns]
@@ -95,21 +94,3 @@ def _wrapped(degrees: FloatArray) -> FloatArray:
     """Return angles in -180 to 180 degrees."""
     angles: FloatArray = np.remainder(degrees + 180, 360) - 180
     return angles
-
-
-def _mutual_nearest(a: FloatArray, b: FloatArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows of `a` and `b` that are nearest to each other, and much nearer than the second nearest of `b`.
-
-    OpenCV multiplies in the calling thread. NumPy's threads would wait for each other in every one of the caller's.
-    """
-    if len(a) == 0 or len(b) < 2:
-        return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    similarity = np.asarray(cv2.gemm(a, b, 1, None, 0, flags=cv2.GEMM_2_T))  # type: ignore[call-overload]
-    nearest, backward = similarity.argmax(1), similarity.argmax(0)
-    rows = np.flatnonzero(backward[nearest] == np.arange(len(a)))
-    columns = nearest[rows]
-    best = similarity[rows, columns]
-    similarity[rows, columns] = -1
-    second = similarity[rows].max(1)
-    clear = 1 - best < _RATIO**2 * (1 - second)  # squared distances of unit vectors are 2 (1 - similarity)
-    return rows[clear], columns[clear]

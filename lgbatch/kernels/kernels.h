@@ -100,6 +100,10 @@ EXPORT size_t lgbatch_head_scratch_bytes(int64_t count0, int64_t count1, float t
 EXPORT void lgbatch_head(const Head *head, const float *x0, const float *x1, int64_t count0, int64_t count1,
                          float threshold, uint8_t *scratch, int64_t *matches0, float *scores);
 
+/* nearest.c */
+EXPORT void lgbatch_two_largest(const uint8_t *x, int64_t rows, int64_t steps, const int8_t *panels, int64_t columns,
+                                int32_t *largest, int32_t *second);
+
 /* tile.c */
 INTERNAL void gemm_int8(const uint8_t *x, int64_t stride, const int8_t *panel, int64_t steps,
                         const int32_t *zero_point_sum, int64_t rows, int32_t *acc);

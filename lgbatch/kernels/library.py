@@ -9,6 +9,9 @@ import functools
 import importlib.util
 from ctypes import POINTER, c_float, c_int64, c_size_t, c_void_p
 
+import numpy as np
+from numpy.typing import NDArray
+
 EMBED_DIM, GROUP, PANEL = 256, 256, 64
 """Constants of kernels.h. The structs below must match it too, field by field."""
 
@@ -86,6 +89,28 @@ def unavailable_reason() -> str | None:
     return None
 
 
+def two_largest(rows: NDArray[np.uint8], panels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The largest and the second largest product of each row with the columns, (N,) each. None is negative.
+
+    `rows` is (N, 4 S), `panels` (P, S, PANEL): each value holds four int8 values of a column. The last columns may be
+    zeros. Only if the kernels can run.
+    """
+    library, (count, steps, _) = load_library(), panels.shape
+    assert library is not None
+    first, second = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
+    arrays = (
+        rows.ctypes.data,
+        len(rows),
+        steps,
+        panels.ctypes.data,
+        count * PANEL,
+        first.ctypes.data,
+        second.ctypes.data,
+    )
+    library.lgbatch_two_largest(*arrays)
+    return first, second
+
+
 @functools.cache
 def load_library() -> ctypes.CDLL | None:
     """The compiled kernels, or None if lgbatch was installed without them."""
@@ -106,6 +131,8 @@ def _declare(library: ctypes.CDLL) -> None:
     layer.argtypes = [POINTER(LayerStruct), POINTER(SideStruct), POINTER(SideStruct), pointer]
     head.argtypes = [POINTER(HeadStruct), *[pointer] * 2, *[count] * 2, c_float, *[pointer] * 3]
     layer.restype = head.restype = None
+    library.lgbatch_two_largest.argtypes = [pointer, count, count, pointer, count, pointer, pointer]
+    library.lgbatch_two_largest.restype = None
     library.lgbatch_layer_scratch_bytes.argtypes = [count, count]
     library.lgbatch_head_scratch_bytes.argtypes = [count, count, c_float]
     library.lgbatch_layer_scratch_bytes.restype = library.lgbatch_head_scratch_bytes.restype = c_size_t

@@ -1,6 +1,5 @@
 """The matching engine: schedules pairs, reads features ahead, and matches batches in worker threads."""
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,7 +18,7 @@ from lgbatch.matching.lightglue import Matcher, no_matches
 from lgbatch.matching.schedule import Batch, plan
 from lgbatch.runtime.cuda import gpus
 from lgbatch.runtime.devices import choose_device, has_failed, matching_device, stop_if_lost, warn_gpu_left_out
-from lgbatch.types import Failure, Features, Matches, Pair
+from lgbatch.types import Failure, Features, Matches, Pair, PairList
 from lgbatch.workspace.prefetch import prefetch
 from lgbatch.workspace.signals import until_stopped
 
@@ -40,10 +39,12 @@ def match_pairs(
 
     Raises LgbatchError if a device fails and does not recover.
     """
-    matchable = [pair for pair in pairs if counts[pair.a] and counts[pair.b]]
-    yield from ((pair, no_matches()) for pair in pairs if not (counts[pair.a] and counts[pair.b]))
-    limits = _limits(matchable, counts, matchers)
-    uses = Counter(name for pair in matchable for name in pair)
+    pairs = PairList.of(pairs)
+    has_keypoints = pairs.between({name for name in pairs.images() if counts[name]})
+    yield from ((pair, no_matches()) for pair in pairs.where(~has_keypoints))
+    matchable = pairs.where(has_keypoints)
+    uses = {name: count for name, count in zip(matchable.names, matchable.uses().tolist(), strict=True) if count}
+    limits = _limits(uses, counts, matchers)
     workers = {id(matcher): _Worker(matcher, read, limits, uses) for matcher in matchers}
     idle: SimpleQueue[_Worker] = SimpleQueue()
     for matcher in matchers:
@@ -56,7 +57,7 @@ def match_pairs(
         finally:
             idle.put(worker)
 
-    batches = until_stopped(_schedule(matchable, counts, limits))
+    batches = until_stopped(_schedule(matchable, uses, counts, limits))
     for outcomes in prefetch(match_batch, batches, threads=len(matchers), depth=2 * len(matchers)):
         yield from outcomes
 
@@ -97,22 +98,24 @@ class _Limits(NamedTuple):
     """Images that the threads of a matcher encode at once."""
 
 
-def _limits(pairs: Sequence[Pair], counts: Mapping[str, int], matchers: Sequence[Matcher]) -> _Limits:
-    largest = max((counts[name] for pair in pairs for name in pair), default=1)
+def _limits(uses: Mapping[str, int], counts: Mapping[str, int], matchers: Sequence[Matcher]) -> _Limits:
+    largest = max((counts[name] for name in uses), default=1)
     workers = len(matchers)
     images = max(2 * workers + 2, min(capacity.cached_images(matcher.stages, largest) for matcher in matchers))
-    total = sum(counts[pair.a] + counts[pair.b] for pair in pairs)
+    total = sum(counts[name] * used for name, used in uses.items())
     share = total // (2 * workers) + 1  # with few pairs, still some for every worker
     tokens = {id(matcher): min(share, capacity.batch_tokens(matcher.stages, largest)) for matcher in matchers}
     return _Limits(images, tokens, capacity.concurrent_stems(matchers[0].stages, largest))
 
 
-def _schedule(pairs: Sequence[Pair], counts: Mapping[str, int], limits: _Limits) -> Iterator[Batch]:
-    names = sorted({name for pair in pairs for name in pair})
-    ids = {name: i for i, name in enumerate(names)}
-    pair_ids = np.fromiter((ids[name] for pair in pairs for name in pair), np.int64, 2 * len(pairs)).reshape(-1, 2)
+def _schedule(pairs: PairList, uses: Mapping[str, int], counts: Mapping[str, int], limits: _Limits) -> Iterator[Batch]:
+    names = sorted(uses)
+    ids = pairs.ids
+    if names != pairs.names:
+        positions = {name: i for i, name in enumerate(names)}
+        ids = pairs.lookup(np.array([positions.get(name, -1) for name in pairs.names], np.int32))
     tokens = max(limits.tokens.values(), default=1)  # a worker with a lower limit splits the batches that it gets
-    return plan([counts[name] for name in names], pair_ids, images=limits.images, tokens=tokens)
+    return plan([counts[name] for name in names], ids, images=limits.images, tokens=tokens)
 
 
 class _Worker:

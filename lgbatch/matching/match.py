@@ -4,7 +4,8 @@ A run matches the pairs that the store lacks and writes each as the engine yield
 skips an unchanged stage; write_items commits the store every few seconds.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,21 @@ from lgbatch.runtime.registry import model_path
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.provenance import Provenance
-from lgbatch.types import Failure, Features, Pair
-from lgbatch.workspace.stage import Failures, StageResult, StageRun, item_settings, run_stage, write_items
+from lgbatch.types import Failure, Features, Matches, Pair
+from lgbatch.workspace.forecast import Forecast
+from lgbatch.workspace.stage import (
+    Failures,
+    StageResult,
+    StageRun,
+    drop_stale_items,
+    item_settings,
+    run_stage,
+    write_items,
+)
 from lgbatch.workspace.stage_cache import signature, signatures
 from lgbatch.workspace.staleness import plan_matching
+
+_FASTER = "fewer pairs (--pairing auto) or keypoints (--max-keypoints 1024) are faster"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +70,9 @@ class Matched(StageResult):
 
 
 class _Method(NamedTuple):
-    """How pairs are matched."""
+    """How pairs are matched, and the provenance of the matches."""
 
     provenance: Provenance
-    """Of the matches."""
     match: Callable[[Sequence[Pair], Mapping[str, int], Callable[[str], Features]], Generator[Outcome, None, None]]
     """As engine.match_pairs, without its matchers."""
 
@@ -95,33 +106,21 @@ def match(
     Raises InputError (no pairs file, features of another extractor), ModelError, StoreError (no features, disk full, or
     staleness.plan_matching refuses), and LgbatchError if more failures occur than settings.max_errors allows.
     """
-
-    def open_lightglue(features: FeatureStore) -> _Method:
-        _check_extractor(features, settings)
-        matchers = open_matchers(models, settings)
-        return _Method(_provenance(matchers[0], settings), partial(match_pairs, matchers=matchers))
-
-    stage = _stage(
-        store_path,
-        settings,
-        features=signature(features_path),
-        pairs=signature(pairs_path),
-        model=signatures([model_path(models, settings.extractor, stages_kind(settings))]),
-    )
-    stage = replace(stage, paths={"models": models})
-    return _run(stage, pairs_path, features_path, store_path, open_lightglue, retry_failed)
+    weights = signatures([model_path(models, settings.extractor, stages_kind(settings))])
+    inputs = {"features": signature(features_path), "pairs": signature(pairs_path), "model": weights}
+    stage = replace(_stage(store_path, settings, inputs), paths={"models": models})
+    return _run(stage, pairs_path, features_path, store_path, models, retry_failed)
 
 
 def match_nearest(
     pairs_path: Path, features_path: Path, store_path: Path, *, settings: Settings, retry_failed: bool = False
 ) -> Matched:
     """Match as `match` does, by mutual nearest neighbours instead of LightGlue."""
-    stage = _stage(store_path, settings, features=signature(features_path), pairs=signature(pairs_path))
-    method = _Method(PROVENANCE, partial(match_nearest_pairs, threads=settings.threads or available_cores()))
-    return _run(stage, pairs_path, features_path, store_path, lambda _: method, retry_failed)
+    stage = _stage(store_path, settings, {"features": signature(features_path), "pairs": signature(pairs_path)})
+    return _run(stage, pairs_path, features_path, store_path, None, retry_failed)
 
 
-def _stage(store_path: Path, settings: Settings, **inputs: Any) -> StageRun[Matched]:
+def _stage(store_path: Path, settings: Settings, inputs: Mapping[str, Any]) -> StageRun[Matched]:
     return StageRun(
         name="match",
         folder=store_path.parent,
@@ -138,80 +137,135 @@ def _run(
     pairs_path: Path,
     features_path: Path,
     store_path: Path,
-    open_method: Callable[[FeatureStore], _Method],
+    models: Path | None,
     retry_failed: bool,
 ) -> Matched:
-    settings = stage.settings
-    item_inputs = {"features": stage.inputs["features"], "settings": item_settings(settings, "match")}
+    def match_file(failures: Failures) -> Matched:
+        with open_pair_matcher(features_path, store_path, stage.settings, failures, models) as matcher:
+            folder = matcher.features.image_folder
+            pairs_file = read_image_pairs(pairs_path, matcher.names, folder, matcher.failed_images)
+            matcher.match(pairs_file.pairs, (*pairs_file.failures, *pairs_file.unknown))
+            return matcher.result(pairs_file)
 
-    def match_missing(failures: Failures) -> Matched:
-        with FeatureStore(features_path) as features:
-            failed = failures.of_stages("crawl", "extract")
-            names = set(features.names()) - failed  # the features of photos that failed may be stale
-            pairs_file = read_image_pairs(pairs_path, names, features.image_folder, failed)
-            method = open_method(features)
-            with MatchStore(store_path, append=method.provenance) as store:
-                if settings.precision == "auto":  # the store may come from another kind of machine
-                    store.accept_differences("precision")
-                return _match_missing(pairs_file, features, store, method, settings, failures, item_inputs)
-
-    return run_stage(stage, match_missing, retry_failed=retry_failed)
+    return run_stage(stage, match_file, retry_failed=retry_failed)
 
 
-def _match_missing(
-    pairs_file: PairsFile,
-    features: FeatureStore,
-    store: MatchStore,
-    method: _Method,
-    settings: Settings,
-    failures: Failures,
-    inputs: Mapping[str, Any],
-) -> Matched:
-    images = {name: features.record(name) for name in features.names()}
-    store.separate_twins(images)
-    failed = failures.of_stages("match")
+@contextmanager
+def open_pair_matcher(
+    features_path: Path, store_path: Path, settings: Settings, failures: Failures, models: Path | None
+) -> Iterator["PairMatcher"]:
+    """Open the stores and LightGlue, or mutual nearest neighbours if there is no folder of models.
 
-    def has_failed(pair: Pair) -> bool:
-        return any([name in failed and failures.known("match", name, inputs) for name in (*pair, " ".join(pair))])
+    Raises as `match` does.
+    """
+    inputs = {"features": signature(features_path), "settings": item_settings(settings, "match")}
+    with FeatureStore(features_path) as features:
+        method = _open_method(features, settings, models)
+        with MatchStore(store_path, append=method.provenance) as store:
+            if settings.precision == "auto":  # the store may come from another kind of machine
+                store.accept_differences("precision")
+            yield PairMatcher(features, store, method, settings, failures, inputs)
 
-    plan = plan_matching(store, pairs_file.pairs, images, settings.on_change, has_failed)
-    for failure in (*pairs_file.failures, *pairs_file.unknown, *plan.failures):
-        failures.add(failure)
-    failures.check()
-    counts = _Counts(0, plan.matched_pairs, plan.matches, pairs_file.skipped + plan.failed_pairs)
 
-    def write(item: Outcome) -> None:
-        pair, outcome = item
+def _open_method(features: FeatureStore, settings: Settings, models: Path | None) -> _Method:
+    if models is None:
+        return _Method(PROVENANCE, partial(match_nearest_pairs, threads=settings.threads or available_cores()))
+    _check_extractor(features, settings)
+    matchers = open_matchers(models, settings)
+    return _Method(_provenance(matchers[0], settings), partial(match_pairs, matchers=matchers))
+
+
+class PairMatcher:
+    """Matches the pairs that a store lacks, in one call or several. All write to the store and to the ledger."""
+
+    def __init__(
+        self,
+        features: FeatureStore,
+        store: MatchStore,
+        method: _Method,
+        settings: Settings,
+        failures: Failures,
+        inputs: Mapping[str, Any],
+    ) -> None:
+        """`inputs` are those on which it depends whether an item fails."""
+        self.features, self.store, self.settings = features, store, settings
+        self._match, self._failures, self._inputs = method.match, failures, inputs
+        self.failed_images = failures.of_stages("crawl", "extract")  # the features of photos that failed may be stale
+        self._images = {name: features.record(name) for name in features.names()}
+        self.names = self._images.keys() - self.failed_images
+        self._failed = failures.of_stages("match")
+        self._counts = _Counts()
+        store.separate_twins(self._images)
+
+    def match(
+        self,
+        pairs: Sequence[Pair],
+        failures: Iterable[Failure] = (),
+        on_match: Callable[[Pair, Matches], None] = lambda *_: None,
+        step: str = "match",
+        forecast: Forecast | None = None,
+    ) -> None:
+        """Match the pairs that the store lacks, and the stale ones with --on-change recompute.
+
+        `failures` are those of the choice of pairs. Calls `on_match` with each new result, in no fixed order, after it
+        is written and before it is committed. `step` names the progress bar, `forecast` is that of several calls.
+        Raises as `match` does.
+        """
+        counts = self._counts
+        plan = plan_matching(self.store, pairs, self._images, self.settings.on_change, self._has_failed)
+        for failure in (*failures, *plan.failures):
+            self._failures.add(failure)
+        self._failures.check()
+        counts.matched_pairs += plan.matched_pairs
+        counts.matches += plan.matches
+        counts.skipped += plan.failed_pairs
+
+        forecast = forecast or Forecast(len(plan.missing), _FASTER)
+
+        def write(item: Outcome) -> None:
+            pair, outcome = item
+            self._write(pair, outcome)
+            forecast.update()
+            if isinstance(outcome, Matches):
+                on_match(pair, outcome)
+
+        keypoints = {name: record.keypoints for name, record in self._images.items()}
+        outcomes = self._match(plan.missing, keypoints, self.features.read)
+        write_items(outcomes, write, self.store, self._failures, total=len(plan.missing), stage=step, unit="pair")
+
+    def result(self, pairs_file: PairsFile) -> Matched:
+        """The result of the stage, for all pairs that were to be matched. With --on-change recompute, drops others."""
+        drop_stale_items(self.store, self._failures, self.settings)
+        counts = self._counts
+        return Matched(
+            pairs=len(pairs_file.pairs) + len(pairs_file.unknown) + pairs_file.skipped,
+            new=counts.written,
+            matched_pairs=counts.matched_pairs,
+            matches=counts.matches,
+            duplicates=pairs_file.duplicates,
+            reversed=pairs_file.reversed,
+            self_pairs=pairs_file.self_pairs,
+            skipped_pairs=pairs_file.skipped + counts.skipped,
+            failures=self._failures.as_tuple(),
+        )
+
+    def _has_failed(self, pair: Pair) -> bool:
+        named = [name for name in (*pair, " ".join(pair)) if name in self._failed]
+        return any([self._failures.known("match", name, self._inputs) for name in named])
+
+    def _write(self, pair: Pair, outcome: Matches | Failure) -> None:
+        counts = self._counts
         if isinstance(outcome, Failure):
             counts.skipped += 1
-            failures.add(outcome, inputs)
-        else:
-            if settings.on_change == "recompute":
-                store.remove(pair)
-            first, second = images[pair.a], images[pair.b]
-            store.write(pair, outcome, first.keypoints, (first.version, second.version))
-            counts.written += 1
-            counts.matched_pairs += bool(len(outcome.indices))
-            counts.matches += len(outcome.indices)
-
-    keypoints = {name: record.keypoints for name, record in images.items()}
-    outcomes = method.match(plan.missing, keypoints, features.read)
-    write_items(outcomes, write, store, failures, settings, total=len(plan.missing), stage="match", unit="pair")
-    return _result(pairs_file, counts, failures)
-
-
-def _result(pairs_file: PairsFile, counts: _Counts, failures: Failures) -> Matched:
-    return Matched(
-        pairs=len(pairs_file.pairs) + len(pairs_file.unknown) + pairs_file.skipped,
-        new=counts.written,
-        matched_pairs=counts.matched_pairs,
-        matches=counts.matches,
-        duplicates=pairs_file.duplicates,
-        reversed=pairs_file.reversed,
-        self_pairs=pairs_file.self_pairs,
-        skipped_pairs=counts.skipped,
-        failures=failures.as_tuple(),
-    )
+            self._failures.add(outcome, self._inputs)
+            return
+        if self.settings.on_change == "recompute":
+            self.store.remove(pair)
+        first, second = self._images[pair.a], self._images[pair.b]
+        self.store.write(pair, outcome, first.keypoints, (first.version, second.version))
+        counts.written += 1
+        counts.matched_pairs += bool(len(outcome.indices))
+        counts.matches += len(outcome.indices)
 
 
 def _check_extractor(features: FeatureStore, settings: Settings) -> None:

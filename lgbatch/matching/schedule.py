@@ -6,11 +6,12 @@ block, pairs of similar lengths share a batch.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
 Batch = tuple[int, ...]
 """Pairs that are matched together, as positions in the list of pairs that was scheduled."""
 MAX_PADDING = 0.05
@@ -26,16 +27,15 @@ def plan(
     """Order pairs into batches. Every pair is in exactly one batch; equal input gives equal output.
 
     counts: keypoints of each image, by id.
-    pairs: (P, 2) image ids, all of images with at least one keypoint. An array takes a fifth of a list's memory.
+    pairs: (P, 2) image ids, all of images with at least one keypoint. An int32 array of 8 bytes a pair needs 24 more.
     images: images that fit in memory at once; the least recently used is dropped first.
     tokens: most keypoints of a batch, of both sides and padded to its longest. A larger pair is a batch of its own.
     """
     if not len(pairs):
         return
-    ids = np.asarray(pairs, dtype=np.int64)
-    lengths = np.asarray(counts, dtype=np.int64)[ids]
-    for block in _ordered_blocks(ids, lengths, images):
-        for batch in _cut(_iterate_rows(lengths, block), tokens):
+    ids, keypoints = np.asarray(pairs), np.asarray(counts, np.int32)
+    for block in _ordered_blocks(ids, keypoints, images):
+        for batch in _cut(_iterate_lengths(ids, keypoints, block), tokens):
             yield tuple(block[batch].tolist())
 
 
@@ -49,17 +49,31 @@ def pack(lengths: Sequence[tuple[int, int]], tokens: int) -> list[Batch]:
     return [tuple(order[i] for i in batch) for batch in _cut([lengths[i] for i in order], tokens)]
 
 
-def _ordered_blocks(ids: Ints, lengths: Ints, images: int) -> list[Ints]:
-    """Positions of the pairs of each block, in matching order."""
-    blocks, rounded = _block_numbers(ids, images), lengths // LENGTH_STEP
-    order = np.lexsort((ids.max(axis=1), ids.min(axis=1), rounded[:, 1], rounded[:, 0], blocks))
-    return np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1)
+def _ordered_blocks(ids: Ints, keypoints: Ints, images: int) -> Iterator[Ints]:
+    """Positions of the pairs of each block, in matching order. Keys are sorted block by block, to save memory."""
+    rounded = keypoints // LENGTH_STEP
+    blocks = _block_numbers(ids, images)
+    if blocks is None:
+        yield _matching_order(ids, rounded)
+        return
+    order = np.argsort(blocks, kind="stable")
+    blocks = blocks[order]
+    for rows in np.split(order, np.flatnonzero(blocks[1:] != blocks[:-1]) + 1):
+        yield rows[_matching_order(ids[rows], rounded)]
 
 
-def _iterate_rows(lengths: Ints, order: Ints) -> Iterator[list[int]]:
-    """Rows in this order, as lists, which unpack faster. Converts 1024 at a time, since a block may be all pairs."""
+def _matching_order(ids: Ints, rounded: Ints) -> Ints:
+    """Positions of the pairs of a block in matching order, given the rounded lengths of the images."""
+    return np.lexsort((ids.max(axis=1), ids.min(axis=1), rounded[ids[:, 1]], rounded[ids[:, 0]]))
+
+
+def _iterate_lengths(ids: Ints, keypoints: Ints, order: Ints) -> Iterator[list[int]]:
+    """Keypoints of both images of the pairs in this order, as lists, which unpack faster.
+
+    Converts 1024 at a time, since a block may be all pairs.
+    """
     for start in range(0, len(order), 1024):
-        yield from lengths[order[start : start + 1024]].tolist()
+        yield from keypoints[ids[order[start : start + 1024]]].tolist()
 
 
 def _cut(lengths: Iterable[Sequence[int]], tokens: int) -> Iterator[list[int]]:
@@ -78,19 +92,19 @@ def _cut(lengths: Iterable[Sequence[int]], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _block_numbers(ids: Ints, images: int) -> Ints:
+def _block_numbers(ids: Ints, images: int) -> Ints | None:
     """The block of each pair; blocks are matched in ascending order.
 
-    If all images fit in memory, there is one block. Else a tile takes three quarters of the memory: its own pairs come
-    first, then those with each strip of later images. A strip takes an eighth, so that only images of the strip before
-    are dropped for it.
+    None if all images fit in memory: there is one block. Else a tile takes three quarters of the memory: its own pairs
+    come first, then those with each strip of later images. A strip takes an eighth, so that only images of the strip
+    before are dropped for it.
     """
     tile, strip = max(1, images * 3 // 4), max(1, images // 8)
     low, high = ids.min(axis=1), ids.max(axis=1)
     if high.max() < images:
-        return np.zeros_like(low)
+        return None
     row = low // tile
     beyond = high - (row + 1) * tile
     column = np.where(beyond < 0, 0, 1 + beyond // strip)
-    blocks: Ints = row * (column.max() + 1) + column
+    blocks: Ints = row.astype(np.int64) * (int(column.max()) + 1) + column
     return blocks

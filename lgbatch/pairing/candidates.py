@@ -2,14 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import NamedTuple
 
-from lgbatch.config import Settings
-from lgbatch.types import Pair
+import numpy as np
+
+from lgbatch.types import Pair, PairList
 
 _NaturalKey = tuple[str | tuple[int, str], ...]
 
@@ -23,46 +23,66 @@ class RigPlace(NamedTuple):
     """The same for the images that the cameras of a rig took at the same time."""
 
 
-_NO_RIG: Mapping[str, RigPlace] = MappingProxyType({})
+NO_RIG: Mapping[str, RigPlace] = MappingProxyType({})
 
 
-def exhaustive(names: Sequence[str]) -> list[Pair]:
-    """Pair each image with all later ones: N (N - 1) / 2 pairs, in the order of `names`."""
-    return [Pair(a, b) for a, b in combinations(names, 2)]
+def exhaustive(names: Sequence[str]) -> PairList:
+    """Pair each image with all later ones: N (N - 1) / 2 pairs, in the order of the N `names`, which are distinct."""
+    order = np.arange(len(names), dtype=np.int32)
+    later = [order[i:] for i in range(1, len(order))]
+    ids = np.stack([np.repeat(order, order[::-1]), np.concatenate([order[:0], *later])], axis=1)
+    return PairList(list(names), ids)
 
 
-def sequential(names: Sequence[str], window: int, rig: Mapping[str, RigPlace] = _NO_RIG) -> list[Pair]:
+def sequential(
+    names: Sequence[str], window: int, rig: Mapping[str, RigPlace] = NO_RIG, *, quadratic: bool = False
+) -> list[Pair]:
     """Pair each image with the `window` images that follow it in its folder, or with all if fewer follow.
+
+    With `quadratic`, also with those that follow at distances of powers of 2, of which there are `window`, as in
+    COLMAP's sequential matcher.
 
     Each folder is a sequence of its own, in natural order of the file names: frame2 comes before frame10. `rig` has the
     places of the images that belong to a rig, by name. Each of its cameras is a sequence, and the cameras go in step,
     as in COLMAP's sequential matcher with expand_rig_images: an image is also paired with the other images of its
     frame, and with those of the frames of the images that follow it.
     """
-    order = sorted(names, key=_natural_order)
-    frames: dict[str, list[str]] = {}
-    sequences: dict[tuple[PurePosixPath, str | None], list[str]] = {}
-    for name in order:
-        place = rig.get(name)
-        sequences.setdefault((PurePosixPath(name).parent, place and place.camera), []).append(name)
-        if place:
-            frames.setdefault(place.frame, []).append(name)
+    distances = {*range(1, window + 1)} | ({2**i for i in range(min(window, 31))} if quadratic else set())
     pairs: dict[frozenset[str], Pair] = {}
-    for sequence in sequences.values():
-        for i, a in enumerate(sequence):
-            for b in sequence[i : i + 1 + window]:
-                together = frames[rig[b].frame] if b in rig else [b]
-                for other in [b, *together]:
-                    if other != a:
-                        pairs.setdefault(frozenset((a, other)), Pair(a, other))
+    for a, b, _ in followers(names, sorted(distances), rig):
+        pairs.setdefault(frozenset((a, b)), Pair(a, b))
     return list(pairs.values())
 
 
-def make_pairs(names: Sequence[str], settings: Settings, rig: Mapping[str, RigPlace] = _NO_RIG) -> list[Pair]:
-    """Return the pairs for the method `settings.pairing`. `rig` has the images that belong to a rig, by name."""
-    if settings.pairing == "sequential":
-        return sequential(names, settings.window, rig)
-    return exhaustive(names)
+def followers(
+    names: Sequence[str], distances: Sequence[int], rig: Mapping[str, RigPlace] = NO_RIG
+) -> Iterator[tuple[str, str, int]]:
+    """Yield each image with one that follows it at one of the distances, and the distance: see `sequential`.
+
+    The distance of images of one frame of a rig is 0. Their pairs come in both directions.
+    """
+    frames: dict[str, list[str]] = {}
+    sequences = order_in_folders(names, rig)
+    for name in sorted(rig.keys() & set(names), key=_natural_order):
+        frames.setdefault(rig[name].frame, []).append(name)
+    for sequence in sequences:
+        for i, a in enumerate(sequence):
+            for distance in (0, *distances):
+                if i + distance >= len(sequence):
+                    break
+                b = sequence[i + distance]
+                for other in [b, *(frames[rig[b].frame] if b in rig else ())]:
+                    if other != a:
+                        yield a, other, distance
+
+
+def order_in_folders(names: Sequence[str], rig: Mapping[str, RigPlace] = NO_RIG) -> list[list[str]]:
+    """Return the sequences of a set: the images of each folder, or of each camera of a rig in it, in natural order."""
+    sequences: dict[tuple[PurePosixPath, str | None], list[str]] = {}
+    for name in sorted(names, key=_natural_order):
+        place = rig.get(name)
+        sequences.setdefault((PurePosixPath(name).parent, place and place.camera), []).append(name)
+    return list(sequences.values())
 
 
 def _natural_order(name: str) -> tuple[tuple[_NaturalKey, ...], str, _NaturalKey, _NaturalKey, str]:

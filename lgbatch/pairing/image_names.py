@@ -13,8 +13,10 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from lgbatch.pairing.pairs_file import PairList, PairsFile, read_pairs, split_columns
-from lgbatch.types import Failure, Pair
+import numpy as np
+
+from lgbatch.pairing.pairs_file import PairsFile, distinct, read_pairs, split_columns
+from lgbatch.types import Failure, Pair, PairList
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 
@@ -43,30 +45,39 @@ def resolve_pairs(
     reversed or self-pairs. `real_folder` returns the path of a folder without symbolic links, for absolute paths that
     lead to the photo folder by another way.
     """
-    images = frozenset(images)
-    if all(pair.a in images and pair.b in images for pair in pairs_file.pairs):
+    images, pairs = frozenset(images), pairs_file.pairs
+    if images.issuperset(pairs.images()):
         return pairs_file
-    resolver, pairs = _Resolver(images.union(failed), image_folder, real_folder), PairList()
+    resolver, positions = _Resolver(images.union(failed), image_folder, real_folder), _Positions()
     failed = frozenset(failed) - images
-    unknown, skipped = [], 0
-    for pair in pairs_file.pairs:
-        names, missing = resolver.find_pair(pair)
-        if not failed.isdisjoint(names):
-            skipped += 1
-        elif missing:
+    ids = pairs.lookup(np.array([positions.of(resolver.find(name)) for name in pairs.names], np.int32))
+    unknown = []
+    for row in np.flatnonzero(ids.min(1) < 0).tolist():
+        names, missing = resolver.find_pair(pairs[row])
+        if not missing:
+            ids[row] = [positions.of(name) for name in names]
+        elif failed.isdisjoint(names):
             reason = f"no features of {' and '.join(map(resolver.describe, missing))}"
-            unknown.append(Failure("match", " ".join(pair), reason))
-        else:
-            pairs.add(*names)
-    resolved = pairs.finish(pairs_file.failures)
+            unknown.append(Failure("match", " ".join(pairs[row]), reason))
+    known = PairList(list(positions), ids).where(ids.min(1) >= 0)
+    matchable = known.where(known.between(images))
+    resolved = distinct(matchable, pairs_file.failures)
     return replace(
         resolved,
         duplicates=resolved.duplicates + pairs_file.duplicates,
         reversed=resolved.reversed + pairs_file.reversed,
         self_pairs=resolved.self_pairs + pairs_file.self_pairs,
         unknown=unknown,
-        skipped=skipped,
+        skipped=len(pairs) - len(unknown) - len(matchable),
     )
+
+
+class _Positions(dict[str, int]):
+    """The positions of images in a list, in the order in which they are asked for."""
+
+    def of(self, name: str | None) -> int:
+        """Return the position of an image, or -1 for none."""
+        return -1 if name is None else self.setdefault(name, len(self))
 
 
 class _Resolver:
@@ -91,7 +102,7 @@ class _Resolver:
         for row in split_columns(" ".join(pair)) if missing else ():
             if len(missing_of_row := self._missing(row)) < len(missing):
                 pair, missing = Pair(*row), missing_of_row
-        return [image for name in pair if (image := self._find(name)) is not None], missing
+        return [image for name in pair if (image := self.find(name)) is not None], missing
 
     def describe(self, name: str) -> str:
         """Return a name that is of no image, with the reason if it is known."""
@@ -111,9 +122,9 @@ class _Resolver:
         return {_nfc(name).casefold(): name for name in sorted(self._images, reverse=True)}
 
     def _missing(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if self._find(name) is None]
+        return [name for name in names if self.find(name) is None]
 
-    def _find(self, name: str) -> str | None:
+    def find(self, name: str) -> str | None:
         """Return the image of a name; None if there is none, or more than one."""
         if name in self._images:
             return name

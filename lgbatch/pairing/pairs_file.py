@@ -3,17 +3,23 @@
 import codecs
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+
 from lgbatch.errors import InputError
 from lgbatch.photos.crawl import name_problem
 from lgbatch.storage.durable import replace_synced
-from lgbatch.types import Failure, Pair, counted
+from lgbatch.types import Failure, Pair, PairList, counted
 
+_BLOCK = 8192
+"""Lines that are written at a time."""
+_SEPARATORS = (" ", "\t")
 _BOM = "\ufeff"
 _WIDE_BOMS = {  # UTF-32 first: its little-endian mark starts with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -27,7 +33,7 @@ _WIDE_BOMS = {  # UTF-32 first: its little-endian mark starts with that of UTF-1
 class PairsFile:
     """The pairs of a pairs file, and counts of the lines that were dropped."""
 
-    pairs: list[Pair]
+    pairs: PairList
     """Each pair once, with the order and direction of its first occurrence."""
     duplicates: int
     """Lines dropped because they repeat a pair in the same direction."""
@@ -51,22 +57,38 @@ def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
 
     Raises InputError if a name is invalid or the file cannot be written.
     """
-    names = {name for pair in pairs for name in pair}
-    for name in names:
+    pairs = PairList.of(pairs)
+    for name in pairs.images():
         if problem := name_problem(name):
             raise InputError(f"cannot pair {name!a}: {problem}")
-    with_spaces = {name for name in names if name.split() != [name]}
-    needs_tab = with_spaces | {name for name in names if name.startswith("#")}
-    text = "".join([f"{a}\t{b}\n" if a in needs_tab or b in with_spaces else f"{a} {b}\n" for a, b in pairs])
-    if text.startswith(_BOM):  # part of a name; readers drop a leading byte order mark, so write one before it
-        text = _BOM + text
-    with suppress(OSError):
-        if path.read_bytes() == text.encode():
-            return
+    if _has_content(path, _lines(pairs)):
+        return
     try:
-        replace_synced(path, text.encode())
+        replace_synced(path, _lines(pairs))
     except OSError as error:
         raise InputError(f"cannot write pairs to {path}: {error.strerror}") from None
+
+
+def _lines(pairs: PairList) -> Iterator[bytes]:
+    """Yield the content of a pairs file in parts."""
+    names = pairs.names
+    with_spaces = [name.split() != [name] for name in names]
+    needs_tab = [spaces or name.startswith("#") for name, spaces in zip(names, with_spaces, strict=True)]
+    for start in range(0, len(pairs), _BLOCK):
+        block = pairs.ids[start : start + _BLOCK].tolist()
+        text = "".join([f"{names[a]}{_SEPARATORS[needs_tab[a] or with_spaces[b]]}{names[b]}\n" for a, b in block])
+        if not start and text.startswith(_BOM):  # part of a name; readers drop a leading one, so write one before it
+            text = _BOM + text
+        yield text.encode()
+
+
+def _has_content(path: Path, parts: Iterable[bytes]) -> bool:
+    """Whether a file has the content of these parts."""
+    try:
+        with path.open("rb") as file:
+            return all(file.read(len(part)) == part for part in parts) and not file.read(1)
+    except OSError:
+        return False
 
 
 def read_pairs(path: Path) -> PairsFile:
@@ -83,7 +105,7 @@ def read_pairs(path: Path) -> PairsFile:
     with _open_pairs(path) as file:
         for number, line in enumerate(file, 1):
             parser.add_line(number, line)
-    return parser.pairs.finish(parser.failures)
+    return distinct(parser.pairs(), parser.failures)
 
 
 def check_pairs(path: Path) -> None:
@@ -95,7 +117,7 @@ def check_pairs(path: Path) -> None:
     with _open_pairs(path) as file:
         for number, line in enumerate(file, 1):
             parser.add_line(number, line)
-            if parser.pairs:
+            if parser.has_pair:
                 return
     reason = parser.failures[0].reason if parser.failures else "no line has two" if number else "the file is empty"
     raise InputError(f"{path} lists no pairs ({reason}): write the names of two images per line")
@@ -113,32 +135,14 @@ def split_columns(line: str) -> Iterator[list[str]]:
             yield columns
 
 
-class PairList:
-    """Collects pairs, each once, and counts those that are dropped."""
-
-    def __init__(self) -> None:
-        self._pairs: dict[Pair, None] = {}
-        self._duplicates = self._reversed = self._self_pairs = 0
-
-    def add(self, a: str, b: str) -> None:
-        """Add a pair, unless it repeats one in either direction or pairs an image with itself."""
-        pair = Pair(a, b)
-        if a == b:
-            self._self_pairs += 1
-        elif pair in self._pairs:
-            self._duplicates += 1
-        elif (b, a) in self._pairs:
-            self._reversed += 1
-        else:
-            self._pairs[pair] = None
-
-    def __len__(self) -> int:
-        """The number of pairs."""
-        return len(self._pairs)
-
-    def finish(self, failures: list[Failure]) -> PairsFile:
-        """Return the pairs, with the failures of the lines."""
-        return PairsFile(list(self._pairs), self._duplicates, self._reversed, self._self_pairs, failures)
+def distinct(pairs: PairList, failures: list[Failure]) -> PairsFile:
+    """Return the pairs without self-pairs and those that repeat an earlier one, with the failures of the lines."""
+    listed = pairs.where(pairs.ids[:, 0] != pairs.ids[:, 1])
+    rows, firsts = listed.repeats()
+    is_first = np.ones(len(listed), np.bool_)
+    is_first[rows] = False
+    reverse = int(np.count_nonzero(listed.ids[rows, 0] != listed.ids[firsts, 0]))
+    return PairsFile(listed.where(is_first), len(rows) - reverse, reverse, len(pairs) - len(listed), failures)
 
 
 @contextmanager
@@ -162,24 +166,34 @@ class _Parser:
 
     def __init__(self, file_name: str) -> None:
         self.file_name = file_name
-        self.pairs = PairList()
         self.failures: list[Failure] = []
-        self._names: dict[str, str] = {}
+        self.has_pair = False
+        """Whether a line pairs two images."""
+        self._ids: dict[str, int] = {}
+        self._pairs = array("i")
 
     def add_line(self, number: int, line: str) -> None:
         try:
             if names := _split(line):
-                self.pairs.add(self._intern(names[0]), self._intern(names[1]))
+                a, b = self._id(names[0]), self._id(names[1])
+                self._pairs.append(a)
+                self._pairs.append(b)
+                self.has_pair = self.has_pair or a != b
         except ValueError as error:
             self.failures.append(Failure("pairs", f"{self.file_name} line {number}", str(error)))
 
-    def _intern(self, name: str) -> str:
-        """Return the one copy of a name that all pairs share. Raises ValueError if the name is invalid."""
-        if name not in self._names:
+    def pairs(self) -> PairList:
+        """All lines with two names."""
+        return PairList(list(self._ids), np.asarray(self._pairs).reshape(-1, 2))
+
+    def _id(self, name: str) -> int:
+        """Return the position of a name in the list of names. Raises ValueError if the name is invalid."""
+        found = self._ids.get(name)
+        if found is None:
             if problem := name_problem(name):
                 raise ValueError(problem)
-            self._names[name] = name
-        return self._names[name]
+            found = self._ids[name] = len(self._ids)
+        return found
 
 
 def _split(line: str) -> list[str] | None:

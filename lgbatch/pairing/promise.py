@@ -5,19 +5,15 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lgbatch.errors import ItemError
-from lgbatch.pairing.retrieval import train_vocabulary, vlad
-from lgbatch.pairing.spatial import local_metres
-from lgbatch.photos.metadata import read_metadata
+from lgbatch.pairing.evidence.looks import Looks
+from lgbatch.pairing.evidence.positions import exif_positions
+from lgbatch.pairing.retrieval import similarities_of_pairs
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
-from lgbatch.types import FloatArray, ImageRef, Pair
+from lgbatch.types import ImageRef, Pair
 
 Hints = NDArray[np.float64]
 """(H, P): H hints, a row each, for P pairs. Larger is more likely; -inf tells nothing."""
-_VOCABULARY_PHOTOS = 200
-_BLOCK = 1024
-"""Pairs whose vectors are in memory at a time."""
 
 
 def most_promising(pairs: Sequence[Pair], images: Collection[str], hints: Hints, count: int) -> list[Pair]:
@@ -44,51 +40,14 @@ def pair_hints(pairs: Sequence[Pair], refs: Sequence[ImageRef], features: Featur
     rows = {ref.name: row for row, ref in enumerate(refs)}
     first, second = (np.array([rows[pair[side]] for pair in pairs], np.intp) for side in (0, 1))
     records = [matches.record(pair) for pair in pairs]
-    vectors = _vlad_vectors([ref.name for ref in refs], features)
-    distances = np.linalg.norm(np.subtract(*(_positions(refs)[side] for side in (first, second))), axis=1)
+    looks = Looks.read([ref.name for ref in refs], features, None, threads=1)
+    positions = exif_positions([ref.path for ref in refs])
+    distances = np.linalg.norm(positions[first] - positions[second], axis=1)
     return np.stack(
         [
             np.array([record.matches if record else -np.inf for record in records], np.float64),
             -np.abs(first - second).astype(np.float64),
-            _similarities(vectors, first, second),
+            similarities_of_pairs(looks.vectors, first, second),
             np.where(np.isnan(distances), -np.inf, -distances),
         ]
     )
-
-
-def _similarities(vectors: FloatArray, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.float64]:
-    """The products of the vectors of P pairs, (P,), by blocks: the vectors of all pairs would not fit in the memory."""
-    similarities = np.empty(len(first))
-    for start in range(0, len(first), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        similarities[rows] = np.einsum("pv,pv->p", vectors[first[rows]], vectors[second[rows]], dtype=np.float64)
-    return similarities
-
-
-def _positions(refs: Sequence[ImageRef]) -> NDArray[np.float64]:
-    """(N, 2) in metres by GPS; NaN where there is none."""
-    metadata = [read_metadata(ref.path) for ref in refs]
-    degrees = np.array([(m.latitude, m.longitude) if m else (None, None) for m in metadata], np.float64).reshape(-1, 2)
-    positions = np.full(degrees.shape, np.nan)
-    located = ~np.isnan(degrees).any(1)
-    if located.any():
-        positions[located] = local_metres(degrees[located, 0], degrees[located, 1])
-    return positions
-
-
-def _vlad_vectors(names: Sequence[str], features: FeatureStore) -> FloatArray:
-    """(N, V), of norm 1, or 0 for images whose features cannot be read."""
-
-    def descriptors(name: str) -> FloatArray | None:
-        try:
-            return features.read(name).descriptors
-        except ItemError:
-            return None
-
-    step = -(-len(names) // _VOCABULARY_PHOTOS)
-    vocabulary = train_vocabulary([d for name in names[::step] if (d := descriptors(name)) is not None and len(d)])
-    vectors = np.zeros((len(names), vocabulary.size), np.float32)
-    for row, name in enumerate(names):
-        if (described := descriptors(name)) is not None and len(described):
-            vectors[row] = vlad(described, vocabulary)
-    return vectors

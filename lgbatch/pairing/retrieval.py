@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lgbatch.pairing.nearest_descriptors import similarities
 from lgbatch.types import FloatArray
 
 WORDS = 64
@@ -18,6 +19,8 @@ _SAMPLE = 20_000
 _ITERATIONS = 12
 _BLOCK = 512
 """Images that are compared with all others at a time: the N x N matrix is never in memory."""
+_CONVERTED = 2048
+Vectors = FloatArray | NDArray[np.float16]
 
 
 def train_vocabulary(descriptors: Sequence[FloatArray], words: int = WORDS) -> FloatArray:
@@ -38,31 +41,59 @@ def train_vocabulary(descriptors: Sequence[FloatArray], words: int = WORDS) -> F
 
 
 def vlad(descriptors: FloatArray, vocabulary: FloatArray) -> FloatArray:
-    """Aggregate the descriptors (N, D) of an image into one vector (W * D,) of norm 1, or 0 if N is 0, float32."""
+    """Aggregate the descriptors (N, D) of an image into one vector (W * D,) of norm 1, or 0 if N is 0, float32.
+
+    Thread-safe.
+    """
     words, dim = vocabulary.shape
     sums = np.zeros((words, dim), np.float32)
     if len(descriptors) and words:
-        distances = (vocabulary**2).sum(1) - 2 * (descriptors @ vocabulary.T)
-        belongs = np.zeros((len(descriptors), words), np.float32)
-        belongs[np.arange(len(descriptors)), distances.argmin(1)] = 1
-        sums = belongs.T @ descriptors - belongs.sum(0)[:, None] * vocabulary
+        nearest = ((vocabulary**2).sum(1) - 2 * similarities(descriptors, vocabulary)).argmin(1)
+        used, counts = np.unique(nearest, return_counts=True)
+        starts = np.cumsum(counts) - counts
+        in_order = descriptors[np.argsort(nearest, kind="stable")]
+        sums[used] = np.add.reduceat(in_order, starts) - counts[:, None].astype(np.float32) * vocabulary[used]
     sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
     vector = sums.ravel()
     unit: FloatArray = vector / max(float(np.linalg.norm(vector)), 1e-9)
     return unit
 
 
-def most_similar(vectors: FloatArray, count: int) -> NDArray[np.intp]:
-    """Return for each of N vectors (N, V) of norm 1 the rows of the most similar others, (N, count), best first.
+def most_similar(vectors: Vectors, count: int, queries: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+    """Return for vectors of norm 1 the rows of the most similar others, best first.
 
+    The vectors are (N, V); `queries` are the rows that are asked for, (Q,), by default all. The result is (Q, count).
     `count` must be less than N.
     """
-    best = np.empty((len(vectors), count), np.intp)
-    for start in range(0, len(vectors), _BLOCK):
-        similarity = vectors[start : start + _BLOCK] @ vectors.T
-        rows = np.arange(len(similarity))
-        similarity[rows, start + rows] = -np.inf
+    rows = np.arange(len(vectors)) if queries is None else queries
+    best = np.empty((len(rows), count), np.intp)
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        similarity = _compare(vectors[block].astype(np.float32), vectors)
+        every = np.arange(len(block))
+        similarity[every, block] = -np.inf
         candidates = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
         order = np.argsort(-np.take_along_axis(similarity, candidates, axis=1), axis=1, kind="stable")
         best[start : start + _BLOCK] = np.take_along_axis(candidates, order, axis=1)
     return best
+
+
+def similarities_of_pairs(
+    vectors: Vectors, first: NDArray[np.integer], second: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Return the products (P,) of the vectors of pairs, by blocks: those of all pairs would not fit in the memory."""
+    products = np.empty(len(first))
+    for start in range(0, len(first), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        a, b = (vectors[side[rows]].astype(np.float32) for side in (first, second))
+        products[rows] = np.einsum("pv,pv->p", a, b)
+    return products
+
+
+def _compare(block: FloatArray, vectors: Vectors) -> FloatArray:
+    """The products (B, N) of vectors (B, V) and (N, V): half precision is converted by parts."""
+    products = np.empty((len(block), len(vectors)), np.float32)
+    for start in range(0, len(vectors), _CONVERTED):
+        part = vectors[start : start + _CONVERTED].astype(np.float32, copy=False)
+        np.matmul(block, part.T, out=products[:, start : start + _CONVERTED])
+    return products

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _METRES_PER_DEGREE = 111_320.0
-_BLOCK = 1024
-"""Images that are compared with all others at a time."""
+_TABLE = 1 << 22
+"""Distances that are in memory at a time."""
 
 
 def local_metres(latitudes: NDArray[np.float64], longitudes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -21,12 +21,13 @@ def nearest(positions: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     """
     best = np.empty((len(positions), count), np.intp)
     squares = (positions**2).sum(1)
-    for start in range(0, len(positions), _BLOCK):
-        block = positions[start : start + _BLOCK]
-        distances = squares[start : start + _BLOCK, None] - 2 * block @ positions.T + squares
+    rows_at_once = max(1, _TABLE // len(positions)) if len(positions) else 1
+    for start in range(0, len(positions), rows_at_once):
+        block = positions[start : start + rows_at_once]
+        distances = squares[start : start + rows_at_once, None] - 2 * block @ positions.T + squares
         rows = np.arange(len(block))
         distances[rows, start + rows] = np.inf
         candidates = np.argpartition(distances, count - 1, axis=1)[:, :count]
         order = np.argsort(np.take_along_axis(distances, candidates, axis=1), axis=1, kind="stable")
-        best[start : start + _BLOCK] = np.take_along_axis(candidates, order, axis=1)
+        best[start : start + rows_at_once] = np.take_along_axis(candidates, order, axis=1)
     return best

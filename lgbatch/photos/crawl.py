@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lgbatch.errors import InputError
+from lgbatch.photos.decode import DecodedPhotos
 from lgbatch.photos.formats import SUFFIXES, format_left_out, holds_no_photos, is_left_out, is_photo, is_raw, suffix
 from lgbatch.types import Failure, ImageRef, escape
 
@@ -23,6 +24,8 @@ class Crawl:
     """Files with unusable names, broken links and unreadable folders, sorted by name."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Number of images in formats that lgbatch or the installed packages do not read, by extension."""
+    decoded: DecodedPhotos = field(default_factory=DecodedPhotos, compare=False, repr=False)
+    """Photos that are decoded already."""
 
 
 def crawl(folder: Path) -> Crawl:

@@ -1,7 +1,9 @@
 """Decode photos to 8-bit RGB, turned upright and resized for the extractor."""
 
 import math
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from lgbatch.errors import ItemError
 from lgbatch.photos.codecs import REDUCED_FROM, pixels_of, raw_pixels, visible_pixels
 from lgbatch.photos.coordinates import resized_size, turn, upright_size
+from lgbatch.photos.file_hash import file_size_and_time
 from lgbatch.photos.formats import is_raw
 from lgbatch.photos.image_header import claimed_size, megapixel_limit
 from lgbatch.photos.integrity import check_container
@@ -49,6 +52,46 @@ def decode(ref: ImageRef, resize: int, max_megapixels: float = math.inf) -> Phot
     if size != pixels.shape[1::-1]:
         pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     return Photo(ref.name, pixels, (width, height), () if visible is None else (visible,), ref.orientation)
+
+
+class DecodedPhotos:
+    """Photos that one stage has decoded, kept in the memory for the next one. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self._photos: dict[str, tuple[Photo, int, tuple[int, int]]] = {}
+        self._bytes = 0
+        self._lock = Lock()
+
+    def decode(self, ref: ImageRef, resize: int, max_megapixels: float, most: int) -> Photo:
+        """Decode a photo, and keep it for `take` unless all would have more than `most` bytes, or it has a mask."""
+        try:
+            file = file_size_and_time(ref)  # first, so that a later change of the file is noticed
+        except OSError as error:
+            raise ItemError(f"cannot be read: {error.strerror}") from None
+        photo = decode(ref, resize, max_megapixels)
+        with self._lock:
+            fits = self._bytes + photo.pixels.nbytes <= most
+            if fits and not photo.masks and ref.name not in self._photos:
+                self._bytes += photo.pixels.nbytes
+                self._photos[ref.name] = photo, resize, file
+        return photo
+
+    def take(self, ref: ImageRef, resize: int) -> Photo | None:
+        """Return what `decode` would give, and forget it; None if it was not kept, or the file has changed since."""
+        with self._lock:
+            photo, resized, file = self._photos.pop(ref.name, (None, 0, (0, 0)))
+            self._bytes -= photo.pixels.nbytes if photo else 0
+        with suppress(OSError):  # decode reports it
+            if photo and (photo.orientation, resized, file) == (ref.orientation, resize, file_size_and_time(ref)):
+                return photo
+        return None
+
+    def clear(self) -> None:
+        """Forget all photos."""
+        with self._lock:
+            self._photos.clear()
+            self._bytes = 0
 
 
 def _read(path: Path, max_megapixels: float) -> bytes:

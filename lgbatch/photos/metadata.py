@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from lgbatch.photos.image_header import jpeg2000_exif
 
 Tags = Mapping[int, Any]
 """Values of an EXIF directory, by tag."""
+_REMEMBERED = 100_000
+"""Photos whose metadata are kept in the memory, about 1 KB each."""
 _GIMBAL = [re.compile(rb":Gimbal%sDegree(?:=\"|>)\s*([+-]?[0-9.]+)" % angle) for angle in (b"Yaw", b"Pitch")]
 """Attributes or elements of XMP."""
 
@@ -58,12 +61,19 @@ class Metadata:
 def read_metadata(photo: Path) -> Metadata | None:
     """Read the metadata of `photo`, or return None if its header cannot be read. Thread-safe.
 
-    Numbers are rounded to single precision, as COLMAP holds them.
+    Numbers are rounded to single precision, as COLMAP holds them. The header of a file that has not changed since is
+    not read again: several stages of a run need it.
     """
     try:
-        return _raw_metadata(photo) if is_raw(photo) else _pillow_metadata(photo)
+        status = photo.stat()
+        return _read(photo, status.st_size, status.st_mtime_ns)
     except Exception:  # Pillow raises many types on damaged files
         return None
+
+
+@lru_cache(_REMEMBERED)
+def _read(photo: Path, _size: int, _mtime_ns: int) -> Metadata:
+    return _raw_metadata(photo) if is_raw(photo) else _pillow_metadata(photo)
 
 
 def _pillow_metadata(photo: Path) -> Metadata:

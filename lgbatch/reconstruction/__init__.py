@@ -1,1 +1,1 @@
-"""Geometric verification and mapping by COLMAP, advice on incomplete models, and evaluation against ground truth."""
+"""Geometric verification and mapping by COLMAP, and advice on incomplete models."""

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from lgbatch.pairing.methods import pairs_all
 from lgbatch.reconstruction.results import Cause, Reconstruction
 from lgbatch.types import counted
 from lgbatch.workspace.rerun import Rerun
@@ -122,11 +123,13 @@ def _try(rerun: Rerun, changes: dict[str, Any], photos: str) -> str:
 def _more_pairs(result: Reconstruction, rerun: Rerun) -> dict[str, Any]:
     """The change of settings that matches more pairs; empty if all are matched, or the user chose them."""
     settings = rerun.settings
-    if rerun.pairs or settings.pairing == "exhaustive":
+    if rerun.pairs or pairs_all(settings, result.images):
         return {}
     if result.images <= _EXHAUSTIVE_IMAGES:
         return {"pairing": "exhaustive"}
-    return {"window": 3 * settings.window} if 3 * settings.window < result.images else {}
+    more = "window" if settings.pairing == "sequential" else "neighbours"
+    count = 3 * getattr(settings, more)
+    return {more: count} if count < result.images else {}
 
 
 def _more_detail(result: Reconstruction, rerun: Rerun) -> dict[str, Any]:

@@ -24,15 +24,16 @@ from lgbatch.colmap.sensors.simplify import (
     is_plausible,
     simplify,
 )
+from lgbatch.colmap.verification import verify_pairs
 from lgbatch.errors import ItemError
 from lgbatch.photos.coordinates import interpolate
 from lgbatch.photos.formats import read_by_colmap
-from lgbatch.reconstruction.evidence import doubtful_parts, reject_doubtful_pairs
+from lgbatch.reconstruction.evidence import doubtful_parts
 from lgbatch.reconstruction.subprocess_worker import Message, Report, serve
+from lgbatch.runtime.environment import available_cores
 from lgbatch.types import FloatArray, ImageRef
 from lgbatch.workspace.prefetch import prefetch
 
-_BATCH_PAIRS = 100  # COLMAP checks its cancellation token between batches
 _DECODERS = 4  # threads, for photos that COLMAP cannot read
 _MIN_IMAGES = 5  # of a camera, to refine its distortion in a model that was mapped without
 
@@ -84,7 +85,7 @@ class _Work:
             _color_points(model, Path(request["images"]), Path(request["out"], str(i)))
         order = sorted(models, key=lambda i: (-models[i].num_reg_images(), -models[i].num_points3D()))
         return {
-            "models": [[str(i), _statistics(models[i]), models[i].reg_image_ids()] for i in order],
+            "models": [[str(i), statistics(models[i]), models[i].reg_image_ids()] for i in order],
             "doubtful": [
                 {"model": number, "names": names, "matches": most}
                 for number, i in enumerate(order)
@@ -99,13 +100,15 @@ class _Work:
             os._exit(1)
 
     def _verify(self, request: Message) -> None:
-        verifier = pycolmap.GeometricVerifierOptions(num_threads=request["threads"] or -1)
-        pairing = pycolmap.ExistingMatchedPairingOptions(batch_size=_BATCH_PAIRS)
-        geometry = pycolmap.TwoViewGeometryOptions()
-        geometry.ransac.random_seed = 0
-        pycolmap.geometric_verification(Path(request["database"]), verifier, pairing, geometry, self._token)
-        if is_marked(Path(request["database"])):  # another database is the user's
-            reject_doubtful_pairs(Path(request["database"]))
+        database = Path(request["database"])
+        strict = is_marked(database)  # another database is the user's
+        with pycolmap.Database.open(database) as db:
+            verify_pairs(
+                db,
+                threads=request["threads"] or available_cores(),
+                strict=strict,
+                stopped=lambda: self._token.is_cancelled,
+            )
 
     def _map_incrementally(
         self, request: Message, report: Report, fixed: bool, held: bool
@@ -244,7 +247,7 @@ def _read_by_colmap(photo: Path) -> bool:
         return True
 
 
-def _statistics(model: pycolmap.Reconstruction) -> Message:
+def statistics(model: pycolmap.Reconstruction) -> Message:
     """The fields of results.Model."""
     return {
         "registered_images": model.num_reg_images(),

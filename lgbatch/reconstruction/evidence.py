@@ -1,9 +1,7 @@
-"""Whether verified pairs and models rest on enough evidence.
+"""Whether a model rests on enough evidence.
 
-LightGlue returns some tens of matches for photos that have nothing in common, or are turned against each other, and
-these agree by chance with some two-view geometry: a third of such pairs has the 15 inliers that COLMAP asks for
-(docs/reliability.md). Two checks: a pair needs more inliers the smaller their part of its matches is; and a model has
-to confirm enough matches of the pairs that join its parts. Wrong pairs contradict each other, so it confirms few of
+A pair needs enough evidence to be verified (colmap/two_view.py). Some wrong pairs have it. A model therefore has to
+confirm enough matches of the pairs that join its parts: wrong pairs contradict each other, so it confirms few of
 theirs.
 """
 
@@ -16,26 +14,9 @@ import pycolmap
 
 from lgbatch.types import LongArray
 
-_MIN_EVIDENCE = 12.0
-"""Smallest product of inliers and inlier ratio: 15 of 18 matches, 24 of 48, or 48 of 192."""
 _MIN_CONFIRMED = 50
 """Smallest number of matches of a pair, confirmed by the model, that place one image safely against the other."""
 _NO_POINT = np.int64(-1)
-
-
-def reject_doubtful_pairs(database: Path) -> None:
-    """Make verified pairs with too little evidence pairs without a two-view geometry, in COLMAP's way."""
-    with pycolmap.Database.open(database) as db:
-        matches = dict(zip(*db.read_num_matches(), strict=True))
-        doubtful = [
-            pycolmap.pair_id_to_image_pair(pair)
-            for pair, inliers in zip(*db.read_two_view_geometry_num_inliers(), strict=True)
-            if inliers**2 < _MIN_EVIDENCE * matches.get(pair, 0)
-        ]
-        rejected = pycolmap.TwoViewGeometry(config=pycolmap.TwoViewGeometryConfiguration.DEGENERATE)
-        with pycolmap.DatabaseTransaction(db):
-            for a, b in doubtful:
-                db.update_two_view_geometry(a, b, rejected)
 
 
 def doubtful_parts(model: pycolmap.Reconstruction, database: Path) -> list[tuple[list[str], int]]:

@@ -134,7 +134,7 @@ def _verify_and_map(
             one_size=len(sizes) == 1,
             models=models,
             unregistered=find_unregistered(db, keypoint_counts, registered, image_folder, settings),
-            weakly_joined=weakly_joined(db, registered[0] if registered else ()),
+            weakly_joined=weakly_joined(db, registered),
             doubtful=doubtful,
             warnings=log.warnings if usable > 1 else (),
             older_models=not models and any(numbered_models(sparse)),
@@ -174,9 +174,9 @@ def _run_colmap(
     Returns the models and the ids of their images, largest model first, and the doubtful parts of the models.
     """
     draft = draft_folder(sparse)
-    remove_draft(sparse)
-    draft.mkdir(parents=True)
     try:
+        remove_draft(sparse)
+        draft.mkdir(parents=True)
         result = run_worker(
             "lgbatch.reconstruction.colmap_worker", request | {"out": str(draft)}, progress, on_stderr=log
         )

@@ -89,7 +89,7 @@ class Reconstruction(StageResult):
     unregistered: tuple[Unregistered, ...] = ()
     """The photos that are not in models[0]: those that failed, then those in the database."""
     weakly_joined: tuple[str, ...] = ()
-    """The images of models[0] with few verified pairs."""
+    """The images of the models with few verified pairs."""
     doubtful: tuple[Doubtful, ...] = ()
     """The parts of the models that may be in a wrong place, largest first."""
     warnings: tuple[Warned, ...] = ()

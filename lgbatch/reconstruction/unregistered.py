@@ -75,12 +75,13 @@ def find_unregistered(
     return tuple(found)
 
 
-def weakly_joined(db: "pycolmap.Database", model: Iterable[int]) -> tuple[str, ...]:
-    """Return the images of a model, given by their ids, that have few verified pairs."""
+def weakly_joined(db: "pycolmap.Database", models: Iterable[Iterable[int]]) -> tuple[str, ...]:
+    """Return the images of the models, given by their ids, that have few verified pairs."""
     pairs = Counter[int]()
     for pair_id, inliers in zip(*db.read_two_view_geometry_num_inliers(), strict=True):
         pairs.update(divmod(pair_id, _PAIR_ID_BASE) if inliers else ())
-    return tuple(db.read_image(image_id).name for image_id in sorted(model) if pairs[image_id] < _FEW_PAIRS)
+    weak = {image_id for model in models for image_id in model if pairs[image_id] < _FEW_PAIRS}
+    return tuple(db.read_image(image_id).name for image_id in sorted(weak))
 
 
 def failed_photos(workspace: Path, photos: Path) -> tuple[Unregistered, ...]:

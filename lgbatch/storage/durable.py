@@ -3,17 +3,18 @@
 import contextlib
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 """Errors of fsync that say that the file system does not sync folders."""
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file, and sync it and its folder to disk. On failure, remove the file and raise OSError."""
+def write_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file, whole or in parts, and sync it and its folder to disk. On failure, remove it and raise OSError."""
     try:
         with path.open("wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         sync_folder(path.parent)
@@ -23,7 +24,7 @@ def write_synced(path: Path, data: bytes) -> None:
         raise
 
 
-def replace_synced(path: Path, data: bytes) -> None:
+def replace_synced(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Create or replace a file atomically, through a synced partial file `.{name}.new` in the same folder.
 
     On failure, remove the partial file, leave `path` as it was and raise OSError.

@@ -20,8 +20,8 @@ Array = NDArray[Any]
 ATTRIBUTE = "lgbatch"
 """Attribute of an item's record, and of the file's provenance table."""
 # Superblock version 2: groups that stay fast as they grow, and no "open for writing" flag, which would keep readers out
-# after a crash.
-LIBVER = ("v108", "v108")
+# after a crash. HDF5 1.10 and later read the compressed datasets of item_templates.py.
+LIBVER = ("v108", "v110")
 _ATTRIBUTE = ATTRIBUTE.encode()
 WORD = h5t.NATIVE_UINT64
 # The table is padded to a multiple of this many bytes, so that most commits overwrite it in place.
@@ -58,7 +58,7 @@ def write_item(
         _reserve_header(node, header_reserve)
     create_record(node, len(record)).write(np.array(record, dtype=np.uint64), mtype=WORD)
     for key, array in arrays.items():
-        write_values(create_dataset(node, key, array, h5d.CONTIGUOUS), array)
+        write_values(create_dataset(node, key, array), array)
 
 
 def read_array(node: h5g.GroupID, key: bytes, kinds: str, axes: int) -> Array:
@@ -79,7 +79,7 @@ def read_array(node: h5g.GroupID, key: bytes, kinds: str, axes: int) -> Array:
         raise ValueError(f"{key.decode()} has {math.prod(shape)} elements, which is too many")
     values = np.empty(shape, dtype=dtype)
     if values.size:
-        data.read(h5s.ALL, h5s.ALL, values)
+        data.read(h5s.ALL, h5s.ALL, values, mtype=_type(dtype))
     return values
 
 
@@ -188,15 +188,37 @@ def write_number(node: h5d.DatasetID, name: bytes, value: float) -> None:
     h5a.create(node, name, h5t.IEEE_F64LE, h5s.create(h5s.SCALAR)).write(np.array(value))
 
 
+def read_bytes(node: h5g.GroupID, name: bytes) -> bytes | None:
+    """Read an attribute that `write_bytes` wrote; None if there is none. Raises ValueError if it is something else."""
+    if not h5a.exists(node, name):
+        return None
+    attribute = h5a.open(node, name)
+    if attribute.dtype != np.uint8 or len(attribute.shape or ()) != 1:
+        raise ValueError(f"{name.decode()} is an array of {attribute.dtype} and shape {attribute.shape}")
+    values = np.empty(attribute.shape, dtype=np.uint8)
+    if values.size:
+        attribute.read(values)
+    return values.tobytes()
+
+
+def write_bytes(node: h5g.GroupID, name: bytes, data: bytes) -> None:
+    """Add an attribute of bytes to a group, or replace it."""
+    if h5a.exists(node, name):
+        h5a.delete(node, name)
+    attribute = h5a.create(node, name, h5t.NATIVE_UINT8, h5s.create_simple((len(data),)))
+    if data:
+        attribute.write(np.frombuffer(data, dtype=np.uint8))
+
+
 def create_record(node: h5g.GroupID, words: int) -> h5a.AttrID:
     """Create the record of a group, without values."""
     return h5a.create(node, _ATTRIBUTE, WORD, _space((words,)))
 
 
-def create_dataset(node: h5g.GroupID, key: bytes, array: Array, layout: int) -> h5d.DatasetID:
-    """Create a dataset for an array, without values."""
-    dtype, shape = _type(array.dtype), _space(array.shape)
-    return h5d.create(node, key, dtype, shape, dcpl=_dataset_properties(layout))  # ASCII key: no link properties
+def create_dataset(node: h5g.GroupID, key: bytes, array: Array, *, compressed: bool = False) -> h5d.DatasetID:
+    """Create a dataset for an array, without values. If `compressed`, it is one chunk."""
+    properties = _dataset_properties(array.shape if compressed and array.size else ())
+    return h5d.create(node, key, _type(array.dtype), _space(array.shape), dcpl=properties)  # ASCII key
 
 
 def write_values(data: h5d.DatasetID, array: Array) -> None:
@@ -227,10 +249,12 @@ def _group_properties() -> h5p.PropGCID:
     return plist
 
 
-@functools.cache
-def _dataset_properties(layout: int) -> h5p.PropDCID:
+@functools.lru_cache(maxsize=256)
+def _dataset_properties(chunk: tuple[int, ...]) -> h5p.PropDCID:
     plist = h5p.create(h5p.DATASET_CREATE)
-    plist.set_layout(layout)
+    if chunk:
+        plist.set_chunk(chunk)
+        plist.set_deflate()
     plist.set_fill_time(h5d.FILL_TIME_NEVER)
     plist.set_obj_track_times(False)
     return plist

@@ -1,20 +1,34 @@
-"""Copy a store into a compact HDF5 file, without its unused space."""
+"""Copy a store into a compact HDF5 file: without its unused space, and with all matches compressed."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
-from h5py import h5g, h5o
+from h5py import h5d, h5g, h5o
 
 from lgbatch.errors import InputError, StoreError
 from lgbatch.storage.durable import sync_folder
-from lgbatch.storage.hdf5 import ATTRIBUTE, link_names, open_file, read_table, write_table
+from lgbatch.storage.hdf5 import (
+    ATTRIBUTE,
+    Array,
+    is_group,
+    link_names,
+    open_file,
+    open_group,
+    read_array,
+    read_record,
+    read_table,
+    write_table,
+)
+from lgbatch.storage.item_templates import ItemTemplates
 from lgbatch.storage.journal import JournaledFile
-from lgbatch.storage.store import open_to_read, short_reason
+from lgbatch.storage.matches import MatchStore, index_type
+from lgbatch.storage.store import DAMAGE, open_to_read, short_reason
 
 _CLOSE_FIRST = os.name == "nt"
 """Windows replaces no open file. Elsewhere the store stays open, and locked, until it is replaced."""
@@ -35,7 +49,8 @@ class Packed:
 def pack(path: Path, out: Path | None = None) -> Packed:
     """Copy a store of lgbatch or hloc into the new file `out`, or replace the store itself if `out` is None.
 
-    The copy is atomic, and compared with the store, array by array, before it is renamed to its final name.
+    Pairs that lgbatch 0.1 stored uncompressed are compressed. The copy is atomic, and compared with the store, array
+    by array, before it is renamed to its final name.
     Raises StoreError if the store is missing, in use or damaged, or the disk is full, and InputError if `out`
     exists already.
     """
@@ -81,11 +96,49 @@ def _copy(source: h5py.File, draft: Path) -> None:
         for key, value in source.attrs.items():
             if key != ATTRIBUTE:
                 target.attrs[key] = value
-        root = h5g.open(source.id, b"/")
-        for name in link_names(root):
-            h5o.copy(root, name, h5g.open(target.id, b"/"), name)
-        if table := read_table(source):
-            write_table(h5g.open(target.id, b"/"), table | {"unused": int(target.id.get_freespace())})
+        root, copied = h5g.open(source.id, b"/"), h5g.open(target.id, b"/")
+        table = read_table(source) or {}
+        with contextlib.closing(ItemTemplates()) as templates:
+            for name in link_names(root):
+                if table.get("kind") == MatchStore.kind and is_group(root, name):
+                    _copy_pairs(h5g.open(root, name), open_group(copied, name, create=True), templates)
+                else:
+                    h5o.copy(root, name, copied, name)
+        if table:
+            write_table(copied, table | {"unused": int(target.id.get_freespace())})
+
+
+def _copy_pairs(source: h5g.GroupID, target: h5g.GroupID, templates: ItemTemplates) -> None:
+    """Copy the pairs of a first image, and compress those that lgbatch 0.1 wrote."""
+    for name in link_names(source):
+        item = _uncompressed(source, name)
+        if item is None:
+            h5o.copy(source, name, target, name)
+            continue
+        templates.write_item(target, name, item.arrays, item.record)
+        attributes, copied = (h5py.Group(h5g.open(parent, name)).attrs for parent in (source, target))
+        for key in attributes.keys() - copied.keys():
+            copied[key] = attributes[key]
+
+
+class _Item(NamedTuple):
+    arrays: dict[bytes, Array]
+    record: list[int]
+
+
+def _uncompressed(parent: h5g.GroupID, name: bytes) -> _Item | None:
+    """Read a pair that lgbatch wrote uncompressed; None for anything else."""
+    try:
+        node, record = open_group(parent, name), read_record(parent, name, MatchStore.record_words)
+        compressed = h5d.open(node, b"matches0").get_create_plist().get_layout() == h5d.CHUNKED
+        if compressed or record is None or len(link_names(node)) != 2:
+            return None
+        matches0, scores = read_array(node, b"matches0", "i", 1), read_array(node, b"matching_scores0", "f", 1)
+    except DAMAGE:
+        return None
+    if matches0.dtype != np.int32 or matches0.min(initial=-1) < -1:
+        return None
+    return _Item({b"matches0": matches0.astype(index_type(matches0)), b"matching_scores0": scores}, record)
 
 
 def _compare(source: h5py.Group, copied: h5py.Group, path: Path) -> None:
@@ -99,7 +152,9 @@ def _compare(source: h5py.Group, copied: h5py.Group, path: Path) -> None:
         equal = type(node) is type(copy) and node.attrs.keys() == copy.attrs.keys()
         equal = equal and all(np.array_equal(node.attrs[key], copy.attrs[key]) for key in node.attrs)
         if equal and isinstance(node, h5py.Dataset):
-            equal = node.dtype == copy.dtype and np.array_equal(node[()], copy[()], equal_nan=node.dtype.kind == "f")
+            kind = node.dtype.kind
+            equal = node.dtype == copy.dtype or kind == copy.dtype.kind == "i"  # indices may have become int16
+            equal = equal and np.array_equal(node[()], copy[()], equal_nan=kind == "f")
         if not equal:
             raise StoreError(f"the copy of {node.name} in {path} differs: run the command again, and check the disk")
         if isinstance(node, h5py.Group):

@@ -46,7 +46,7 @@ class Store:
     record_words = 0
     """Length of an item's record."""
     use_templates = False
-    """Write items by copying templates. Faster for many small items."""
+    """Write items compressed, by copying templates: for many small items."""
     _accepted: frozenset[str] = frozenset()
     _fingerprint: int
     _unused_at_open: int
@@ -125,17 +125,14 @@ class Store:
 
     def commit(self) -> None:
         """Make all changes so far durable. Raises StoreError; the file is then as at the last commit."""
-        assert self._journaled is not None, "opened for reading"
-        try:
+        with self._writing(str(self.path)) as journaled:
             if self._changed:
                 entries = {key: entry for key, entry in self._table["made"].items() if entry["items"]}
                 self._table["unused"] = self._unused_at_open + int(self._file.id.get_freespace())
                 hdf5.write_table(self._root, self._table | {"made": entries})
                 self._changed = False
             self._file.flush()
-            self._journaled.commit()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise self._write_failure(str(self.path), error) from None
+            journaled.commit()
 
     def close(self) -> None:
         """Close the file. Changes since the last commit are lost."""
@@ -216,26 +213,38 @@ class Store:
         self, item: str, parent: h5g.GroupID, name: bytes, arrays: Mapping[bytes, Array], record: Sequence[int]
     ) -> None:
         """Add an item. Its record starts with the fingerprint and ends with the number of points."""
-        assert self._journaled is not None, "opened for reading"
-        write_item = self._templates.write_item if self._templates else hdf5.write_item
-        try:
-            write_item(parent, name, arrays, record, self.header_reserve)
-            if self._journaled.write_error:
-                raise self._journaled.write_error
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._write_failure(f"{item} to {self.path}", error) from None
+        with self._writing(f"{item} to {self.path}"):
+            if self._templates:
+                self._templates.write_item(parent, name, arrays, record)
+            else:
+                hdf5.write_item(parent, name, arrays, record, self.header_reserve)
         self._update_totals(record[0], 1, record[-1])
+
+    def _set_bytes(self, item: str, node: h5g.GroupID, name: bytes, data: bytes) -> None:
+        """Add an attribute to an item, or replace it."""
+        with self._writing(f"{item} to {self.path}"):
+            hdf5.write_bytes(node, name, data)
+        self._changed = True
 
     def _unlink(self, item: str, parent: h5g.GroupID, name: bytes) -> None:
         """Remove an item."""
-        assert self._journaled is not None, "opened for reading"
         record = self._record(parent, name)
-        try:
+        with self._writing(f"{item} to {self.path}"):
             parent.unlink(name)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise self._write_failure(f"{item} to {self.path}", error) from None
         if record:
             self._update_totals(record[0], -1, -record[-1])
+
+    @contextmanager
+    def _writing(self, subject: str) -> Iterator[JournaledFile]:
+        """Convert exceptions of the block, and write errors before, to a StoreError."""
+        assert self._journaled is not None, "opened for reading"
+        try:
+            yield self._journaled
+            if self._journaled.write_error:
+                raise self._journaled.write_error
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            cause = self._journaled.write_error or error  # errors of HDF5 after a write error are its consequences
+            raise StoreError(f"cannot write {subject}: {short_reason(cause)}; finished items are kept") from None
 
     def _update_totals(self, item_fingerprint: int, items: int, points: int) -> None:
         entry = self._table["made"].get(f"{item_fingerprint:016x}")
@@ -252,11 +261,6 @@ class Store:
     def _set_record(self, parent: h5g.GroupID, name: bytes, record: Sequence[int]) -> None:
         hdf5.change_record(parent, name, record)
         self._changed = True
-
-    def _write_failure(self, subject: str, error: Exception) -> StoreError:
-        assert self._journaled is not None
-        cause = self._journaled.write_error or error  # errors of HDF5 after a write error are only its consequences
-        return StoreError(f"cannot write {subject}: {short_reason(cause)}; finished items are kept")
 
 
 def short_reason(error: Exception) -> str:

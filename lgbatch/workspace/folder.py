@@ -27,6 +27,21 @@ class Workspace:
         return self.root / "pairs.txt"
 
     @property
+    def tried_pairs(self) -> Path:
+        """The pairs that were tried in rounds, why, and with what result (JSON lines)."""
+        return self.root / "pairs.jsonl"
+
+    @property
+    def candidates(self) -> Path:
+        """The pairs that rounds choose from (NumPy's .npz)."""
+        return self.root / "candidates.npz"
+
+    @property
+    def vocabulary(self) -> Path:
+        """The visual words by which photos are compared (NumPy's .npz)."""
+        return self.root / "vocabulary.npz"
+
+    @property
     def matches(self) -> Path:
         """The matches store (HDF5, hloc's layout)."""
         return self.root / "matches.h5"

@@ -17,7 +17,7 @@ _STEPS: dict[str, tuple[Stage, ...]] = {
     "extract": ("orient", "extract"),
     "pairs": ("pairs",),
     "match": ("match", "import"),
-    "reconstruct": ("reconstruct",),
+    "reconstruct": ("reconstruct", "refine"),
 }
 """The commands that run one stage after the other, with the stages whose settings each reads."""
 
@@ -53,7 +53,7 @@ class Rerun:
         The other settings and paths are those that the finished stages recorded. A pairs.txt that is not as the pairs
         stage left it is a pairs file of the user.
         """
-        earlier, own = recorded_settings(workspace), {f.name for f in settings_used_by("reconstruct")}
+        earlier, own = recorded_settings(workspace), {f.name for f in settings_used_by(*_STEPS["reconstruct"])}
         known = {f.name: earlier[f.name] for f in fields(Settings) if f.name in earlier and f.name not in own}
         paths, chosen = recorded_paths(workspace), Workspace(workspace).pairs
         models, pairs = paths.get("models"), paths.get("pairs", chosen)
@@ -108,7 +108,10 @@ class Rerun:
             value, option = getattr(settings, f.name), f.name.replace("_", "-")
             if (f.name not in changes and value == f.default) or settings.disabled_by(f.name):
                 continue
-            words += [f"--{option}"] * value if f.type is bool else [f"--{option}", str(value)]
+            if f.type is bool:
+                words += [f"--{option}"] if value else [f"--no-{option}"] if f.default else []
+            else:
+                words += [f"--{option}", str(value)]
         return (subprocess.list2cmdline if os.name == "nt" else shlex.join)([*map(str, words)])
 
 

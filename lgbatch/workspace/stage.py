@@ -2,6 +2,7 @@
 
 run_stage    skip the stage if its inputs and outputs have not changed; otherwise run it, record failures and result
 write_items  write items into a store, with a commit every few seconds
+drop_stale_items  remove what a finished stage has not written anew
 
 A stage plans its items, computes them and returns its result.
 """
@@ -161,7 +162,6 @@ def write_items(
     write: Callable[[Item], None],
     store: FeatureStore | MatchStore,
     failures: Failures,
-    settings: Settings,
     *,
     total: int,
     stage: str,
@@ -169,8 +169,7 @@ def write_items(
 ) -> None:
     """Call `write` with each item and commit the store every COMMIT_SECONDS, at the end, and after a signal.
 
-    Stops early if --max-errors is exceeded. At the end, `--on-change recompute` drops the remaining outdated items,
-    except those of images and pairs that failed.
+    Stops early if --max-errors is exceeded.
 
     Raises LgbatchError if --max-errors is exceeded, StoreError if the store cannot be written, and Interrupted after a
     signal.
@@ -186,4 +185,11 @@ def write_items(
                 committed = time.monotonic()
         store.commit()
     failures.check()
+
+
+def drop_stale_items(store: FeatureStore | MatchStore, failures: Failures, settings: Settings) -> None:
+    """With `--on-change recompute`, remove the outdated items that were not written anew.
+
+    Those of images and pairs that failed stay.
+    """
     drop_outdated(store, settings.on_change, {failure.name for failure in failures.as_tuple()})

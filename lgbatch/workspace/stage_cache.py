@@ -96,6 +96,12 @@ class StageCache:
             entries[stage]["left"] = dict.fromkeys(entries[stage]["left"], _OUTDATED)
         self._write(entries)
 
+    def forget(self) -> None:
+        """Drop the cached result. Write errors are ignored."""
+        entries = self._read()
+        if entries.pop(self._stage, None):
+            self._write(entries)
+
     def record_given(self) -> None:
         """Record the paths and other settings of a run that skipped the stage, if it had other paths.
 

@@ -11,27 +11,32 @@ of images and pairs that failed are not used: the ledger lists them.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 from lgbatch.errors import StoreError
+from lgbatch.photos.coordinates import is_mirrored
 from lgbatch.photos.file_hash import file_size_and_time, hash_photo
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.provenance import UNKNOWN, ImageRecord, PairRecord, differences
 from lgbatch.storage.store import Store
-from lgbatch.types import Failure, ImageRef, Pair, PhotoFile, counted
+from lgbatch.types import ByteArray, Failure, ImageRef, Pair, PairList, PhotoFile, counted
 from lgbatch.workspace.prefetch import prefetch
 
 OnChange = Literal["recompute", "refuse", "keep"]
 _THREADS = 4
 """Threads that hash photos."""
+_VALID, _FAILED, _STALE, _MISSING = range(4)
+"""States of pairs: stored; failed before; matched with features that have changed; to match."""
 
 
 @dataclass(frozen=True)
 class MatchPlan:
     """The pairs to match, and counts of the pairs that the store already holds."""
 
-    missing: list[Pair]
+    missing: PairList
     """Pairs to match. With `recompute` the store may hold stale items of them, which their new items replace."""
     failed_pairs: int
     """Number of pairs that are not matched because they failed before."""
@@ -52,7 +57,8 @@ def plan_extraction(
     """Return the photos to extract: those that the store lacks and, with `recompute`, those with stale items.
 
     Photos that failed before are left out: `has_failed` tells so of photos without valid items. An item is stale if
-    its orientation is not that of the ImageRef. A photo whose file has
+    its orientation is not that of the ImageRef. `keep` does not keep items of mirrored photos that are not as the
+    ImageRef says: the database has the keypoints of all such photos mirrored back, or of none. A photo whose file has
     a new size or modification time is hashed. If its content is unchanged, the store records the new time. Raises
     StoreError if there are stale items of other photos and `on_change` is "refuse".
     """
@@ -78,7 +84,9 @@ def plan_extraction(
     ]
     if on_change == "refuse" and not all(map(has_failed, turned)):
         _refuse_turned(store, turned)
-    done = records.keys() if on_change == "keep" else current - replaced - {ref.name for ref in turned}
+    done = current - replaced - {ref.name for ref in turned}
+    if on_change == "keep":
+        done = {ref.name for ref in photos if ref.name in records and not _is_mirrored_otherwise(store, ref)}
     return [ref for ref in photos if ref.name not in done and not has_failed(ref)]
 
 
@@ -94,23 +102,12 @@ def plan_matching(
     Pairs that failed before are left out: `has_failed` tells so of pairs without valid items. Raises StoreError if
     there are stale items of other pairs and `on_change` is "refuse".
     """
-    outdated = {} if on_change == "keep" else store.outdated
-    missing, stale, match_counts = [], [], []
-    failed: list[PairRecord | None] = []
-    for pair in pairs:
-        record = store.record(pair)
-        changed = record and _features_changed(record, images[pair.a].version, images[pair.b].version)
-        if record and record.fingerprint not in outdated and not changed:
-            match_counts.append(record.matches)
-        elif not (record and on_change == "keep") and has_failed(pair):
-            failed.append(record)
-        elif record and record.fingerprint not in outdated:
-            stale.append(pair)
-        else:
-            missing.append(pair)
+    pairs = PairList.of(pairs)
+    found = _survey(store, pairs, images, on_change, has_failed)
     if on_change == "refuse":
-        fingerprints = [record.fingerprint for record in failed if record]
-        _refuse_outdated(store, fingerprints, "pair was matched", "pairs were matched", "keep uses them as they are")
+        failed = found.failed.elements()
+        _refuse_outdated(store, failed, "pair was matched", "pairs were matched", "keep uses them as they are")
+    missing, stale = (pairs.where(found.states == state) for state in (_MISSING, _STALE))
     if stale and on_change == "refuse":
         raise StoreError(
             f"{store.path}: {counted(len(stale), 'pair was', 'pairs were')} matched with features that have changed "
@@ -120,9 +117,9 @@ def plan_matching(
     if stale and on_change == "keep":
         reason = "left out: the features have changed since they were matched; --on-change recompute matches them again"
         failures = (Failure("match", counted(len(stale), "pair", "pairs"), reason),)
-    else:
-        missing += stale
-    return MatchPlan(missing, len(failed), sum(count > 0 for count in match_counts), sum(match_counts), failures)
+    elif stale:
+        missing = PairList(pairs.names, np.concatenate([missing.ids, stale.ids]))
+    return MatchPlan(missing, found.failed.total(), found.matched_pairs, found.matches, failures)
 
 
 def drop_outdated(store: FeatureStore | MatchStore, on_change: OnChange, failed: Set[str] = frozenset()) -> None:
@@ -134,18 +131,57 @@ def drop_outdated(store: FeatureStore | MatchStore, on_change: OnChange, failed:
         store.remove_by_fingerprint(set(store.outdated), failed)
 
 
-def usable_pairs(store: MatchStore, pairs: Iterable[Pair], versions: Mapping[str, int]) -> list[Pair]:
+def usable_pairs(store: MatchStore, pairs: Iterable[Pair], versions: Mapping[str, int]) -> PairList:
     """Return those of the pairs that are stored, and whose matches belong to the present features of their images.
 
     `versions` maps image names to versions of features. Pairs of other images are left out. Pairs that do not record
     versions are usable.
     """
-    usable = []
+    pairs = PairList.of(pairs)
+    pairs = pairs.where(pairs.between(versions))
+
+    def is_usable(pair: Pair) -> bool:
+        record = store.record(pair)
+        return record is not None and not _features_changed(record, versions[pair.a], versions[pair.b])
+
+    return pairs.where(np.fromiter(map(is_usable, pairs), np.bool_, len(pairs)))
+
+
+class _Survey(NamedTuple):
+    """What a store has of P pairs."""
+
+    states: ByteArray
+    """(P,) uint8, _VALID to _MISSING."""
+    failed: Counter[int]
+    """Failed pairs by the fingerprints of their items, UNKNOWN without an item."""
+    matched_pairs: int
+    """Valid pairs with at least one match."""
+    matches: int
+    """Matches of the valid pairs."""
+
+
+def _survey(
+    store: MatchStore,
+    pairs: PairList,
+    images: Mapping[str, ImageRecord],
+    on_change: OnChange,
+    has_failed: Callable[[Pair], bool],
+) -> _Survey:
+    outdated = {} if on_change == "keep" else store.outdated
+    states, failed, matched_pairs, matches = bytearray(), Counter[int](), 0, 0
     for pair in pairs:
-        record = store.record(pair) if pair.a in versions and pair.b in versions else None
-        if record and not _features_changed(record, versions[pair.a], versions[pair.b]):
-            usable.append(pair)
-    return usable
+        record = store.record(pair)
+        changed = record and _features_changed(record, images[pair.a].version, images[pair.b].version)
+        if record and record.fingerprint not in outdated and not changed:
+            states.append(_VALID)
+            matched_pairs += record.matches > 0
+            matches += record.matches
+        elif not (record and on_change == "keep") and has_failed(pair):
+            states.append(_FAILED)
+            failed[record.fingerprint if record else UNKNOWN] += 1
+        else:
+            states.append(_STALE if record and record.fingerprint not in outdated else _MISSING)
+    return _Survey(np.asarray(states), failed, matched_pairs, matches)
 
 
 def _features_changed(record: PairRecord, *versions: int) -> bool:
@@ -176,6 +212,10 @@ def _refuse_turned(store: FeatureStore, photos: Sequence[ImageRef]) -> None:
         f"--rotation gives now ({example.name}: EXIF code {store.orientation(example.name)}, now "
         f"{example.orientation}): {_way_out('keep uses their features as they are')}"
     )
+
+
+def _is_mirrored_otherwise(store: FeatureStore, photo: ImageRef) -> bool:
+    return is_mirrored(store.orientation(photo.name)) != is_mirrored(photo.orientation)
 
 
 def _replaced_photos(

@@ -24,9 +24,10 @@ USERS: dict[str, tuple[str, ...]] = {
     "infer": ("infer",),
     "doctor": ("doctor",),
     "extract": ("orient", "extract"),
-    "pairs": ("pairs",),
+    "pairs": ("pairs", "match", "import"),
     "match": ("match", "import"),
-    "reconstruct": ("reconstruct",),
+    "reconstruct": ("reconstruct", "refine"),
+    "refine": ("refine",),
     "demo": RUN,
     "errors": (),
     "info": (),
@@ -113,7 +114,7 @@ def test_json_output_is_one_object(extracted: list[str]) -> None:
     assert status == 0
     summary: dict[str, Any] = json.loads(out)
     assert summary["pairs"] == 3
-    assert summary["settings"] == Settings().used_by("pairs")
+    assert summary["settings"] == Settings().used_by("pairs", "match", "import")
     assert summary["seconds"].keys() == {"pairs"}
     assert summary["versions"]["lgbatch"] == __version__
 
@@ -163,7 +164,11 @@ def test_missing_photos_are_reported_with_the_option_for_their_folder(extracted:
         (["pairs", "--config", "none"], ["no preset 'none'", "fast"]),
         (["pairs", "--config", "none.toml"], ["cannot read settings from none.toml"]),
         (["pairs", "--config", "own.toml"], ["own.toml: unknown setting 'windw'; did you mean 'window'?"]),
-        (["pairs", "--window", "5"], ["--window has no effect with --pairing exhaustive: leave one of them out"]),
+        (
+            ["pairs", "--pairing", "all"],
+            ["pairing must be one of auto, exhaustive, sequential", "joined with +, not 'all'"],
+        ),
+        (["pairs", "--window", "5"], ["--window has no effect with --pairing auto: leave one of them out"]),
         (["match", "--calibration", "c.txt", "--camera-model", "PINHOLE"], ["--camera-model has no effect with"]),
         (
             ["run", "photos", "-o", "out", "--pairs", "p.txt", "--pairing", "sequential"],
@@ -183,9 +188,7 @@ def test_a_bad_setting_is_reported_in_one_line(arguments: list[str], parts: list
     assert all(part in line for part in parts), line
 
 
-@pytest.mark.parametrize(
-    "arguments", [["run"], ["frob"], ["pairs", "--frob"], ["pairs", "--window", "two"], ["pairs", "--pairing", "all"]]
-)
+@pytest.mark.parametrize("arguments", [["run"], ["frob"], ["pairs", "--frob"], ["pairs", "--window", "two"]])
 def test_an_invalid_command_line_has_status_2(arguments: list[str]) -> None:
     status, out, err = call(*arguments)
     assert (status, out) == (2, "")
@@ -219,7 +222,7 @@ def test_debug_adds_the_traceback() -> None:
 
 
 def test_an_unexpected_exception_is_reported_in_one_line(extracted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by zero\nand more")
 
     monkeypatch.setattr(stages, "choose_pairs", fail)
@@ -231,7 +234,7 @@ def test_an_unexpected_exception_is_reported_in_one_line(extracted: list[str], m
 
 
 def test_an_interrupted_command_has_status_130(extracted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages, "choose_pairs", interrupt)

@@ -95,6 +95,15 @@ def test_matches_of_replaced_pairs_are_those_of_the_second_try_if_it_has_some(fi
     assert matches(files.second.database, Pair(B, C)).tolist() == [[0 + counts[B], 2 + counts[C]]]
 
 
+def test_pairs_that_only_the_second_try_matched_are_added(files: Workspace) -> None:
+    with MatchStore(files.matches, append={}) as store:
+        store.remove(Pair(A, C))
+    join(files)
+    counts = {name: len(keypoints(files, name)) for name in NAMES}
+    assert len(content(files.second.database)["matches"]) == 3
+    assert matches(files.second.database, Pair(A, C)).tolist() == [[1 + counts[A], 2 + counts[C]]]
+
+
 def test_geometries_of_pairs_with_the_same_matches_are_kept(files: Workspace) -> None:
     join(files)
     with pycolmap.Database.open(files.second.database) as db:

@@ -58,7 +58,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def run_extract(photos: Path, out: Path, retry_failed: bool = False, **changes: int) -> Extracted:
-    settings = Settings.load(**changes)
+    settings = Settings.load(rotation="exif", **changes)  # with auto, orient decodes the photos
     return extract(photos, out / "features.h5", models=out, settings=settings, retry_failed=retry_failed)
 
 

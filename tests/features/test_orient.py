@@ -1,5 +1,6 @@
 """Turned photos have the features and matches of the upright ones, at the places where the file has the pixels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from lgbatch.matching.lightglue import Matcher
 from lgbatch.photos.coordinates import angles_to_upright, to_upright, upright_size
 from lgbatch.photos.crawl import crawl
 from lgbatch.photos.masks import crawl_with_masks
+from lgbatch.pipelines.summary import Summary
 from lgbatch.storage.features import FeatureStore
 from lgbatch.types import ORIENTATIONS, ByteArray, Features
 from tests.helpers.oriented import read, save
@@ -108,3 +110,23 @@ def test_masks_stay_with_the_photos(tmp_path: Path) -> None:
     crawled = crawl_with_masks(tmp_path / "photos", str(tmp_path / "masks"), "")
     (ref,) = orient(crawled, tmp_path / "out", Settings(rotation="exif"))[0].images
     assert (ref.orientation, ref.masks) == (6, (tmp_path / "masks" / "a.png",))
+
+
+def test_photos_that_keep_features_of_another_orientation_are_told(gallery: Path, tmp_path: Path) -> None:
+    folder, store_path = photos(tmp_path / "photos", read(gallery / "view_00.jpg", SIZE)), tmp_path / "features.h5"
+    settings = Settings(extractor="sift", max_keypoints=20, rotation="none")
+    extract(folder, store_path, models=tmp_path, settings=settings)
+    kept = Settings(extractor="sift", max_keypoints=20, on_change="keep")
+    for _ in range(2):  # the second run skips the stage
+        crawled, oriented = orient(crawl(folder), tmp_path, kept)
+        done = extract(folder, store_path, models=tmp_path, settings=kept, crawled=crawled)
+        assert done.turned_otherwise == 3  # codes 3, 6 and 8
+    assert done.new == 0 and oriented.turned_by_exif == 7
+    with FeatureStore(store_path) as store:
+        assert [store.orientation(name) for name in NAMES.values()] == [1, 2, 1, 4, 5, 1, 7, 1]
+    summary = Summary(kept)
+    summary.add_oriented(oriented)
+    summary.add_extracted(done)
+    assert "orientation says; 3 photos keep the features from before (--on-change keep)\n" in summary.format()
+    recomputed = extract(folder, store_path, models=tmp_path, settings=replace(kept, on_change="recompute"))
+    assert recomputed.turned_otherwise == 0 and recomputed.new == 3

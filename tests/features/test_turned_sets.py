@@ -14,7 +14,7 @@ from lgbatch.types import ORIENTATIONS
 from tests.helpers.oriented import read, save
 
 pytestmark = pytest.mark.weights
-SETTINGS = Settings(max_keypoints=600, pairing="sequential", window=3, precision="fp32", rotation="exif")
+SETTINGS = Settings(max_keypoints=600, pairing="sequential", window=3, precision="fp32", rotation="exif", refine=False)
 VIEWS = 8
 SIDE = 384
 

@@ -8,10 +8,14 @@ import pytest
 
 from lgbatch.features.relative_turns import LONG_SIDE, RelativeTurn, SmallSift, relative_turn, small_sift
 from lgbatch.features.turn_synchronization import synchronize
-from lgbatch.types import ByteArray
+from lgbatch.types import ByteArray, Photo
 from tests.helpers.oriented import read
 
 SIZE = (LONG_SIDE, LONG_SIDE * 3 // 4)
+
+
+def small(pixels: ByteArray) -> SmallSift:
+    return small_sift(Photo("", pixels, (9999, 9999)))
 
 
 def turned(pixels: ByteArray, degrees: float) -> ByteArray:
@@ -24,15 +28,15 @@ def turned(pixels: ByteArray, degrees: float) -> ByteArray:
 @pytest.mark.parametrize("degrees", [0, 35, 90, -120, 180])
 def test_the_angle_between_two_views_is_found(gallery: Path, degrees: float) -> None:
     first, second = read(gallery / "view_00.jpg", SIZE), read(gallery / "view_01.jpg", SIZE)
-    found = relative_turn(small_sift(first), small_sift(turned(second, degrees)))
+    found = relative_turn(small(first), small(turned(second, degrees)))
     assert found and found.inliers > 20
     assert abs((found.degrees - degrees + 180) % 360 - 180) < 8
 
 
 def test_photos_of_nothing_in_common_have_no_turn(gallery: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
-    view, plain = small_sift(read(gallery / "view_00.jpg", SIZE)), small_sift(np.full((40, 60, 3), 9, np.uint8))
-    assert relative_turn(view, small_sift(noise)) is None
+    view, plain = small(read(gallery / "view_00.jpg", SIZE)), small(np.full((40, 60, 3), 9, np.uint8))
+    assert relative_turn(view, small(noise)) is None
     assert len(plain.points) == 0 and plain.descriptors.shape == (0, 128)
     assert relative_turn(view, plain) is None and relative_turn(plain, view) is None
 

@@ -30,6 +30,7 @@ class Source:
     points: dict[str, FloatArray] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     matches: dict[Pair, IntArray] = field(default_factory=dict)
+    geometries: dict[Pair, bytes] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         return list(self.points)
@@ -45,6 +46,9 @@ class Source:
 
     def indices(self, pair: Pair) -> IntArray:
         return self.matches[pair]
+
+    def geometry(self, pair: Pair) -> bytes | None:
+        return self.geometries.get(pair)
 
 
 def photo(folder: Path, name: str, size: tuple[int, int]) -> None:

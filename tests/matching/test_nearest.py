@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from lgbatch.errors import ItemError
+from lgbatch.kernels import library
 from lgbatch.matching import nearest
-from lgbatch.matching.nearest import MIN_SIMILARITY, RATIO, match_nearest_pairs, mutual_nearest
+from lgbatch.matching.nearest import MIN_SIMILARITY, match_nearest_pairs, mutual_nearest
+from lgbatch.pairing.nearest_descriptors import RATIO
 from lgbatch.types import Failure, Features, FloatArray, Matches, Pair
 
 
@@ -48,6 +50,32 @@ def test_matches_are_those_of_the_definition(block: int, monkeypatch: pytest.Mon
     assert (np.diff(matches.indices[:, 0]) > 0).all()
     assert len(set(matches.indices[:, 1].tolist())) == len(found)
     assert ((matches.scores > MIN_SIMILARITY) & (matches.scores <= 1)).all()
+
+
+@pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason()))
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 64), (100, 200)])
+def test_the_kernel_finds_the_two_largest_products(rows: int, columns: int) -> None:
+    rng = np.random.default_rng(rows)
+    a = rng.integers(0, 256, (rows, 12), np.uint8)
+    b = np.zeros((-(-columns // 64) * 64, 12), np.int8)
+    b[:columns] = rng.integers(0, 128, (columns, 12), np.int8)
+    panels = np.ascontiguousarray(b.view(np.int32).reshape(-1, 64, 3).swapaxes(1, 2))
+    expected = np.sort(a.astype(np.int64) @ b.T.astype(np.int64), axis=1)[:, :-3:-1]
+    np.testing.assert_array_equal(np.stack(library.two_largest(a, panels), axis=1), expected)
+
+
+@pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason()))
+def test_similarities_in_eight_bits_lose_no_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = descriptors(900, 0)
+    b = np.concatenate([noisy(a[800:100:-1], 0.12, 1), descriptors(333, 2), noisy(a[300:350], 0.1, 3)])
+    matches = mutual_nearest(a, b)
+    assert set(map(tuple, matches.indices.tolist())) == plain(a, b) and 300 < len(matches.indices) < 700
+    assert len(nearest._promising(a, descriptors(900, 5))) < 90
+    assert len(nearest._promising(-a, b)) == len(a)  # the kernel multiplies no negative values
+    monkeypatch.setattr(nearest, "unavailable_reason", lambda: "no kernels")
+    slow = mutual_nearest(a, b)
+    np.testing.assert_array_equal(slow.indices, matches.indices)
+    np.testing.assert_allclose(slow.scores, matches.scores, atol=1e-6)
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 5), (5, 0), (1, 5), (5, 1)])

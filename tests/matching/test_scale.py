@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 SCALE = float(os.environ.get("LGBATCH_SCALE", "0.02"))
 IMAGES, PAIRS = int(100_000 * SCALE), int(1_000_000 * SCALE)
-MILLISECONDS_PER_PAIR = 0.3
+MILLISECONDS_PER_PAIR = 0.4
 KEYPOINTS, MATCHES = 2048, 350
 COST_PAIRS = int(os.environ.get("LGBATCH_COST_PAIRS", "100000"))
 

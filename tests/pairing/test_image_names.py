@@ -8,7 +8,7 @@ import pytest
 from lgbatch.errors import InputError
 from lgbatch.pairing.image_names import read_image_pairs, resolve_pairs
 from lgbatch.pairing.pairs_file import PairsFile, read_pairs
-from lgbatch.types import Failure, Pair
+from lgbatch.types import Failure, Pair, PairList
 
 NFD = unicodedata.normalize("NFD", "Äpfel/é 1.jpg")
 NFC = unicodedata.normalize("NFC", NFD)
@@ -20,7 +20,7 @@ def find(*names: str, images: list[str] = IMAGES, folder: Path | None = FOLDER) 
     """The images that names stand for, or the reason why there is none. Each is paired with b.jpg."""
     result = []
     for name in names:
-        resolved = resolve_pairs(PairsFile([Pair(name, "b.jpg")], 0, 0, 0, []), [*images, "b.jpg"], folder)
+        resolved = resolve_pairs(PairsFile(PairList.of([Pair(name, "b.jpg")]), 0, 0, 0, []), [*images, "b.jpg"], folder)
         result.append(resolved.pairs[0].a if resolved.pairs else resolved.unknown[0].reason)
     return result
 
@@ -32,7 +32,7 @@ def read(folder: Path, content: str | bytes, encoding: str = "utf-8") -> PairsFi
 
 
 def test_exact_names_are_returned_as_they_are() -> None:
-    exact = PairsFile([Pair("a.jpg", NFD), Pair("left/1.jpg", "b.jpg")], 1, 2, 3, [])
+    exact = PairsFile(PairList.of([Pair("a.jpg", NFD), Pair("left/1.jpg", "b.jpg")]), 1, 2, 3, [])
     assert resolve_pairs(exact, IMAGES, FOLDER) is exact
 
 
@@ -136,7 +136,7 @@ def test_tables_of_short_names(tmp_path: Path) -> None:
 
 def test_pairs_with_an_image_that_failed_are_skipped() -> None:
     pairs = [Pair("./bad.jpg", "a.jpg"), Pair("bad.jpg", "none.jpg"), Pair("b.jpg", "none.jpg"), Pair("a.jpg", "b.jpg")]
-    parsed = resolve_pairs(PairsFile(pairs, 0, 0, 0, []), IMAGES, FOLDER, ["bad.jpg", "a.jpg"])
+    parsed = resolve_pairs(PairsFile(PairList.of(pairs), 0, 0, 0, []), IMAGES, FOLDER, ["bad.jpg", "a.jpg"])
     assert (parsed.pairs, parsed.skipped) == ([Pair("a.jpg", "b.jpg")], 2)
     assert [failure.name for failure in parsed.unknown] == ["b.jpg none.jpg"]
 

@@ -1,5 +1,6 @@
 """Metadata is read from the headers of all formats, equal to what COLMAP reads where COLMAP can."""
 
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from lgbatch.colmap.sensors.exif import Exif, by_colmaps_rules, read_exif
+from lgbatch.photos import metadata
 from lgbatch.photos.metadata import read_metadata
 
 SIZE = (60, 40)
@@ -175,3 +177,25 @@ def test_a_huge_photo_is_no_decompression_bomb(tmp_path: Path) -> None:
     metadata = read_metadata(path)
     assert metadata is not None
     assert by_colmaps_rules(metadata).size == (20000, 10000)
+
+
+def test_a_header_is_read_once_until_its_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    read = metadata._pillow_metadata
+
+    def count(photo: Path) -> metadata.Metadata:
+        opened.append(photo)
+        return read(photo)
+
+    monkeypatch.setattr(metadata, "_pillow_metadata", count)
+    photo = write(tmp_path / "a.jpg", {274: 6})
+    first = read_metadata(photo)
+    assert first and first.orientation == 6 and read_metadata(photo) is first and len(opened) == 1
+    write(photo, {274: 8})
+    os.utime(photo, ns=(1, 1))
+    changed = read_metadata(photo)
+    assert changed and changed.orientation == 8 and len(opened) == 2
+    photo.write_bytes(b"no photo")
+    assert read_metadata(photo) is None and read_metadata(photo) is None and len(opened) == 4  # perhaps a bad moment
+    photo.unlink()
+    assert read_metadata(photo) is None

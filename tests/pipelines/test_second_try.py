@@ -12,13 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from lgbatch.cli import main, stages
+from lgbatch.colmap import import_stores
 from lgbatch.config import Settings
 from lgbatch.errors import LgbatchError, ReconstructionError
 from lgbatch.matching import match
 from lgbatch.pipelines import second_try, sfm
 from lgbatch.pipelines.summary import Summary
-from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction
+from lgbatch.reconstruction import reconstruct
 from lgbatch.storage.features import FeatureStore
+from lgbatch.storage.matches import MatchStore
 from lgbatch.types import Failure, Matches
 from lgbatch.workspace.folder import Workspace
 from tests.helpers.oriented import read
@@ -120,6 +122,26 @@ def test_matching_tells_that_it_takes_the_second_try_out(photos: Path, monkeypat
     assert run(photos).registered_images == VIEWS - 1
 
 
+def test_removed_images_leave_the_stores_of_the_second_try(photos: Path) -> None:
+    out = Workspace(photos.parent / "out")
+    run(photos)
+    command = ["remove", "0.jpg", "3.jpg", "-w", str(out.root)]
+    assert CliRunner().invoke(main.app, command).stdout.startswith("removed 2 images and 7 pairs")
+    with FeatureStore(out.second.features) as features, MatchStore(out.second.matches) as matches:
+        assert features.names() == ["1.jpg", "2.jpg", "4.jpg"]
+        assert len(list(matches.groups())) == 3
+    assert run(photos).registered_images == VIEWS
+
+
+def test_removing_images_leaves_a_folder_of_the_user_as_it_is(photos: Path) -> None:
+    out = Workspace(photos.parent / "out")
+    run(photos, second_try=0)
+    out.second.root.mkdir()
+    out.second.features.write_bytes(b"mine")
+    assert CliRunner().invoke(main.app, ["remove", "0.jpg", "-w", str(out.root)]).exit_code == 0
+    assert out.second.features.read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize("error", [LgbatchError("no\nluck"), OSError("no\nluck")])
 def test_an_error_leaves_out_the_second_try(photos: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -132,6 +154,21 @@ def test_an_error_leaves_out_the_second_try(photos: Path, monkeypatch: pytest.Mo
     assert "second try  left out: no\\nluck\n" in summary.format()
     assert (photos.parent / "out" / "summary.json").is_file()
     assert run(photos).registered_images == VIEWS
+
+
+def test_a_stale_model_is_taken_out_once_if_the_new_second_try_fails(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LgbatchError("no luck")
+
+    assert run(photos).registered_images == VIEWS
+    monkeypatch.setattr(second_try, "import_joined", fail)
+    assert run(photos, second_try=0.9).registered_images == 0
+    monkeypatch.setattr(import_stores, "import_database", lambda *_, **__: pytest.fail("imported again"))
+    monkeypatch.setattr(reconstruct, "verify_and_map", lambda *_: pytest.fail("mapped again"))
+    summary = run(photos, second_try=0.9)
+    assert summary.registered_images == 0 and summary.second_try == {"left_out": "no luck"}
 
 
 def test_a_better_model_that_cannot_be_written_ends_the_run(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,43 +249,3 @@ def test_a_worse_model_is_not_taken(photos: Path, monkeypatch: pytest.MonkeyPatc
     assert not (photos.parent / "out" / "sparse" / "0").exists()
     again = run(photos)
     assert again.finished_already and again.unregistered == summary.unregistered
-
-
-def result(registered: int, verified: int, observations: int) -> Reconstruction:
-    models = (Model(registered, 10, observations, 0.5, 3.0),) if registered else ()
-    return Reconstruction(
-        images=9,
-        images_with_keypoints=9,
-        matched_pairs=30,
-        verified_pairs=verified,
-        most_inliers=99,
-        models=models,
-        seconds_verification=0,
-        seconds_mapping=0,
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "better"),
-    [
-        ({}, False),
-        ({"registered": 6}, True),
-        ({"verified": 21}, True),
-        ({"registered": 6, "verified": 19}, True),
-        ({"registered": 6, "observations": 99}, False),
-        ({"registered": 4, "verified": 30}, False),
-        ({"registered": 0, "verified": 30}, False),
-    ],
-)
-def test_what_is_better(change: dict[str, int], better: bool) -> None:
-    first = {"registered": 5, "verified": 20, "observations": 100}
-    assert second_try._is_better(result(**first | change), result(**first)) == better
-    assert second_try._is_better(result(**first), result(0, 20, 0))
-
-
-def test_doubtful_photos_do_not_make_a_model_better() -> None:
-    more = result(7, 20, 120)
-    doubtful = (Doubtful(0, ("a.jpg", "b.jpg"), 20), Doubtful(1, ("c.jpg",), 20))
-    assert second_try._is_better(more, result(5, 20, 100))
-    assert not second_try._is_better(dataclasses.replace(more, doubtful=doubtful), result(5, 20, 100))
-    assert second_try._is_better(dataclasses.replace(more, doubtful=doubtful), result(4, 20, 100))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from lgbatch.config import Settings
+from lgbatch.evaluation.evaluate import evaluate
+from lgbatch.evaluation.formats.strecha import read_strecha
 from lgbatch.pipelines import sfm
-from lgbatch.reconstruction.evaluate import evaluate
-from lgbatch.reconstruction.truth import read_strecha
 from lgbatch.workspace.folder import Workspace
 
 pytestmark = pytest.mark.weights

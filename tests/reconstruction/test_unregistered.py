@@ -5,13 +5,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 
 from lgbatch.config import Settings
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.progress import Log
 from lgbatch.reconstruction.results import Reconstruction
-from lgbatch.reconstruction.unregistered import failed_photos
+from lgbatch.reconstruction.unregistered import failed_photos, weakly_joined
 from lgbatch.types import Failure, Pair
 from lgbatch.workspace.ledger import Ledger
 from tests.helpers.synthetic import Source, photo, synthetic
@@ -53,6 +54,19 @@ def test_each_image_has_its_cause(tmp_path: Path) -> None:
     again = run(tmp_path)
     assert again.finished_already and again.unregistered == result.unregistered
     json.dumps([image.reason for image in again.unregistered])
+
+
+def test_images_of_all_models_with_few_pairs_are_weakly_joined(tmp_path: Path) -> None:
+    large, small = synthetic(tmp_path, 6, "a"), synthetic(tmp_path, 5, "b", seed=1)
+    both = Source(large.points | small.points, large.sizes | small.sizes, large.matches | small.matches)
+    fill(tmp_path, both)
+    result = run(tmp_path)
+    assert [model.registered_images for model in result.models] == [6, 5] and result.weakly_joined == ()
+    with pycolmap.Database.open(tmp_path / "database.db") as db:
+        ids = {image.name: image.image_id for image in db.read_all_images()}
+        models = [[ids[name] for name in source.points] for source in (large, small)]
+        db.delete_two_view_geometry(ids["b1.jpg"], ids["b2.jpg"])
+        assert weakly_joined(db, models) == ("b1.jpg", "b2.jpg") and weakly_joined(db, []) == ()
 
 
 def test_without_a_model_every_image_has_a_cause(tmp_path: Path) -> None:

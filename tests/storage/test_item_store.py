@@ -119,6 +119,7 @@ WRITER = """
     from lgbatch.storage.features import FeatureStore
     from lgbatch.storage.matches import MatchStore
     from lgbatch.types import Pair
+    from tests.storage.test_item_store import geometry
     from tests.storage.test_store import PROVENANCE, features, matches
     folder, start = Path(sys.argv[1]), int(sys.argv[2])
     with (
@@ -129,12 +130,19 @@ WRITER = """
         for i in range(start, 10**6):
             if Pair(str(i), str(i + 1)) not in match_store:
                 match_store.write(Pair(str(i), str(i + 1)), *matches(i))
+                match_store.set_geometry(Pair(str(i), str(i + 1)), geometry(i))
+                match_store.set_geometry(Pair(str(i // 2), str(i // 2 + 1)), geometry(i))
             feature_store.write(f"folder {i % 7}/{i}.jpg", features(i))
             if i % 3 == 2:
                 match_store.commit()
                 feature_store.commit()
                 print(i + 1, flush=True)
 """
+
+
+def geometry(i: int) -> bytes:
+    """A geometry for seed i."""
+    return random.Random(i).randbytes(i * 37 % 2000)
 
 
 def write_until_killed(folder: Path, start: int, seconds: float) -> int:
@@ -163,6 +171,8 @@ def test_a_kill_at_any_instant_keeps_committed_items(tmp_path: Path) -> None:
                 assert_equal(feature_store.read(f"folder {i % 7}/{i}.jpg"), features(i))
             for i in range(pairs):
                 assert_equal(match_store.read(Pair(str(i), str(i + 1))), matches(i)[0])
+                last = max(j for j in (i, 2 * i, 2 * i + 1) if j < pairs)
+                assert match_store.geometry(Pair(str(i), str(i + 1))) == geometry(last)
         for name in "features.h5", "matches.h5":
             assert not journal_path(tmp_path / name).exists()
             h5py.File(tmp_path / name, "r").close()

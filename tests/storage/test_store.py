@@ -121,31 +121,15 @@ def test_pairs_of_any_length_are_read_as_written(path: Path) -> None:
             pair = Pair(f"é{i % 7}", f"x{i}")
             assert_equal(store.read(pair), written[i])
             assert store.record(pair) == (only_fingerprint(store), (i, 2**64 - 1), len(written[i].indices))
-            assert file[f"é{i % 7}/x{i}/matches0"].shape == (count,)
+            data = file[f"é{i % 7}/x{i}/matches0"]
+            assert data.shape == (count,)
+            assert data.dtype == (np.int16 if written[i].indices[:, 1].max(initial=0) < 1 << 15 else np.int32)
 
 
 def only_fingerprint(store: MatchStore) -> int:
     """The fingerprint of all items of a store."""
     (fingerprint,) = store.provenances
     return fingerprint
-
-
-def test_a_file_of_an_earlier_version_is_read_and_appended_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Earlier versions wrote pairs without templates, with contiguous arrays."""
-    with monkeypatch.context() as patch:
-        patch.setattr(MatchStore, "use_templates", False)
-        with MatchStore(path, append=PROVENANCE) as store:
-            for i in range(5):
-                store.write(Pair("a", str(i)), *matches(i))
-    with MatchStore(path, append=PROVENANCE) as store:
-        for i in range(5, 9):
-            store.write(Pair("a", str(i)), *matches(i))
-        store.remove(Pair("a", "3"))
-    with MatchStore(path) as store, h5py.File(path, "r") as file:
-        for i in (0, 1, 2, 4, 5, 6, 7, 8):
-            assert_equal(store.read(Pair("a", str(i))), matches(i)[0])
-            layout = file[f"a/{i}/matches0"].id.get_create_plist().get_layout()
-            assert layout == (h5py.h5d.CONTIGUOUS if i < 5 else h5py.h5d.COMPACT)
 
 
 def test_the_layout_is_that_of_hloc(path: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lgbatch.workspace import progress
+from lgbatch.workspace import forecast, progress
 from lgbatch.workspace.progress import Progress, track
 
 
@@ -60,3 +60,19 @@ def test_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
     assert list(track(range(3), "match", total=3, unit="pair")) == [0, 1, 2]
     assert "match: 100%" in terminal.getvalue() and "3/3" in terminal.getvalue()
+
+
+def test_a_forecast_is_told_once_and_advises_on_long_steps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter(range(1000))
+    monkeypatch.setattr(forecast.time, "monotonic", lambda: float(next(now)))
+    for pairs, expected in (
+        (50, ""),
+        (1000, "lgbatch: 1000 pairs: about 17 min of matching, 6 MB of disk\n"),
+        (10_000, "lgbatch: 10000 pairs: about 2.8 hours of matching, 65 MB of disk; walk\n"),
+    ):
+        told = forecast.Forecast(pairs, "walk")
+        for _ in range(20):  # one a second
+            told.update()
+        assert capsys.readouterr().err == expected

@@ -114,6 +114,21 @@ def test_a_photo_that_is_turned_otherwise_is_stale(features_path: Path, photo_re
         assert plan_extraction(store, photo_refs, "recompute") == [photo_refs[1]]
 
 
+def test_features_of_a_photo_that_is_mirrored_otherwise_are_not_kept(
+    features_path: Path, photo_refs: list[ImageRef]
+) -> None:
+    mirrored = [photo_refs[0], replace(photo_refs[1], orientation=4), photo_refs[2]]
+    for provenance in OLD, NEW:
+        with FeatureStore(features_path, append=provenance) as store:
+            assert plan_extraction(store, mirrored, "keep") == [mirrored[1]]
+            assert plan_extraction(store, mirrored, "keep", lambda ref: ref == mirrored[1]) == []
+    with FeatureStore(features_path, append=OLD) as store:
+        store.remove(NAMES[1])
+        store.write(NAMES[1], replace(random_features(1), orientation=2), hash_photo(mirrored[1]))
+        assert plan_extraction(store, mirrored, "keep") == []  # turned otherwise, but mirrored as well
+        assert plan_extraction(store, photo_refs, "keep") == [photo_refs[1]]
+
+
 RECOMPUTE = """
     import sys
     from pathlib import Path

@@ -16,11 +16,12 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.errors import InputError, ItemError, StoreError
+from lgbatch.evaluation.evaluate import evaluate
+from lgbatch.evaluation.formats.strecha import read_strecha
+from lgbatch.evaluation.read_truth import read_truth
 from lgbatch.pairing.pairs_file import read_pairs, write_pairs
 from lgbatch.photos.crawl import crawl
 from lgbatch.photos.decode import decode
-from lgbatch.reconstruction.evaluate import evaluate
-from lgbatch.reconstruction.truth import read_strecha
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import ImageRef, Pair
@@ -93,6 +94,7 @@ def stores(arrays_of: Callable[[str], dict[str, np.ndarray]]) -> Callable[[Path]
                 for name in NAMES:
                     for dataset, array in arrays_of(name).items():
                         file.create_dataset(dataset, data=array, **options)
+                        file[dataset].parent.attrs["geometry"] = np.arange(9, dtype=np.uint8)
             files.append(path.read_bytes())
         return files
 
@@ -117,6 +119,7 @@ def read_matches(path: Path) -> None:
             try:
                 if pair in store:
                     store.read(pair)
+                    store.geometry(pair)
             except (KeyError, ItemError, StoreError):
                 continue
 
@@ -141,6 +144,16 @@ def crawl_names(path: Path) -> None:
 def pairs_seeds(folder: Path) -> list[bytes]:
     write_pairs(folder / "seed", [Pair("a.jpg", "b.jpg"), Pair("my photo.jpg", "写真/b.jpg"), Pair("#c", "d")])
     return [(folder / "seed").read_bytes(), b"# comment\r\na b\r\n", "\ufeffa b\n".encode()]
+
+
+def truths(folder: Path) -> list[bytes]:
+    """A transforms.json and a trajectory."""
+    rows = b"[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]"
+    frame = b'{"file_path": "a.jpg", "transform_matrix": ' + rows + b', "fl_x": 500.5, "k1": -0.01}'
+    return [
+        b'{"w": 640, "h": 480, "cx": 320, "frames": [' + frame + b"]}",
+        b"# t\n1.5 1 2 3 0 0 0 1\n2 1 2 3 0 1 0 0\n",
+    ]
 
 
 MODEL_FILES = ("cameras", "frames", "images", "points3D", "rigs")
@@ -217,4 +230,5 @@ TARGETS = {
         lambda f: [b"1 0 0\n0 1 0\n0 0 1\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n0 0 0\n64 48\n"], read_camera_file, (InputError,)
     ),
     "model": Target(models, read_model, (InputError,)),
+    "truth": Target(truths, read_truth, (InputError,)),
 }

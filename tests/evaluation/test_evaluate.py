@@ -1,4 +1,4 @@
-"""Accuracy of a model against ground-truth cameras, and the reader of Strecha's camera files."""
+"""Accuracy of a model against ground-truth cameras."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lgbatch.errors import InputError
-from lgbatch.reconstruction.evaluate import compare, evaluate, pose_auc, relative_pose_errors, umeyama
-from lgbatch.reconstruction.truth import Array, KnownCamera, read_strecha
+from lgbatch.evaluation.evaluate import compare, evaluate
+from lgbatch.evaluation.pose_errors import pose_auc, relative_pose_errors, umeyama
+from lgbatch.evaluation.truth import Array, KnownCamera
 
 
 def rotation(axis: str, degrees: float) -> Array:
@@ -109,7 +110,7 @@ def test_aligned_errors_are_none_if_the_alignment_is_undetermined(poses: dict[st
 
 def test_accuracy_is_serializable_as_json(poses: dict[str, Array]) -> None:
     values = json.loads(json.dumps(compare(poses, known(poses)).as_dict(), allow_nan=False))
-    assert list(values["relative_pose_auc"]) == ["0.5", "1", "5", "10"]
+    assert list(values["relative_pose_auc"]) == ["0.5", "1", "3", "5", "10"]
     assert values["registered_cameras"] == values["known_cameras"] == 6
     json.dumps(compare({}, known(poses)).as_dict(), allow_nan=False)
 
@@ -161,36 +162,3 @@ def test_a_model_with_inconsistent_files_is_an_error(tmp_path: Path, poses: dict
     (tmp_path / "rigs.bin").write_bytes(bytes(8))
     with pytest.raises(InputError, match="no COLMAP model in"):
         evaluate(tmp_path, known(poses))
-
-
-STRECHA = "100 0 320\n0 101 240\n0 0 1\n0 0 0\n0 -1 0\n1 0 0\n0 0 1\n{centre}\n640 480\n"
-
-
-def test_strecha_poses_are_converted_to_camera_from_world(tmp_path: Path) -> None:
-    (tmp_path / "a.b.jpg.camera").write_text(STRECHA.format(centre="5 6 7"))
-    (tmp_path / "README").write_text("something else")
-    cameras = read_strecha(tmp_path)
-    assert list(cameras) == ["a.b.jpg"]
-    camera = cameras["a.b.jpg"]
-    assert camera.size == (640, 480)
-    np.testing.assert_allclose(camera.camera_from_world @ [5, 6, 7, 1], 0, atol=1e-12)
-    # Its x axis points along world y (first column of world_from_camera): 1 to the right at depth 2.
-    np.testing.assert_allclose(camera.project(np.array([[5.0, 7, 9]])), [[320 + 50, 240]])
-
-
-@pytest.mark.parametrize("centre", ["5 6", "5 6 7 8", "5 six 7"])
-def test_a_damaged_strecha_file_is_an_error(tmp_path: Path, centre: str) -> None:
-    (tmp_path / "a.jpg.camera").write_text(STRECHA.format(centre=centre))
-    with pytest.raises(InputError, match=r"a\.jpg\.camera"):
-        read_strecha(tmp_path)
-
-
-def test_a_strecha_file_without_a_rotation_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg.camera").write_text(STRECHA.format(centre="5 6 7").replace("0 -1 0", "0 1 0"))
-    with pytest.raises(InputError, match="not a rotation matrix"):
-        read_strecha(tmp_path)
-
-
-def test_a_folder_without_strecha_cameras_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no \.camera files"):
-        read_strecha(tmp_path)

@@ -6,8 +6,8 @@ import pycolmap
 import pytest
 
 from lgbatch.errors import InputError
-from lgbatch.pipelines import model_picture as picture
-from lgbatch.pipelines.model_picture import ACCENT, draw_model
+from lgbatch.pipelines.pictures import model as picture
+from lgbatch.pipelines.pictures.model import ACCENT, draw_model
 from lgbatch.types import ByteArray
 
 SIZE = (480, 270)

@@ -1,0 +1,48 @@
+"""The command `lgbatch evaluate`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lgbatch.cli.options import Json, command, new_app
+from lgbatch.evaluation import run
+from lgbatch.evaluation.text import format_evaluation
+
+app = new_app()
+
+
+@command(app, example="lgbatch evaluate out --truth cameras/ --intrinsics truth")
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a COLMAP model, or workspace.")],
+    truth: Annotated[
+        Path,
+        typer.Option(
+            help="Ground truth: folder of Strecha's NAME.camera files, of a COLMAP model or of 4 x 4 poses (7-Scenes), "
+            "transforms.json (nerfstudio), or TUM trajectory."
+        ),
+    ],
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the photos: other cameras do not count. By default the images of the workspace's database."
+        ),
+    ] = None,
+    intrinsics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="truth|FILE",
+            help="Also evaluate the model adjusted to these intrinsics, those of the truth or of a cameras.txt.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Compare a model with ground truth.
+
+    Reports the AUC of relative poses, and position and rotation errors after a similarity alignment. The exit status is
+    1 if the model does not register all known cameras.
+    """
+    evaluation = run.run(model, truth, photos=photos, intrinsics=intrinsics, progress=True)
+    print(json.dumps(evaluation.as_dict()) if as_json else format_evaluation(evaluation))
+    return 1 if evaluation.unregistered else 0

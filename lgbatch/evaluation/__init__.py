@@ -1,0 +1,1 @@
+"""Evaluation of models against ground truth, in the formats of the common data sets."""

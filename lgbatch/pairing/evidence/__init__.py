@@ -1,0 +1,1 @@
+"""What tells which images may show one scene: their looks, their positions, the order of their names, a model."""

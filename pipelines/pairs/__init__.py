@@ -1,0 +1,1 @@
+"""The choice of image pairs for a workspace."""
