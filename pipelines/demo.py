@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from lgbatch.config import Settings
-from lgbatch.evaluation.evaluate import evaluate
 from lgbatch.pipelines import scene, sfm
 from lgbatch.pipelines.pictures.model import draw_model
 from lgbatch.pipelines.summary import Summary
+from lgbatch.reconstruction.evaluation.evaluate import evaluate
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lgbatch.evaluation.truth import Array, KnownCamera
+from lgbatch.reconstruction.evaluation.truth import Array, KnownCamera
 from lgbatch.types import ByteArray, FloatArray
 
 _SAMPLES = 3  # Per pixel and axis. Sampling skips hardly any texel up to this many texels per pixel.

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from lgbatch.errors import InputError
-from lgbatch.evaluation.truth import Array, KnownCamera
 from lgbatch.pipelines.render import Quad, view
+from lgbatch.reconstruction.evaluation.truth import Array, KnownCamera
 from lgbatch.types import ByteArray, FloatArray
 
 SIZE = (1024, 768)

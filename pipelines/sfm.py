@@ -24,7 +24,7 @@ from lgbatch.pipelines.second_pairs import FirstTry
 from lgbatch.pipelines.second_try import outdate_second_try, second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
-from lgbatch.refinement.refine import refine
+from lgbatch.reconstruction.refinement.refine import refine
 from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder

@@ -18,8 +18,8 @@ from lgbatch.pipelines.pairs.choose import ChosenPairs
 from lgbatch.pipelines.second_try import SecondTry
 from lgbatch.pipelines.summary_text import format_lines
 from lgbatch.reconstruction.advice import advice
+from lgbatch.reconstruction.refinement.results import Refinement
 from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction, Unregistered, Warned
-from lgbatch.refinement.results import Refinement
 from lgbatch.runtime.environment import peak_memory_mb, versions
 from lgbatch.storage.durable import replace_synced
 from lgbatch.types import Failure

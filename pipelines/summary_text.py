@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lgbatch.evaluation.evaluate import format_accuracy
+from lgbatch.reconstruction.evaluation.evaluate import format_accuracy
+from lgbatch.reconstruction.refinement.results import format_refinement
 from lgbatch.reconstruction.results import Doubtful, format_table
-from lgbatch.refinement.results import format_refinement
 from lgbatch.types import counted, escape
 
 if TYPE_CHECKING:

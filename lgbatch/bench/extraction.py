@@ -21,7 +21,6 @@ from lgbatch.bench.operations import exits_per_layer
 from lgbatch.bench.report import conditions
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
-from lgbatch.evaluation.truth import KnownCamera
 from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.export.models import ensure_models
 from lgbatch.export.weights.catalog import WEIGHTS
@@ -32,6 +31,7 @@ from lgbatch.pairing.candidates import exhaustive
 from lgbatch.photos.crawl import crawl
 from lgbatch.photos.decode import decode
 from lgbatch.pipelines import scene
+from lgbatch.reconstruction.evaluation.truth import KnownCamera
 from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import family, shape

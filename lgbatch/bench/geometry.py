@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.errors import InputError
-from lgbatch.evaluation.formats.strecha import read_strecha
-from lgbatch.evaluation.pose_errors import pose_auc, relative_pose_errors
-from lgbatch.evaluation.truth import KnownCamera
+from lgbatch.reconstruction.evaluation.formats.strecha import read_strecha
+from lgbatch.reconstruction.evaluation.pose_errors import pose_auc, relative_pose_errors
+from lgbatch.reconstruction.evaluation.truth import KnownCamera
 from lgbatch.types import ByteArray, FloatArray, IntArray, Pair
 
 Array = NDArray[np.float64]

@@ -17,10 +17,10 @@ from lgbatch.bench.geometry import known_cameras
 from lgbatch.bench.report import conditions
 from lgbatch.config import Settings
 from lgbatch.errors import LgbatchError
-from lgbatch.evaluation.evaluate import AUC_THRESHOLDS, evaluate
-from lgbatch.evaluation.truth import KnownCamera
 from lgbatch.export.models import ensure_models
 from lgbatch.photos.crawl import crawl
+from lgbatch.reconstruction.evaluation.evaluate import AUC_THRESHOLDS, evaluate
+from lgbatch.reconstruction.evaluation.truth import KnownCamera
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.types import counted
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from lgbatch.cli.options import Json, command, new_app
-from lgbatch.evaluation import run
-from lgbatch.evaluation.text import format_evaluation
+from lgbatch.reconstruction.evaluation import run
+from lgbatch.reconstruction.evaluation.text import format_evaluation
 
 app = new_app()
 

@@ -37,7 +37,7 @@ from lgbatch.pipelines.pairs.estimate import estimate_pairs
 from lgbatch.pipelines.second_try import after_second_try, has_second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct as reconstruct_database
-from lgbatch.refinement.refine import refine as refine_models
+from lgbatch.reconstruction.refinement.refine import refine as refine_models
 from lgbatch.runtime.packages import pycolmap_problem, require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder

@@ -59,12 +59,13 @@ def copy_two_view_geometries(
     """Copy the geometries of pairs whose matches, their keypoints and cameras are equal in both databases.
 
     `ids` are the image ids by name in `new`. A geometry depends on nothing else: the random seed is fixed per pair. An
-    image may have further keypoints in one of the databases.
+    image may have further keypoints in one of the databases. Geometries that `new` has already stay.
     """
     old_ids = {image.name: image.image_id for image in old.read_all_images()}
     equal = {name for name in ids if name in old_ids and _equal_image(old, old_ids[name], new, ids[name])}
     for a, b in pairs:
-        if a in equal and b in equal and old.exists_two_view_geometry(old_ids[a], old_ids[b]):
+        is_missing = a in equal and b in equal and not new.exists_two_view_geometry(ids[a], ids[b])
+        if is_missing and old.exists_two_view_geometry(old_ids[a], old_ids[b]):
             matches = old.read_matches(old_ids[a], old_ids[b]), new.read_matches(ids[a], ids[b])
             if np.array_equal(*matches):
                 new.write_two_view_geometry(ids[a], ids[b], old.read_two_view_geometry(old_ids[a], old_ids[b]))

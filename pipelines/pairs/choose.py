@@ -61,7 +61,7 @@ def choose_pairs(
     photos, for their cameras, and the models of matching in the folder `models`.
 
     Raises InputError if the file cannot be written, or differs from the pairs and is not as this stage left it, or if
-    a file that the settings name is wrong, and what `match` and import_stores raise.
+    a file that the settings name is wrong or rounds lack the folder, and what `match` and import_stores raise.
     """
     rounds = in_rounds(settings, len(names))
     stage = StageRun(
@@ -118,6 +118,8 @@ def _choose_in_rounds(
 ) -> ChosenPairs:
     if photos.folder is None:
         raise InputError(f"{workspace.features} does not record the folder of the photos: give it with --images")
+    if not photos.folder.is_dir():  # cameras would be without EXIF
+        raise InputError(f"the folder of the photos, {photos.folder}, does not exist: give their folder with --images")
     key = digest([settings.affecting("pairs"), _inputs(workspace, photos.names, settings, rounds=False)])
     candidates = stored_candidates(workspace.candidates, photos.names, key, lambda: find_candidates(photos, settings))
     start = time.perf_counter()

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from lgbatch.errors import InputError
-from lgbatch.evaluation.truth import Array
+from lgbatch.reconstruction.evaluation.truth import Array
 from lgbatch.types import ByteArray, IntArray
 
 ACCENT = (66, 172, 255)

@@ -16,7 +16,8 @@ from lgbatch.colmap.two_view import (
     verify,
 )
 from lgbatch.colmap.verification import verify_pairs
-from tests.helpers.synthetic import synthetic
+from lgbatch.types import Pair
+from tests.helpers.synthetic import import_source, scene, synthetic
 from tests.reconstruction.helpers import fill
 
 
@@ -111,3 +112,20 @@ def test_packed_geometries_are_of_their_cameras_and_matches(database: Path) -> N
     rejected = pack_geometry(pycolmap.TwoViewGeometry(), matches, (digest, digest))
     again = unpack_geometry(rejected, matches, (digest, digest))
     assert again is not None and not len(again.inlier_matches)
+
+
+def test_a_rebuilt_database_takes_the_given_geometries(tmp_path: Path) -> None:
+    """Further photos or fewer pairs after rounds: the old database and the stored matches both have geometries."""
+    source, path = scene(tmp_path / "images"), tmp_path / "database.db"
+    import_source(path, source)
+    with pycolmap.Database.open(path) as db:
+        digest = {image.name: camera_digest(db.read_camera(image.camera_id)) for image in db.read_all_images()}
+    for pair, matches in source.matches.items():
+        source.geometries[pair] = pack_geometry(pycolmap.TwoViewGeometry(), matches, (digest[pair.a], digest[pair.b]))
+    path.unlink()
+    import_source(path, source, view=True)
+    assert len(geometries(path)) == 2
+    del source.points["c.jpg"], source.sizes["c.jpg"], source.matches[Pair("b.jpg", "c.jpg")]
+    assert import_source(path, source, view=True).rebuilt
+    with pycolmap.Database.open(path) as db:
+        assert db.num_images() == 2 and db.num_verified_image_pairs() == 1

@@ -1,8 +1,8 @@
 import numpy as np
 
-from lgbatch.evaluation.truth import Array, KnownCamera
 from lgbatch.pipelines import scene
 from lgbatch.pipelines.render import Quad, view
+from lgbatch.reconstruction.evaluation.truth import Array, KnownCamera
 
 
 def ray_cast(camera: KnownCamera, quads: list[Quad], pixels: Array) -> Array:

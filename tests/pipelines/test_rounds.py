@@ -20,6 +20,7 @@ from lgbatch.errors import InputError
 from lgbatch.pairing import methods
 from lgbatch.pairing.pairs_file import read_pairs
 from lgbatch.pipelines import sfm
+from lgbatch.pipelines.pairs.choose import choose_pairs
 from lgbatch.reconstruction import colmap_worker
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import Pair
@@ -96,6 +97,9 @@ def test_a_repeated_run_is_finished_and_further_photos_add_pairs(
         shutil.copy(photo, photos)
     summary = sfm.run(photos, out.root, **run)
     assert summary.registered_images == 12 and set(listed(out)) > before
+    (photos / listed(out)[0].a).unlink()  # the database is built anew, with the geometries of the other pairs
+    assert sfm.run(photos, out.root, **run).registered_images == 11
+    assert verified_pairs(out.database).keys() < verified_pairs(done.database).keys()
 
 
 def test_a_dry_run_estimates_and_writes_no_pairs(
@@ -114,6 +118,18 @@ def test_a_dry_run_estimates_and_writes_no_pairs(
     estimate = json.loads(capsys.readouterr().out)
     assert estimate["pairs"] == 66 and estimate["seconds"] == pytest.approx(66 * estimate["seconds_per_pair"], abs=0.1)
     assert not (tmp_path / "pairs.txt").exists() and not (tmp_path / "matches.h5").exists()
+
+
+def test_rounds_need_the_folder_of_the_photos(done: Workspace, models: Path, tmp_path: Path) -> None:
+    shutil.copy(done.features, tmp_path)
+    with pytest.raises(InputError, match=r"the folder of the photos, .*gone, does not exist"):
+        choose_pairs(
+            Workspace(tmp_path),
+            sorted({name for pair in listed(done) for name in pair}),
+            Settings(**SETTINGS),
+            image_folder=tmp_path / "gone",
+            models=models,
+        )
 
 
 def test_an_edited_pairs_file_is_refused(done: Workspace, models: Path, gallery: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def stored_candidates(path: Path, names: Sequence[str], key: str, find: Callable
         with path.open("rb") as file, np.load(file) as stored:
             if str(stored["key"]) == key:
                 return Candidates(names, *(stored[field] for field in ("pairs", "rank", "score", "sources")))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # there is no such file, or it is damaged: it is only a copy
     found, content = find(), io.BytesIO()
     np.savez(content, key=key, pairs=found.pairs, rank=found.rank, score=found.score, sources=found.sources)

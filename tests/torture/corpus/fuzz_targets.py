@@ -16,12 +16,12 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.errors import InputError, ItemError, StoreError
-from lgbatch.evaluation.evaluate import evaluate
-from lgbatch.evaluation.formats.strecha import read_strecha
-from lgbatch.evaluation.read_truth import read_truth
 from lgbatch.pairing.pairs_file import read_pairs, write_pairs
 from lgbatch.photos.crawl import crawl
 from lgbatch.photos.decode import decode
+from lgbatch.reconstruction.evaluation.evaluate import evaluate
+from lgbatch.reconstruction.evaluation.formats.strecha import read_strecha
+from lgbatch.reconstruction.evaluation.read_truth import read_truth
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import ImageRef, Pair
