@@ -43,6 +43,7 @@ from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.storage.features import FeatureStore
 from lgbatch.workspace.folder import Workspace
+from lgbatch.workspace.ledger import Ledger
 from lgbatch.workspace.lock import locked
 from lgbatch.workspace.rerun import Rerun
 
@@ -135,6 +136,8 @@ def pairs(
             names, folder = features.names(), images or features.image_folder
         if folder and folder.is_dir():
             names = _present(names, folder)
+        failed = Ledger(workspace).failed_items(("crawl", "extract"))  # features.h5 may have older features of them
+        names = [name for name in names if name not in failed]
         check_rigs(settings, names)
         check_sources(settings)
         models = models or default_folder()

@@ -128,8 +128,9 @@ def import_database(
     InputError if the camera model is unknown, or calibration or rigs do not fit the photos.
     """
     check_camera_model(camera_model)
-    cameras = CameraChoice(camera_mode, camera_model, calibration, rigs, gravity)
     sizes = _image_sizes(features, image_folder)
+    turns = {name: features.orientation(name) for name in sizes}
+    cameras = CameraChoice(camera_mode, camera_model, calibration, rigs, gravity, turns)
     pairs = PairList.of(matches.pairs())
     check_pair_list(pairs, set(sizes))
     try:
@@ -154,17 +155,18 @@ def _update(request: _Import) -> DatabaseCounts:
     path, is_new = request.path, not request.path.exists()
     with open_draft(path) as draft:
         with open_database(draft, shared=False) as db:
-            before = _totals(db)
+            before, verified = _totals(db), db.num_verified_image_pairs()
             written = _write_rows(db, request)
             after = _totals(db)
             expected = len(request.sizes), written.matched_pairs
             if request.exact and (db.num_images(), db.num_matched_image_pairs()) != expected:
                 raise DatabaseError(f"{path} has images or pairs that are not in the input: {REBUILD_HINT}")
             other_images = db.num_images() - len(request.sizes)
+            newly_verified = db.num_verified_image_pairs() > verified
         counts = DatabaseCounts(*map(sub, after, before))
         if is_new or request.exact:
             mark(draft)
-        if counts != DatabaseCounts():
+        if counts != DatabaseCounts() or newly_verified:
             commit_draft(draft, path)
     return replace(counts, other_images=other_images, rigs=written.rigs)
 

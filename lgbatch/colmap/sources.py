@@ -18,6 +18,9 @@ class FeatureSource(Protocol):
     def image_size(self, name: str) -> tuple[int, int]:
         """(width, height) of the original image, as COLMAP reads the file."""
 
+    def orientation(self, name: str) -> int:
+        """How the image was turned upright for extraction: EXIF code, 1 to 8."""
+
 
 class MatchSource(Protocol):
     """The matches to import, read one pair at a time."""

@@ -26,16 +26,18 @@ class StoredMatches:
     versions: Mapping[str, int]
 
     def pairs(self) -> Sequence[Pair]:
-        """The pairs, in the order of the pairs file."""
-        return usable_pairs(self.store, self.listed, self.versions)
+        """The pairs in the order of the pairs file, each with its images in the order in which it is stored."""
+        usable = usable_pairs(self.store, self.listed, self.versions)
+        swapped = np.fromiter((self.store.stored_order(pair) != pair for pair in usable), np.bool_, len(usable))
+        return PairList(usable.names, np.where(swapped[:, None], usable.ids[:, ::-1], usable.ids))
 
     def indices(self, pair: Pair) -> IntArray:
         """(K, 2) int32, rows into the keypoints of the pair's first and second image."""
         return self.store.read(pair).indices
 
     def geometry(self, pair: Pair) -> bytes | None:
-        """The stored geometry; None if the pair is stored in the other order, which COLMAP then verifies anew."""
-        return self.store.geometry(pair) if self.store.stored_order(pair) == pair else None
+        """The stored geometry."""
+        return self.store.geometry(pair)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class StoredFeatures:
         """(width, height) of the original image."""
         return self.store.image_size(name)
 
+    def orientation(self, name: str) -> int:
+        """EXIF code, 1 to 8."""
+        return self.store.orientation(name)
+
 
 class JoinedFeatures:
     """FeatureSource of two sources: the keypoints of the second, of some of the images, follow those of the first."""
@@ -84,6 +90,10 @@ class JoinedFeatures:
     def image_size(self, name: str) -> tuple[int, int]:
         """(width, height) of the original image."""
         return self._first.image_size(name)
+
+    def orientation(self, name: str) -> int:
+        """EXIF code in the first source."""
+        return self._first.orientation(name)
 
 
 class JoinedMatches:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 from lgbatch.errors import InputError
@@ -41,10 +40,12 @@ def write_tried_pairs(path: Path, pairs: Sequence[TriedPair]) -> None:
 
 
 def lists_tried_pairs(pairs_file: Path, tried: Path) -> bool:
-    """Whether a pairs file lists the pairs of pairs.jsonl, or the first ones after a killed run: nobody edited it."""
+    """Whether a pairs file lists the pairs of pairs.jsonl, or lacks its last round after a kill: nobody edited it."""
     try:
-        lines = tried.read_text(encoding="utf-8").splitlines()
-        recorded = [(entry["a"], entry["b"]) for entry in map(json.loads, lines)]
+        entries = [*map(json.loads, tried.read_text(encoding="utf-8").splitlines())]
+        rounds = [entry["round"] for entry in entries]
+        recorded = [(entry["a"], entry["b"]) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return all(pair is None or pair == known for pair, known in zip_longest(read_pairs(pairs_file).pairs, recorded))
+    before_last = [pair for pair, number in zip(recorded, rounds, strict=True) if number != rounds[-1]]
+    return [*read_pairs(pairs_file).pairs] in (recorded, before_last)

@@ -25,6 +25,9 @@ _ROTATIONS = {3: 180, 4: 180, 5: 270, 6: 90, 7: 90, 8: 270}
 _FLIPS = {2: (True, False), 3: (True, True), 4: (False, True), 6: (True, False), 7: (True, True), 8: (False, True)}
 """Whether x and y change their sense, after the transposition of orientations 5 to 8."""
 
+_STEP = 1 / 1024
+"""Of keypoints, in pixels: float32 has as many digits for photos of up to 16384 pixels."""
+
 
 def is_mirrored(orientation: int) -> bool:
     """Whether the stored pixels are a mirror image of the upright photo."""
@@ -81,12 +84,13 @@ def to_original(
 
     `keypoints` and the result are (N, 2), the result is float32. `pixels_shape` is Photo.pixels.shape, (H, W, 3);
     `size` is Photo.size, (width, height) of the file. The map undoes the resizing by (k + 0.5) * scale - 0.5 with
-    scale = original / resized, for each axis alone, because sides are rounded to whole pixels; then the turning.
+    scale = original / resized, for each axis alone, because sides are rounded to whole pixels; then the turning. The
+    result is in multiples of 1/1024 pixel, so that to_upright maps it back without an error.
     """
     height, width = pixels_shape[:2]
     upright = upright_size(size, orientation)
     scale = np.array([upright[0] / width, upright[1] / height])
-    mapped: NDArray[np.float64] = (keypoints + 0.5) * scale - 0.5
+    mapped: NDArray[np.float64] = np.rint(((keypoints + 0.5) * scale - 0.5) / _STEP) * _STEP
     if orientation != 1:
         mapped = _flip(mapped, upright, orientation)
     if orientation >= 5:

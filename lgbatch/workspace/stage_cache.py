@@ -71,6 +71,11 @@ class StageCache:
         """Whether this version has finished the stage in this workspace before."""
         return self._stage in self._read()
 
+    def has_left(self, path: Path) -> bool:
+        """Whether an output file is as the finished stage left it."""
+        left: dict[str, Signature] = self._read().get(self._stage, {}).get("left", {})
+        return signature(path) == left.get(self._relative(os.path.abspath(path)), _OUTDATED)  # noqa: PTH100
+
     def unchanged_stages(self) -> list[str]:
         """Return the stages of this workspace whose output files are unchanged."""
         return [stage for stage, entry in self._read().items() if self._unchanged(entry)]

@@ -69,7 +69,7 @@ def choose_pairs(
         folder=workspace.root,
         settings=settings,
         inputs=_inputs(workspace, names, settings, rounds),
-        outputs=lambda: [workspace.pairs],
+        outputs=lambda: [workspace.pairs, *([workspace.tried_pairs] if rounds else [])],
         result=ChosenPairs,
         reports=frozenset({"match"}) if rounds else frozenset(),
     )
@@ -80,6 +80,8 @@ def choose_pairs(
             _check_unedited(workspace, None)
             return _choose_in_rounds(workspace, photos, settings, models, failures)
         pairs = make_pairs(photos, settings)
+        if not pairs and len(names) > 1:
+            raise InputError(f"pairing {settings.pairing} finds no pair of the {len(names)} photos: use another method")
         _check_unedited(workspace, pairs)
         write_pairs(workspace.pairs, pairs)
         workspace.tried_pairs.unlink(missing_ok=True)
@@ -149,7 +151,7 @@ def _is_edited(workspace: Workspace, pairs: Sequence[Pair] | None) -> bool:
     A file of an earlier version, of which there is no record, counts as edited unless it holds all pairs of its images.
     """
     cache = StageCache(workspace.root, "pairs")
-    if not workspace.pairs.exists() or "pairs" in cache.unchanged_stages():
+    if not workspace.pairs.exists() or cache.has_left(workspace.pairs):
         return False
     if lists_tried_pairs(workspace.pairs, workspace.tried_pairs):
         return False

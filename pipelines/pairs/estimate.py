@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +46,11 @@ class Estimate:
 def estimate_pairs(
     workspace: Workspace, names: Sequence[str], settings: Settings, *, image_folder: Path | None, models: Path
 ) -> Estimate:
-    """Choose the pairs, match some of them, and write no result. Raises as choose_pairs does."""
+    """Choose the pairs, match some of them, and write nothing. Raises as choose_pairs does."""
     start, rounds = time.perf_counter(), in_rounds(settings, len(names))
     photos = photos_to_pair(workspace, names, settings, image_folder)
+    if not workspace.vocabulary.exists():  # which later photos would be compared by
+        photos = replace(photos, vocabulary=None)
     if rounds:
         candidates = find_candidates(photos, settings)
         pairs = candidates.best(1).as_pairs()

@@ -68,6 +68,8 @@ def choose_in_rounds(
                 results = verifier.finish(pairs)
                 rounds.report([result.inliers for result in results])
                 tried += map(hints.describe, [rounds.round] * len(pairs), proposals, results)
+                if rounds.round == 1:  # longer, of an earlier run: if this one is killed here, it would count as edited
+                    workspace.pairs.unlink(missing_ok=True)
                 write_tried_pairs(workspace.tried_pairs, tried)
                 write_pairs(workspace.pairs, [Pair(pair.a, pair.b) for pair in tried])
     return tried

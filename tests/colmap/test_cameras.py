@@ -64,6 +64,24 @@ def test_another_camera_mode_is_rejected(database: Path, source: Source, first: 
         run(database, source, second)
 
 
+@pytest.mark.parametrize(
+    ("camera", "tag", "turned", "apart"),
+    [("M3", 3, 5, True), ("M3", 3, 4, False), ("M3", None, 5, False), (None, 3, 5, True), (None, None, 5, True)],
+)
+def test_photos_that_are_turned_alike_have_a_camera_of_their_own(
+    tmp_path: Path, database: Path, camera: str | None, tag: int | None, turned: int, apart: bool
+) -> None:
+    """Not if they are few, nor if EXIF names the camera and does not tell the turn: then the camera was turned."""
+    names = [f"{number}.jpg" for number in range(8)]
+    source = scene(tmp_path / "images", tuple(names))
+    source.orientations = dict.fromkeys(names[:turned], 3)
+    for name in names:
+        orientation = tag if name in source.orientations else None
+        exif_photo(tmp_path / "images", name, SIZE, camera, 24 if camera else None, orientation=orientation)
+    run(database, source, "auto")
+    assert camera_groups(database) == ([names[:turned], names[turned:]] if apart else [names])
+
+
 def test_another_camera_model_is_rejected(database: Path, source: Source) -> None:
     run(database, source)
     with pytest.raises(DatabaseError, match="--camera-model SIMPLE_RADIAL"):

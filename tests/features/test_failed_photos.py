@@ -241,3 +241,15 @@ def test_lgbatch_errors_lists_the_failures(photos: Path, tmp_path: Path, decoded
     assert run_errors() == f"no errors in {tmp_path}\n"
     result = CliRunner().invoke(cli.app, ["errors", "-w", str(tmp_path / "gone")])
     assert result.exit_code == 2 and f"no folder {tmp_path}" in result.stderr
+
+
+def test_a_photo_that_failed_is_in_no_pair(photos: Path, tmp_path: Path, decoded: list[str]) -> None:
+    """Its features of an earlier run are still in the store."""
+    run_extract(photos, tmp_path)
+    (photos / "b.png").write_text("no photo")
+    run_extract(photos, tmp_path, on_change="recompute")
+    with FeatureStore(tmp_path / "features.h5") as features:
+        assert "b.png" in features
+    result = CliRunner().invoke(cli.app, ["pairs", "-w", str(tmp_path), "--json"])
+    assert result.exit_code == 0 and json.loads(result.stdout)["pairs"] == 3
+    assert "b.png" not in Workspace(tmp_path).pairs.read_text()

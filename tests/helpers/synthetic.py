@@ -31,6 +31,7 @@ class Source:
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     matches: dict[Pair, IntArray] = field(default_factory=dict)
     geometries: dict[Pair, bytes] = field(default_factory=dict)
+    orientations: dict[str, int] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         return list(self.points)
@@ -40,6 +41,9 @@ class Source:
 
     def image_size(self, name: str) -> tuple[int, int]:
         return self.sizes[name]
+
+    def orientation(self, name: str) -> int:
+        return self.orientations.get(name, 1)
 
     def pairs(self) -> list[Pair]:
         return list(self.matches)
@@ -109,14 +113,17 @@ def exif_photo(
     camera: str | None = None,
     focal: int | None = None,
     gps: tuple[float, float, float] | None = None,
+    orientation: int | None = None,
 ) -> None:
-    """Write a photo with EXIF: camera model, 35 mm equivalent focal length, and GPS (degrees north, east; metres)."""
+    """Write a photo with EXIF: model, 35 mm equivalent focal length, GPS (degrees north, east; metres), orientation."""
     pil = pytest.importorskip("PIL.Image")
     exif = pil.Exif()
     if camera:
         exif[0x10F], exif[0x110] = "Maker", camera
     if focal:
         exif.get_ifd(0x8769)[0xA405] = focal
+    if orientation:
+        exif[0x112] = orientation
     if gps:
         north, east, height = gps
         exif.get_ifd(0x8825).update({1: "N", 2: (north, 0, 0), 3: "E", 4: (east, 0, 0), 5: b"\0", 6: height})

@@ -11,7 +11,9 @@ from lgbatch.errors import InputError
 from lgbatch.pairing.candidates import RigPlace, exhaustive, sequential
 from lgbatch.pairing.evidence.find import Photos
 from lgbatch.pairing.methods import EXHAUSTIVE, check_sources, make_pairs, pairs_all, uses_features
+from lgbatch.pipelines.pairs.choose import choose_pairs
 from lgbatch.types import Pair
+from lgbatch.workspace.folder import Workspace
 from tests.pairing.helpers import across, two_scenes, write_features
 
 
@@ -119,3 +121,12 @@ def test_settings_tell_with_which_methods_they_have_an_effect() -> None:
     assert both.disabled_by("global_descriptors") == both.disabled_by("pairs_from") == "pairing"
     assert Settings(pairing="sequential").disabled_by("neighbours") == "pairing"
     assert Settings().disabled_by("window") == "pairing" and Settings().disabled_by("neighbours") is None
+
+
+def test_a_method_that_finds_no_pair_is_an_error(tmp_path: Path) -> None:
+    write_features(tmp_path / "features.h5", two_scenes(2))
+    names = sorted(two_scenes(2))
+    (tmp_path / "positions.txt").write_text(f"{names[0]} 1 2\n")
+    settings = Settings(pairing="spatial", positions=str(tmp_path / "positions.txt"))
+    with pytest.raises(InputError, match="pairing spatial finds no pair of the 4 photos"):
+        choose_pairs(Workspace(tmp_path), names, settings, image_folder=None, models=tmp_path)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lgbatch.errors import InputError
 from lgbatch.pairing.candidates import RigPlace, exhaustive, sequential
 from lgbatch.pairing.pairs_file import PairsFile, check_pairs, read_pairs, write_pairs
+from lgbatch.pairing.tried_pairs import TriedPair, lists_tried_pairs, write_tried_pairs
 from lgbatch.types import Pair
 
 
@@ -226,3 +227,18 @@ def test_an_io_error_raises_input_error_even_if_cleanup_fails(tmp_path: Path, mo
     monkeypatch.setattr(Path, "unlink", fail)
     with pytest.raises(InputError, match=r"cannot write pairs to .*pairs\.txt: Input/output error"):
         write_pairs(tmp_path / "pairs.txt", [Pair("a", "b")])
+
+
+def test_only_the_pairs_of_whole_rounds_count_as_those_of_pairs_jsonl(tmp_path: Path) -> None:
+    """A killed run leaves pairs.txt without the last round; a user who deletes lines must not lose that edit."""
+    tried = [
+        TriedPair("a", name, number, "candidate", "", 0, 0, 0)
+        for name, number in zip("bcde", (1, 1, 2, 2), strict=True)
+    ]
+    pairs = [Pair(pair.a, pair.b) for pair in tried]
+    write_tried_pairs(tmp_path / "pairs.jsonl", tried)
+    for count, unedited in ((4, True), (3, False), (2, True), (1, False)):
+        write_pairs(tmp_path / "pairs.txt", pairs[:count])
+        assert lists_tried_pairs(tmp_path / "pairs.txt", tmp_path / "pairs.jsonl") == unedited
+    write_pairs(tmp_path / "pairs.txt", [*pairs, Pair("b", "c")])
+    assert not lists_tried_pairs(tmp_path / "pairs.txt", tmp_path / "pairs.jsonl")

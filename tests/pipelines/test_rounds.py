@@ -20,6 +20,7 @@ from lgbatch.errors import InputError
 from lgbatch.pairing import methods
 from lgbatch.pairing.pairs_file import read_pairs
 from lgbatch.pipelines import sfm
+from lgbatch.pipelines.pairs import rounds
 from lgbatch.pipelines.pairs.choose import choose_pairs
 from lgbatch.reconstruction import colmap_worker
 from lgbatch.storage.matches import MatchStore
@@ -130,6 +131,30 @@ def test_rounds_need_the_folder_of_the_photos(done: Workspace, models: Path, tmp
             image_folder=tmp_path / "gone",
             models=models,
         )
+
+
+def test_a_repetition_of_rounds_that_is_killed_between_its_files_is_not_an_edit(
+    done: Workspace, models: Path, gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Workspace(Path(shutil.copytree(done.root, tmp_path / "out")))
+    (out.root / "finished.json").unlink()  # as if it was killed before
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rounds, "write_pairs", kill)
+        sfm.run(gallery, out.root, models=models, settings=Settings(**SETTINGS))
+    assert len(out.tried_pairs.read_text().splitlines()) < len(listed(done))
+    sfm.run(gallery, out.root, models=models, settings=Settings(**SETTINGS))
+    assert listed(out) == listed(done)
+
+
+def test_a_deleted_pairs_jsonl_is_written_again(done: Workspace, models: Path, gallery: Path, tmp_path: Path) -> None:
+    out = Workspace(Path(shutil.copytree(done.root, tmp_path / "out")))
+    out.tried_pairs.unlink()
+    sfm.run(gallery, out.root, models=models, settings=Settings(**SETTINGS))
+    assert out.tried_pairs.read_text() == done.tried_pairs.read_text()
 
 
 def test_an_edited_pairs_file_is_refused(done: Workspace, models: Path, gallery: Path, tmp_path: Path) -> None:

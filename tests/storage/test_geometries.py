@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from lgbatch.colmap.stored import StoredMatches
 from lgbatch.errors import StoreError
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.pack import pack
@@ -41,6 +42,14 @@ def test_a_geometry_is_read_as_set_in_either_order(path: Path) -> None:
                 assert store.geometry(order) == expected
                 assert store.stored_order(order) == pair
             assert_equal(store.read(pair), matches(i)[0])
+
+
+def test_an_import_reads_pairs_and_geometries_in_the_stored_order(path: Path) -> None:
+    """Whatever the order in the pairs file: a geometry of the other order would be verified again."""
+    with MatchStore(path) as store:
+        source = StoredMatches(store, [Pair(b, a) for a, b in PAIRS], dict.fromkeys(("a.jpg", "x/b.jpg", "c.jpg"), 1))
+        assert [*source.pairs()] == PAIRS
+        assert [source.geometry(pair) for pair in source.pairs()] == [geometry(0), geometry(1), None]
 
 
 @pytest.mark.parametrize("size", [0, 1, 300, 1500, 59_999, 60_001, 70_000, 200_000])

@@ -3,8 +3,9 @@
 Every image gets a frame and every camera a rig: the mapper requires them for all images or for none.
 """
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -29,9 +30,15 @@ mode; two cameras of the same make and model count as one. Photos without make a
 that drops EXIF, share one camera per folder if all such photos in it have the same size and the same EXIF focal length
 (or none); portrait and landscape photos of one size share one each. Otherwise, as in internet photo collections, each
 gets its own camera.
+
+Five photos or more that their EXIF orientation turns upright alike do not share the camera of others, nor do photos
+without make and model that are turned alike: a program may have turned their pixels, and with them the principal point.
+The cameras are then those of the upright photos.
 """
 Sizes = dict[str, tuple[int, int]]
 """(width, height) by image name."""
+_MIN_TURNED = 5
+"""Photos that are turned alike, to have a camera of their own: fewer do not determine a principal point."""
 _KEYS: dict[str, Callable[[str], Hashable]] = {
     "image": lambda name: name,
     "folder": lambda name: PurePosixPath(name).parent,
@@ -52,6 +59,8 @@ class CameraChoice:
     """The images of a camera of a rig share it, whatever the mode. Its intrinsics come before the calibration."""
     gravity: bool = True
     """Whether the EXIF orientation tells the direction of gravity."""
+    turns: Mapping[str, int] = field(default_factory=dict)
+    """How images are turned upright: EXIF codes by name."""
 
     def known(self, name: str) -> KnownCamera | None:
         """Return the given intrinsics of an image, or None. Raises InputError if the calibration lacks them."""
@@ -73,7 +82,7 @@ class CameraChoice:
         if self.calibration and self.calibration.shares_cameras:
             calibration = self.calibration
             return lambda name: (calibration.camera(name), sizes[name])
-        return _auto_key(sizes, exif) if self.mode == "auto" else _KEYS[self.mode]
+        return _auto_key(sizes, exif, self.turns) if self.mode == "auto" else _KEYS[self.mode]
 
 
 def add_images(
@@ -169,20 +178,25 @@ def _camera_groups(sizes: Sizes, key: Callable[[str], Hashable]) -> list[list[st
     return list(groups.values())
 
 
-def _auto_key(sizes: Sizes, exif: dict[str, Exif]) -> Callable[[str], Hashable]:
+def _auto_key(sizes: Sizes, exif: dict[str, Exif], turns: Mapping[str, int]) -> Callable[[str], Hashable]:
     """Return the grouping key of mode 'auto' (see CameraMode)."""
     variants: dict[Hashable, set[object]] = {}  # by folder: sides and focal lengths of the photos without a camera name
     for name, size in sizes.items():
         if exif[name].camera is None:
             variants.setdefault(_KEYS["folder"](name), set()).add((min(size), max(size), exif[name].focal))
 
-    def key(name: str) -> Hashable:
+    def shared(name: str) -> Hashable:
         folder = _KEYS["folder"](name)
         if exif[name].camera is not None:
             return "camera", exif[name].camera
         return ("folder", folder, sizes[name]) if len(variants[folder]) == 1 else ("image", name)
 
-    return key
+    def turned(name: str) -> tuple[Hashable, int]:
+        told = exif[name].camera is None or exif[name].orientation
+        return shared(name), turns.get(name, 1) if told else 1
+
+    counts = Counter(map(turned, sizes))
+    return lambda name: turned(name) if counts[turned(name)] >= _MIN_TURNED else shared(name)
 
 
 def _check_size(name: str, size: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -41,6 +41,8 @@ class Exif:
     """GPS latitude and longitude in degrees, altitude in metres."""
     gravity: Vector | None = None
     """Direction of gravity in the camera (x right, y down), from the EXIF orientation; None for mirrored photos."""
+    orientation: int | None = None
+    """EXIF code, 1 to 8."""
 
 
 def read_exif(photos: Sequence[Path]) -> Iterator[Exif]:
@@ -56,7 +58,14 @@ def by_colmaps_rules(metadata: Metadata) -> Exif:
     position = None
     if metadata.latitude is not None and metadata.longitude is not None and metadata.altitude is not None:
         position = (metadata.latitude, metadata.longitude, metadata.altitude)
-    return Exif(metadata.size, _camera(metadata), _focal_length(metadata), position, _GRAVITY.get(metadata.orientation))
+    return Exif(
+        metadata.size,
+        _camera(metadata),
+        _focal_length(metadata),
+        position,
+        _GRAVITY.get(metadata.orientation),
+        metadata.orientation,
+    )
 
 
 def _camera(metadata: Metadata) -> str | None:

@@ -27,6 +27,7 @@ def initial_cameras(
         read_calibration(settings),
         read_rigs(settings),
         settings.rotation != "none",
+        {name: features.orientation(name) for name in names},
     )
     sizes = {name: features.image_size(name) for name in names}
     with (

@@ -43,8 +43,10 @@ def _read(path: Path, names: Sequence[str]) -> tuple[LongArray, NDArray[np.float
         with h5py.File(path, "r") as file:
             for row, name in enumerate(names):
                 if (item := file.get(f"{name}/{_KEY}")) is not None:
-                    vector = np.asarray(item[()], np.float32).ravel()
                     rows.append(row)
+                    vector = np.asarray(item[()], np.float64).ravel()
+                    if not (vector.size and np.isfinite(vector).all()):
+                        raise ValueError(f"that of {name} is not finite numbers")
                     vectors.append((vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float16))
         stacked = np.stack(vectors)
     except (OSError, RuntimeError, TypeError, ValueError) as error:

@@ -22,6 +22,7 @@ from lgbatch.types import LongArray
 Positions = NDArray[np.float64]
 """(N, 2) or (N, 3) in metres; rows of NaN for photos without a position."""
 _DEGREES = re.compile(r"(image_?|file_?)?name lat(itude)?( lon(gitude)?| lng)( .*)?")
+_MOST_DEGREES = 90, 360
 _THREADS = 8
 """Threads that read headers: they wait for the disk."""
 
@@ -89,7 +90,9 @@ def _read(path: Path) -> tuple[bool, Mapping[str, tuple[float, ...]]]:
     found = {}
     for number, line in rows[has_titles:]:
         name, *values = (field.strip() for field in line.split(separator))
-        found[name] = _numbers(values, 3 - is_degrees, f"{path} line {number}")
+        found[name] = numbers = _numbers(values, 3 - is_degrees, f"{path} line {number}")
+        if is_degrees and (abs(numbers[0]) > _MOST_DEGREES[0] or abs(numbers[1]) > _MOST_DEGREES[1]):
+            raise InputError(f"{path} line {number} is not a latitude and longitude: write NAME LATITUDE LONGITUDE")
     return is_degrees, found
 
 

@@ -64,12 +64,12 @@ def _train(names: Sequence[str], features: FeatureStore) -> FloatArray:
 
 
 def read_descriptors(name: str, features: FeatureStore) -> FloatArray | None:
-    """Return the descriptors (N, D) of an image, N > 0; None if there are none, or they cannot be read."""
+    """Return the descriptors (N, D) of an image, N > 0; None if there are none, or they are damaged."""
     try:
         values = features.read(name).descriptors
     except ItemError:
         return None
-    return values if len(values) else None
+    return values if len(values) and np.isfinite(values).all() else None
 
 
 def _load(path: Path) -> _Vocabulary | None:

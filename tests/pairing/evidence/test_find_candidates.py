@@ -49,10 +49,11 @@ def test_the_same_photos_give_the_same_candidates(tmp_path: Path) -> None:
 def test_photos_without_usable_features_are_paired_by_order_only(tmp_path: Path) -> None:
     made = two_scenes(12)
     made |= {"003a.jpg": made["003a.jpg"][:0], "005b.jpg": np.eye(20, 8, dtype=np.float32)}
+    made["009a.jpg"] = np.full_like(made["009a.jpg"], np.nan)
     write_features(tmp_path / "features.h5", made)
     names = sorted([*made, "007c.jpg"])  # the store lacks one
     found = find_candidates(Photos(names, tmp_path / "features.h5"), SETTINGS)
-    for name in "003a.jpg", "005b.jpg", "007c.jpg":
+    for name in "003a.jpg", "005b.jpg", "007c.jpg", "009a.jpg":
         own = (found.pairs == names.index(name)).any(1)
         assert own.any() and not found.score[own].any() and (found.sources[own] == Source.ORDER).all()
 
@@ -109,6 +110,11 @@ def test_global_descriptors_in_hlocs_layout_replace_the_looks(tmp_path: Path) ->
     assert {(i, i + 12) for i in range(11)} <= set(map(tuple, both.best(1).pairs.tolist()))
     with pytest.raises(InputError, match=r"cannot read global descriptors from .*features\.h5 \(no image has one\)"):
         alike(given, Settings(global_descriptors=str(given.features)))
+    for wrong in (np.full(4, np.nan), np.full(4, np.inf), np.zeros(0)):
+        with h5py.File(path, "w") as file:
+            file[f"{given.names[3]}/global_descriptor"] = wrong
+        with pytest.raises(InputError, match=f"that of {given.names[3]} is not finite numbers"):
+            alike(given, settings)
 
 
 def test_images_rank_by_their_distance_in_the_order_and_those_of_a_frame_come_first() -> None:

@@ -48,6 +48,7 @@ def test_a_photo_without_a_position_is_near_none(tmp_path: Path) -> None:
         (b"a 1\n", "line 1 is not a name and 2 or 3 numbers"),
         (b"a 1 2\nmy photo.jpg 1 2\n", "line 2 is not a name and 2 or 3 numbers.*separate names with spaces by tabs"),
         (b"a nan 2\n", "line 1"),
+        (b"name latitude longitude\na 60 8\nb 91 8\n", "line 3 is not a latitude and longitude"),
         (b"b 1 2\n", "has no position of a photo"),
         (b"\xff\xfe", "it is not UTF-8"),
     ],
