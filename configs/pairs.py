@@ -14,10 +14,11 @@ class PairSettings:
     pairing: str = setting(
         "auto",
         "Image pairs to match: auto, exhaustive, or several of sequential, spatial, retrieval, loops, poses, joined "
-        "with +. auto: all pairs of up to 40 photos; of more, photos that look alike, follow each other in their "
-        "folder, or are near by GPS. exhaustive: all. sequential: each photo with those that follow it in its folder, "
-        "frame2 before frame10. spatial: photos near each other. retrieval: photos that look alike. loops: the same "
-        "for every 10th photo of a folder. poses: photos with common points, or similar views, in a COLMAP model.",
+        "with +. auto: all pairs of up to 40 photos; of more, in rounds, photos that look alike, follow each other in "
+        "their folder, or are near by GPS, and then along verified pairs. exhaustive: all. sequential: each photo with "
+        "those that follow it in its folder, frame2 before frame10. spatial: photos near each other. retrieval: "
+        "photos that look alike. loops: as retrieval, for every 10th photo of a folder. poses: photos with common "
+        "points, or similar views, in a COLMAP model.",
         ("pairs", "bench run"),
         "stage",
         PAIRS,
@@ -25,7 +26,8 @@ class PairSettings:
     )
     neighbours: int = setting(
         20,
-        "Photos that each is paired with by spatial, retrieval, loops, poses, and by each hint of auto.",
+        "Number of photos that each photo is paired with by spatial, retrieval, loops and poses. auto: number that the "
+        "order of names, and the positions, propose for each photo.",
         ("pairs", "bench run"),
         "stage",
         PAIRS,
@@ -34,7 +36,7 @@ class PairSettings:
     )
     window: int = setting(
         10,
-        "Sequential pairing: number of following images per image.",
+        "Sequential pairing: number of following photos that each photo is paired with.",
         ("pairs", "bench run"),
         "stage",
         PAIRS,
@@ -43,7 +45,8 @@ class PairSettings:
     )
     quadratic_overlap: bool = setting(
         False,
-        "Sequential pairing: also photos that follow 1, 2, 4, 8, ... places later, up to 2 to the power of the window.",
+        "Sequential pairing: also photos that follow 1, 2, 4, 8, ... places later. The window is the number of these "
+        "distances.",
         ("pairs",),
         "stage",
         PAIRS,
@@ -51,7 +54,7 @@ class PairSettings:
     )
     max_distance: float = setting(
         0.0,
-        "Spatial pairing and auto: largest distance of two photos in metres. 0: no limit.",
+        "Spatial pairing and auto: largest distance between two photos, in metres. 0: no limit.",
         ("pairs",),
         "stage",
         PAIRS,
@@ -60,8 +63,8 @@ class PairSettings:
     )
     positions: str = setting(
         "",
-        "Spatial pairing and auto: file of positions, lines NAME X Y [Z] in metres, instead of GPS of EXIF. After a "
-        "line 'name latitude longitude', degrees.",
+        "Spatial pairing and auto: text file of positions, instead of the GPS positions of EXIF. Lines are NAME X Y "
+        "[Z] in metres or, after a first line 'name latitude longitude', degrees.",
         ("pairs",),
         "stage",
         PAIRS,
@@ -69,7 +72,8 @@ class PairSettings:
     )
     global_descriptors: str = setting(
         "",
-        "Retrieval, loops and auto: file of global descriptors in hloc's layout, instead of the local features.",
+        "Retrieval, loops and auto: HDF5 file of global descriptors in hloc's layout, which are compared in place of "
+        "the local features.",
         ("pairs",),
         "stage",
         PAIRS,
@@ -77,7 +81,8 @@ class PairSettings:
     )
     pairs_from: str = setting(
         "",
-        "Pairing by poses: folder of a COLMAP model. Pairs share its points or, without points, have similar views.",
+        "Pairing by poses: folder of a COLMAP model. Photos are paired that share its points or, if it has none, have "
+        "similar views.",
         ("pairs",),
         "stage",
         PAIRS,

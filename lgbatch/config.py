@@ -39,7 +39,7 @@ class Settings(PairSettings):
         "disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "aliked-t16", "superpoint", "xfeat", "sift"
     ] = setting(
         "aliked-n16rot",
-        "Local features. aliked-t16 is for extraction only.",
+        "Extractor of the local features. No LightGlue is published for aliked-t16: it is for extraction only.",
         ("extract", "match", "infer", "doctor", "bench match", "bench run"),
         "items",
     )
@@ -72,7 +72,7 @@ class Settings(PairSettings):
     camera_mask: str = setting("", "Mask for all photos, black where they are ignored.", ("extract",), "stage")
     depth_confidence: float = setting(
         0.95,
-        "Early exit: stop a pair once this fraction of its keypoints is confident. -1 disables it.",
+        "Early exit: stop LightGlue once this fraction of the keypoints of a pair is confident. -1 disables it.",
         _MATCHING,
         "items",
         MATCHING,
@@ -81,7 +81,7 @@ class Settings(PairSettings):
     )
     width_confidence: float = setting(
         0.99,
-        "Point pruning: drop a confident keypoint whose matchability is below 1 minus this value. -1 disables it.",
+        "Point pruning: drop confident keypoints with a matchability below 1 minus this value. -1 disables it.",
         _MATCHING,
         "items",
         MATCHING,
@@ -90,7 +90,7 @@ class Settings(PairSettings):
     )
     filter_threshold: float = setting(
         0.1,
-        "Minimum assignment probability of a match.",
+        "Minimum score of a match, 0 to 1: the assignment probability of LightGlue.",
         (*_MATCHING, "bench match"),
         "items",
         MATCHING,
@@ -99,7 +99,8 @@ class Settings(PairSettings):
     )
     give_up: int = setting(
         0,
-        "Stop a pair after two layers, without matches, if fewer matches than this score above 0.3. 0 disables it.",
+        "Stop a pair after two layers of LightGlue, and store no matches, if fewer matches than this score above 0.3. "
+        "0 disables it.",
         ("match",),
         "items",
         MATCHING,
@@ -107,8 +108,8 @@ class Settings(PairSettings):
     )
     second_try: float = setting(
         0.75,
-        "Second try of the photos that are not in the model, or hardly joined to it: SIFT at up to 3200 pixels, for at "
-        "most this fraction of all pairs. 0 disables it.",
+        "Second try of the photos that are not in the model, or hardly joined to it, with SIFT at up to 3200 pixels. "
+        "It has at most this fraction of the pairs of the first try. 0 disables it.",
         ("second",),
         "stage",
         MATCHING,
@@ -118,8 +119,8 @@ class Settings(PairSettings):
     camera_mode: Literal["auto", "image", "folder", "single"] = setting(
         "auto",
         "Photos that share a camera. auto: those with the same EXIF camera, focal length and size; without EXIF, those "
-        "of a folder if all have the same size, portrait or landscape. image: none. folder: those of a folder. single: "
-        "all.",
+        "of a folder if all have the same size, portrait and landscape photos apart. image: none. folder: those of a "
+        "folder. single: all.",
         ("import", "bench run"),
         "stage",
         CAMERAS,
@@ -143,22 +144,22 @@ class Settings(PairSettings):
     )
     rig_config: str = setting(
         "",
-        "Cameras that are mounted together: COLMAP's rig_config.json. Sequential pairing keeps them in step.",
+        "Cameras that are mounted together: COLMAP's rig_config.json. Pairing by order of names keeps them in step.",
         ("pairs", "import"),
         "stage",
         CAMERAS,
     )
     fix_intrinsics: bool = setting(
         False,
-        "Map with the cameras' initial intrinsics, without refining them.",
+        "Keep the initial intrinsics of the cameras in mapping and refinement.",
         ("reconstruct", "refine"),
         "stage",
         CAMERAS,
     )
     refine: bool = setting(
         True,
-        "Refine the models: align observations in the photos at full size, and adjust the cameras to them. A model "
-        "that does not become better stays as it is.",
+        "Refine the models: align the keypoints of each 3D point in the photos at full size, and adjust cameras and "
+        "points to them. A model that does not become better stays as it is.",
         ("refine",),
         "stage",
         CAMERAS,
@@ -166,15 +167,15 @@ class Settings(PairSettings):
     refine_intrinsics: Literal["auto", "focal", "all", "none"] = setting(
         "auto",
         "Intrinsics to refine with the models. focal: focal length and distortion, as in mapping. all: also the "
-        "principal point of cameras with five images or more. auto: also that, and a second radial coefficient, where "
-        "the photos determine them. none: none.",
+        "principal point of cameras with five images or more. auto: as focal, and also the principal point and a "
+        "second radial coefficient where the photos determine them. none: no intrinsics.",
         ("refine",),
         "stage",
         CAMERAS,
         only_with=("refine", True),
     )
     mapper: Literal["incremental", "global"] = setting(
-        "incremental", "COLMAP mapper.", ("reconstruct", "bench run"), "stage", CAMERAS
+        "incremental", "COLMAP mapper: photo by photo, or all at once.", ("reconstruct", "bench run"), "stage", CAMERAS
     )
     on_change: Literal["recompute", "refuse", "keep"] = setting(
         "refuse",
@@ -186,7 +187,7 @@ class Settings(PairSettings):
     )
     max_errors: int = setting(
         0,
-        "Stop a stage after more new failures than this. 0 disables it.",
+        "Stop a stage after more new failures of photos or pairs than this. 0: no limit.",
         ("extract", "match"),
         "none",
         RERUNS,
@@ -222,7 +223,7 @@ class Settings(PairSettings):
     )
     workers: int = setting(
         0,
-        "Matching workers: GPUs, or CPU cores. 0 uses all.",
+        "Number of matching workers: GPUs, or CPU cores. 0 uses all.",
         ("match", "bench match"),
         "none",
         MACHINE,

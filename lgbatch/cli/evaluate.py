@@ -26,14 +26,15 @@ def evaluate(
     photos: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the photos: other cameras do not count. By default the images of the workspace's database."
+            help="Folder of the photos whose cameras count. By default those of the images in the workspace's database."
         ),
     ] = None,
     intrinsics: Annotated[
         str | None,
         typer.Option(
             metavar="truth|FILE",
-            help="Also evaluate the model adjusted to these intrinsics, those of the truth or of a cameras.txt.",
+            help="Also evaluate the model after an adjustment with given intrinsics: of the ground truth, or of a file "
+            "cameras.txt.",
         ),
     ] = None,
     as_json: Json = False,

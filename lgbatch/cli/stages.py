@@ -69,7 +69,7 @@ def run(
     *,
     settings: Settings,
 ) -> int:
-    """Reconstruct a folder of photos: extract, pair, match, verify and map.
+    """Reconstruct a folder of photos. Extract, choose pairs, match, verify, map and refine.
 
     Photos are turned upright first, and those that the model lacks are tried again with SIFT. Finished stages are
     skipped. Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once.
@@ -118,7 +118,9 @@ def pairs(
     models: Models = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print how many pairs there are, and what they take, without choosing them."),
+        typer.Option(
+            "--dry-run", help="Print how many pairs there will be, and the time and disk that they take. Write nothing."
+        ),
     ] = False,
     retry_failed: RetryFailed = False,
     as_json: Json = False,
@@ -127,7 +129,7 @@ def pairs(
 ) -> int:
     """Choose the image pairs to match, and list them in pairs.txt.
 
-    Pairing auto matches and verifies the pairs of more than a few photos as it chooses them: pairs.jsonl tells why each
+    With more than 40 photos, pairing auto matches and verifies the pairs as it chooses them: pairs.jsonl tells why each
     was tried, and with what result. The settings of matching and of cameras have an effect only then.
     """
     summary, files = Summary(settings, ("pairs", "match", "import")), Workspace(workspace)
@@ -206,7 +208,7 @@ def match(
 def reconstruct(
     workspace: WorkspaceFolder = HERE, images: Images = None, as_json: Json = False, *, settings: Settings
 ) -> int:
-    """Verify the matched pairs, map the images into sparse/, and refine the models.
+    """Map the images into sparse/. Verify pairs before, and refine the models after it.
 
     The pairs and images are those of database.db.
     """
@@ -228,9 +230,9 @@ def reconstruct(
 def refine(
     workspace: WorkspaceFolder = HERE, images: Images = None, as_json: Json = False, *, settings: Settings
 ) -> int:
-    """Refine the models in sparse/ again, from the models as they were mapped.
+    """Refine the models in sparse/ again. Refinement starts from the models as they were mapped.
 
-    With --no-refine, the models are as mapped again.
+    With --no-refine, restore the models as they were mapped.
     """
     summary, files = Summary(settings, ("refine",)), Workspace(workspace)
     with locked(workspace):

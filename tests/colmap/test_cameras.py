@@ -66,7 +66,14 @@ def test_another_camera_mode_is_rejected(database: Path, source: Source, first: 
 
 @pytest.mark.parametrize(
     ("camera", "tag", "turned", "apart"),
-    [("M3", 3, 5, True), ("M3", 3, 4, False), ("M3", None, 5, False), (None, 3, 5, True), (None, None, 5, True)],
+    [
+        ("M3", 3, 5, True),
+        ("M3", 3, 4, False),
+        ("M3", None, 5, False),
+        ("M3", 1, 5, False),
+        (None, 3, 5, True),
+        (None, None, 5, True),
+    ],
 )
 def test_photos_that_are_turned_alike_have_a_camera_of_their_own(
     tmp_path: Path, database: Path, camera: str | None, tag: int | None, turned: int, apart: bool

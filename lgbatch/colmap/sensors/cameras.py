@@ -192,8 +192,8 @@ def _auto_key(sizes: Sizes, exif: dict[str, Exif], turns: Mapping[str, int]) -> 
         return ("folder", folder, sizes[name]) if len(variants[folder]) == 1 else ("image", name)
 
     def turned(name: str) -> tuple[Hashable, int]:
-        told = exif[name].camera is None or exif[name].orientation
-        return shared(name), turns.get(name, 1) if told else 1
+        turn = turns.get(name, 1)
+        return shared(name), turn if exif[name].camera is None or exif[name].orientation == turn else 1
 
     counts = Counter(map(turned, sizes))
     return lambda name: turned(name) if counts[turned(name)] >= _MIN_TURNED else shared(name)

@@ -13,6 +13,8 @@ LOSS_SCALE = 0.5
 """Pixels. Cauchy's loss grows slowly beyond this error."""
 _TOLERANCE = 1e-4  # of the cost; 1e-6 takes 2.5 times as long, for the same accuracy
 _DAMPING = 1e-8
+_MOST_ERROR, _LEAST_ANGLE = 4.0, 1.5
+"""Pixels and degrees, as in COLMAP's mapper (filter_max_reproj_error, filter_min_tri_angle)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,15 @@ def adjust(model: pycolmap.Reconstruction, freedom: Freedom, loss_scale: float, 
         _solve(model, freedom.fixed, False, loss_scale, threads)
     if free & freedom.principal:  # COLMAP frees principal points of all cameras, or of none: the others wait
         _solve(model, set(model.cameras) - (free & freedom.principal), True, loss_scale, threads)
+    model.update_point_3d_errors()
+
+
+def filter_points(model: pycolmap.Reconstruction) -> None:
+    """Remove the observations and points that do not pass the mapper's own filter after an adjustment.
+
+    For instance, two keypoints of one image may be all that is left of a track.
+    """
+    pycolmap.ObservationManager(model).filter_all_points3D(_MOST_ERROR, _LEAST_ANGLE)
     model.update_point_3d_errors()
 
 

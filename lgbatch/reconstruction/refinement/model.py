@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from lgbatch.reconstruction.refinement.adjust import LOSS_SCALE
+from lgbatch.reconstruction.refinement.adjust import LOSS_SCALE, filter_points
 from lgbatch.reconstruction.refinement.align import Aligner
 from lgbatch.reconstruction.refinement.cameras import (
     Adjuster,
@@ -119,6 +119,7 @@ def _are_smaller(before: Array, after: Array, aligned: BoolArray) -> bool:
 
 def _outcome(solved: Solved, figures: Figures) -> Outcome:
     """The outcome of a refined model, with the intrinsics of its cameras."""
+    filter_points(solved.model)
     return Outcome(
         solved.model,
         figures

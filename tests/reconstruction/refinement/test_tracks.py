@@ -4,6 +4,7 @@ import numpy as np
 import pycolmap
 import pytest
 
+from lgbatch.reconstruction.refinement.adjust import filter_points
 from lgbatch.reconstruction.refinement.tracks import Tracks, choose_references, patch_maps, reference_patches
 from tests.reconstruction.refinement.helpers import Scene, make_scene
 
@@ -61,3 +62,18 @@ def test_some_points_alone(scene: Scene) -> None:
     assert np.array_equal(part.points, tracks.points[chosen])
     assert np.array_equal(part.lengths(), tracks.lengths()[chosen])
     assert np.array_equal(np.concatenate([part.feature[rows] for _, rows in part.by_image()]), part.feature)
+
+
+def test_a_point_that_one_image_alone_observes_is_removed(scene: Scene) -> None:
+    model = pycolmap.Reconstruction(scene.model)
+    kept, other = sorted(model.points3D)[:2]
+    (image, _), *rest = [(e.image_id, e.point2D_idx) for e in model.points3D[kept].track.elements]
+    freed = next(e.point2D_idx for e in model.points3D[other].track.elements if e.image_id == image)
+    model.delete_point3D(other)
+    model.add_observation(kept, pycolmap.TrackElement(image, freed))
+    for image_id, point2d in rest:
+        model.delete_observation(image_id, point2d)
+    before = len(model.points3D)
+    filter_points(model)
+    assert kept not in model.points3D and len(model.points3D) > 0.9 * before
+    assert model.compute_mean_reprojection_error() < 4
