@@ -9,7 +9,7 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.pairing.candidates import exhaustive, order_in_folders, sequential
-from lgbatch.pairing.evidence.find import Photos, alike, close, find_candidates
+from lgbatch.pairing.evidence.find import Photos, alike, close
 from lgbatch.pairing.evidence.global_descriptors import check_global_descriptors
 from lgbatch.pairing.evidence.lists import Ranked, union
 from lgbatch.pairing.evidence.model import model_pairs, read_model
@@ -23,7 +23,7 @@ _LOOP_PERIOD = 10
 
 
 def make_pairs(photos: Photos, settings: Settings) -> PairList:
-    """Return the pairs of the methods of the settings, each once.
+    """Return the pairs of the methods of the settings, each once. Those of `in_rounds` are not to be had this way.
 
     Raises InputError if a file of the settings cannot be used, or a method finds nothing to go by.
     """
@@ -71,12 +71,6 @@ def source_files(settings: Settings) -> list[Path]:
     ]
 
 
-def _auto(photos: Photos, settings: Settings) -> PairList:
-    if len(photos.names) <= EXHAUSTIVE:
-        return exhaustive(photos.names)
-    return find_candidates(photos, settings).best(settings.neighbours).as_pairs()
-
-
 def _sequential(photos: Photos, settings: Settings) -> PairList:
     return PairList.of(sequential(photos.names, settings.window, photos.rig, quadratic=settings.quadratic_overlap))
 
@@ -98,7 +92,7 @@ def _best(photos: Photos, settings: Settings, ranked: Ranked) -> PairList:
 
 _METHODS: Mapping[str, Callable[[Photos, Settings], PairList]] = MappingProxyType(
     {
-        "auto": _auto,
+        "auto": lambda photos, _: exhaustive(photos.names),
         "exhaustive": lambda photos, _: exhaustive(photos.names),
         "sequential": _sequential,
         "spatial": lambda photos, settings: _best(photos, settings, close(photos, settings)),

@@ -1,11 +1,12 @@
 """What COLMAP's process reports: the progress of verification and mapping, and the warnings in its log."""
 
+import logging
 import re
 import sys
 import time
 
 from lgbatch.reconstruction.results import Warned
-from lgbatch.reconstruction.subprocess_worker import Message
+from lgbatch.reconstruction.subprocess_worker import Message, run_worker
 from lgbatch.workspace.progress import Progress as Steps
 
 _WARNING = re.compile(r"W\d{4,8} \d\d:\d\d:\d\d\S*\s+\d+ \S+:\d+\] (?P<text>(?!Could not read image ).+)")
@@ -73,3 +74,17 @@ class Log:
     def warnings(self) -> tuple[Warned, ...]:
         """The warnings, oldest first."""
         return tuple(self._warnings.values())
+
+
+def run_timed(module: str, request: Message, step: str, *, shown: bool) -> Message:
+    """Run a worker, as run_worker does, and show the time that the `step` takes.
+
+    The request gets the key "log": whether the logger `lgbatch` is at DEBUG, and COLMAP's log is to be printed.
+    """
+    log = logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG)
+    steps = Steps(step, total=None, unit="model", shown=shown)
+    try:
+        echo = Log(echo=True) if log else None
+        return run_worker(module, request | {"log": log}, lambda _: steps.refresh(), on_stderr=echo)
+    finally:
+        steps.close()

@@ -9,10 +9,10 @@ import pytest
 from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.pairing.candidates import RigPlace, exhaustive, sequential
-from lgbatch.pairing.evidence.find import Photos
+from lgbatch.pairing.evidence.find import Photos, find_candidates
 from lgbatch.pairing.methods import EXHAUSTIVE, check_sources, make_pairs, pairs_all, uses_features
 from lgbatch.pipelines.pairs.choose import choose_pairs
-from lgbatch.types import Pair
+from lgbatch.types import Pair, PairList
 from lgbatch.workspace.folder import Workspace
 from tests.pairing.helpers import across, two_scenes, write_features
 
@@ -40,8 +40,11 @@ def test_auto_pairs_all_of_a_few_photos(photos: Photos) -> None:
 
 
 def test_auto_pairs_many_photos_that_look_alike_or_follow_each_other(photos: Photos) -> None:
-    pairs = make_pairs(photos, Settings(neighbours=6))
-    assert len(pairs) < 60 * 10 and make_pairs(photos, Settings(neighbours=6)) == pairs
+    def candidates() -> PairList:
+        return find_candidates(photos, Settings(neighbours=6)).best(6).as_pairs()
+
+    pairs = candidates()
+    assert len(pairs) < 60 * 10 and candidates() == pairs
     assert set(sequential(photos.names, 3)) <= set(pairs)
     apart = [pair for pair in pairs if photos.names.index(pair.b) - photos.names.index(pair.a) > 3]
     assert len(apart) > 100 and across(apart) == 0

@@ -1,8 +1,6 @@
 """The evaluation of a model in a folder against ground truth in files, and once more with given intrinsics."""
 
-import logging
 import sqlite3
-import sys
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,11 +21,11 @@ from lgbatch.reconstruction.evaluation.formats.colmap_model import find_model, m
 from lgbatch.reconstruction.evaluation.names import match
 from lgbatch.reconstruction.evaluation.read_truth import read_truth
 from lgbatch.reconstruction.evaluation.truth import Array, Known
-from lgbatch.reconstruction.subprocess_worker import Message, run_worker
+from lgbatch.reconstruction.progress import run_timed
+from lgbatch.reconstruction.subprocess_worker import Message
 from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.types import escape
 from lgbatch.workspace.folder import Workspace
-from lgbatch.workspace.progress import Progress
 
 Counted = Literal["photos", "truth", "registered"]
 _WORKER = "lgbatch.reconstruction.evaluation.worker"
@@ -169,28 +167,14 @@ def _intrinsics(
 
 def _adjust(model: Path, given: Mapping[str, Intrinsics], progress: bool) -> tuple[dict[str, Array], float]:
     """Adjust a model to intrinsics, in a child process. Returns its poses and mean reprojection error in pixels."""
-    log = logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG)
     request: Message = {
         "model": str(model),
         "intrinsics": {name: [camera.model, camera.params, camera.size] for name, camera in given.items()},
         "threads": 0,
-        "log": log,
     }
-    step = Progress("adjust", total=None, unit="model", shown=progress)
     try:
-        result = run_worker(
-            "lgbatch.reconstruction.evaluation.worker",
-            request,
-            lambda _: step.refresh(),
-            on_stderr=_print if log else None,
-        )
+        result = run_timed(_WORKER, request, "adjust", shown=progress)
     except RuntimeError as error:
         reason = escape(str(error).partition("\n")[0])
         raise ReconstructionError(f"cannot adjust {model} to the intrinsics: {reason}") from None
-    finally:
-        step.close()
     return {name: np.array(pose) for name, pose in result["poses"].items()}, result["mean_reprojection_error"]
-
-
-def _print(line: str) -> None:
-    sys.stderr.write(line)

@@ -4,9 +4,7 @@ Observations are aligned in the photos at full size, and cameras, poses and poin
 does not predict held-out observations better stays as it is. pycolmap runs in a child process (worker.py).
 """
 
-import logging
 import shutil
-import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -20,14 +18,14 @@ from lgbatch.reconstruction.model_folders import (
     remove_draft,
     replace_models,
 )
+from lgbatch.reconstruction.progress import run_timed
 from lgbatch.reconstruction.refinement.results import RefinedModel, Refinement
 from lgbatch.reconstruction.results import Model
-from lgbatch.reconstruction.subprocess_worker import Message, run_worker
+from lgbatch.reconstruction.subprocess_worker import Message
 from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.types import escape
 from lgbatch.workspace.folder import Workspace
-from lgbatch.workspace.progress import Progress
 from lgbatch.workspace.stage import StageRun, run_stage
 from lgbatch.workspace.stage_cache import signatures
 
@@ -113,7 +111,6 @@ def _copy_as_mapped(model: Path, copy: Path) -> Path:
 
 def _run(models: list[Path], photos: Path, settings: Settings, progress: bool) -> list[tuple[Message, Message]]:
     """Refine the models in place, in a child process. Returns the figures and statistics of each."""
-    log = logging.getLogger("lgbatch").isEnabledFor(logging.DEBUG)
     request: Message = {
         "models": [str(model) for model in models],
         "unrefined": UNREFINED,
@@ -121,20 +118,6 @@ def _run(models: list[Path], photos: Path, settings: Settings, progress: bool) -
         "fixed": settings.fix_intrinsics,
         "intrinsics": settings.refine_intrinsics,
         "threads": settings.threads or available_cores(),
-        "log": log,
     }
-    steps = Progress("refine", total=None, unit="model", shown=progress)
-    try:
-        result = run_worker(
-            "lgbatch.reconstruction.refinement.worker",
-            request,
-            lambda _: steps.refresh(),
-            on_stderr=_print if log else None,
-        )
-    finally:
-        steps.close()
+    result = run_timed(_WORKER, request, "refine", shown=progress)
     return [(figures, statistics) for figures, statistics in result["models"]]
-
-
-def _print(line: str) -> None:
-    sys.stderr.write(line)
