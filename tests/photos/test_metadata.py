@@ -58,6 +58,7 @@ def by_colmap(path: Path) -> Exif:
         bitmap.exif_focal_length(),
         None if None in position else position,
         gravity.get(bitmap.exif_orientation()),
+        bitmap.exif_orientation(),
     )
 
 
