@@ -28,6 +28,7 @@ from lgbatch.colmap.verification import verify_pairs
 from lgbatch.errors import ItemError
 from lgbatch.photos.coordinates import interpolate
 from lgbatch.photos.formats import read_by_colmap
+from lgbatch.reconstruction.bundle_adjustment import adjustment_of
 from lgbatch.reconstruction.evidence import doubtful_parts
 from lgbatch.reconstruction.subprocess_worker import Message, Report, serve
 from lgbatch.runtime.environment import available_cores
@@ -200,14 +201,8 @@ def _refine_extra_params(
 
 def _adjust(model: pycolmap.Reconstruction, kept: set[int]) -> None:
     """Adjust poses, points and the intrinsics of the cameras that are not in `kept`."""
-    config = pycolmap.BundleAdjustmentConfig()
-    for image_id in model.reg_image_ids():
-        config.add_image(image_id)
-    for camera_id in kept:
-        config.set_constant_cam_intrinsics(camera_id)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     options = pycolmap.BundleAdjustmentOptions(print_summary=False)
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    pycolmap.create_default_bundle_adjuster(options, adjustment_of(model, kept), model).solve()
 
 
 def _color_points(model: pycolmap.Reconstruction, photos: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pycolmap
 
 from lgbatch.colmap.sensors.calibration import KnownCamera as Intrinsics
+from lgbatch.reconstruction.bundle_adjustment import adjustment_of
 
 _LOSS_SCALE = 0.5  # pixels, of Cauchy's loss
 _MOST_ITERATIONS = 100
@@ -64,16 +65,10 @@ def _split(model: pycolmap.Reconstruction, given: Mapping[str, Intrinsics]) -> p
 
 
 def _solve(model: pycolmap.Reconstruction, fixed: set[int], robust: bool, threads: int) -> None:
-    config = pycolmap.BundleAdjustmentConfig()
-    for image_id in model.reg_image_ids():
-        config.add_image(image_id)
-    for camera_id in fixed:
-        config.set_constant_cam_intrinsics(camera_id)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     options = pycolmap.BundleAdjustmentOptions(print_summary=False)
     if robust:
         options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
         options.ceres.loss_function_scale = _LOSS_SCALE
     options.ceres.solver_options.max_num_iterations = _MOST_ITERATIONS
     options.ceres.solver_options.num_threads = threads or -1
-    pycolmap.create_default_ceres_bundle_adjuster(options, config, model).solve()
+    pycolmap.create_default_ceres_bundle_adjuster(options, adjustment_of(model, fixed), model).solve()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 
+from lgbatch.reconstruction.bundle_adjustment import adjustment_of
 from lgbatch.reconstruction.refinement.tracks import Array
 
 LOSS_SCALE = 0.5
@@ -79,15 +80,9 @@ def _solve(
 def _adjuster(
     model: pycolmap.Reconstruction, fixed: Iterable[int], principal: bool, loss_scale: float, threads: int
 ) -> Any:
-    config = pycolmap.BundleAdjustmentConfig()
-    for image_id in model.reg_image_ids():
-        config.add_image(image_id)
-    for camera_id in fixed:
-        config.set_constant_cam_intrinsics(camera_id)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     options = pycolmap.BundleAdjustmentOptions(print_summary=False, refine_principal_point=principal)
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
     options.ceres.loss_function_scale = loss_scale
     options.ceres.solver_options.function_tolerance = _TOLERANCE
     options.ceres.solver_options.num_threads = threads or -1
-    return pycolmap.create_default_ceres_bundle_adjuster(options, config, model)
+    return pycolmap.create_default_ceres_bundle_adjuster(options, adjustment_of(model, fixed), model)
