@@ -92,8 +92,9 @@ def pack(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Copy a store into a compact file: without its unused space, and with the matches of lgbatch 0.1 compressed.
+    """Copy a store into a compact file.
 
+    The copy has no unused space, and the matches of lgbatch 0.1 are compressed in it.
     Without --output, first removes the images whose photos have left their folder or, from matches.h5, the pairs of
     images that features.h5 beside it does not have.
     """

@@ -83,7 +83,9 @@ def test_a_union_has_each_pair_once(photos: Photos) -> None:
         assert len({frozenset(pair) for pair in joined}) == len(joined) < len(parts[0]) + len(parts[1])
 
 
-def test_spatial_pairs_photos_by_a_file_of_positions(photos: Photos, tmp_path: Path) -> None:
+def test_spatial_pairs_photos_by_a_file_of_positions(
+    photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "positions.txt"
     path.write_text("".join(f"{name} {i % 10} {i // 10 * 3}\n" for i, name in enumerate(photos.names)))
     settings = Settings(pairing="spatial", positions=str(path), neighbours=8, max_distance=2.5)
@@ -91,6 +93,9 @@ def test_spatial_pairs_photos_by_a_file_of_positions(photos: Photos, tmp_path: P
     rows = {name: i for i, name in enumerate(photos.names)}
     pairs = [(rows[a], rows[b]) for a, b in make_pairs(photos, settings)]
     assert pairs == [(i, j) for i in range(60) for j in (i + 1, i + 2) if j // 10 == i // 10]
+    path.write_text("".join(f"{name} {i} 0\n" for i, name in enumerate(photos.names[:9])))
+    make_pairs(photos, settings)
+    assert "pairing spatial finds no pairs for 51 of 60 photos without a position" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"no photo has a GPS position in its EXIF; give a file with --positions"):
         make_pairs(photos, Settings(pairing="spatial"))
 

@@ -1,5 +1,6 @@
 """Candidate pairs of a set of images from all that is known: their looks, the order of their names, their positions."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,6 +98,10 @@ def alike(photos: Photos, settings: Settings, queries: LongArray | None = None) 
 def close(photos: Photos, settings: Settings) -> Ranked:
     """Rank the photos that were taken near each. Raises InputError if no photo has a position, or as file_positions."""
     positions = photos.positions(settings)
-    if np.isnan(positions).any(1).all():
+    located = int((~np.isnan(positions).any(1)).sum())
+    if not located:
         raise InputError("pairing spatial: no photo has a GPS position in its EXIF; give a file with --positions")
+    if located < len(positions):
+        without = f"{len(positions) - located} of {len(positions)} photos without a position"
+        print(f"lgbatch: pairing spatial finds no pairs for {without}", file=sys.stderr)
     return near(positions, settings.neighbours, settings.max_distance)
