@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from lgbatch.bench.operations import DEFAULT_SHAPE
+from lgbatch.bench.processes import run_module, write_config
 from lgbatch.config import Settings
 from lgbatch.matching import single_graph as single
 from lgbatch.matching.capacity import TOKENS
@@ -122,6 +124,39 @@ class WholeMatch:
     def trace(self) -> StageTrace | None:
         """See Engine."""
         return None
+
+
+class MatchProcess(WholeMatch):
+    """The command `lgbatch match` in a new process: also starts Python and writes the database."""
+
+    def __init__(
+        self, scene: Scene, models: Path, settings: Settings, folder: Path, photos: Mapping[str, Path]
+    ) -> None:
+        """Create the folder as a workspace. `photos` are the folders of the photos, by the prefix of their names."""
+        super().__init__(scene, models, settings, folder)
+        self._images = folder / "images"
+        self._images.mkdir()
+        for prefix, path in photos.items():
+            (self._images / prefix).symlink_to(path.resolve(), target_is_directory=True)
+        self._config = write_config(folder / "bench.toml", settings)
+
+    @property
+    def _store(self) -> Path:
+        return self._folder / "matches.h5"
+
+    def match(self, pairs: Sequence[Pair]) -> None:
+        """See Engine. Raises LgbatchError if the command fails."""
+        for file in (self._store, self._folder / "database.db"):
+            file.unlink(missing_ok=True)
+        self._pairs = list(pairs)
+        write_pairs(self._folder / "pairs.txt", pairs)
+        options = {
+            "--workspace": self._folder,
+            "--images": self._images,
+            "--models": self._models.absolute(),
+            "--config": self._config,
+        }
+        run_module(["lgbatch", "match", *map(str, chain.from_iterable(options.items()))])
 
 
 class SingleGraph:

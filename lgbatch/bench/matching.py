@@ -7,7 +7,7 @@ of an average pair of the scene.
 
 import importlib.util
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lgbatch.bench import machine
-from lgbatch.bench.engines import Published, Scene, SingleGraph, Staged, WholeMatch, at_fixed_depth
+from lgbatch.bench.engines import MatchProcess, Published, Scene, SingleGraph, Staged, WholeMatch, at_fixed_depth
 from lgbatch.bench.report import MatchReport
 from lgbatch.bench.rows import Row, spread
 from lgbatch.config import Settings
@@ -69,27 +69,27 @@ def run(
     with tempfile.TemporaryDirectory(prefix="lgbatch-bench-") as temporary:
         folder = Path(temporary)
         ensure_models(models, settings.extractor, KINDS)
-        benchmark_scene = _scene(images, others, workspace or folder, models, settings, effort)
-        rows = _rows(benchmark_scene, models, settings, folder)
+        workspace = workspace or folder
+        if images is None:
+            images = workspace / "images"
+            demo_scene.render(images)
+        photos = {"photos": images} | ({"others": others} if others else {})
+        benchmark_scene = _scene(photos, workspace, models, settings, effort)
+        rows = _rows(benchmark_scene, photos, models, settings, folder)
         rates = _measure(rows, settings, effort)
         return MatchReport.of(rows, benchmark_scene, settings, rates, adaptive=PUBLISHED, fixed=PUBLISHED_FIXED)
 
 
-def _scene(
-    images: Path | None, others: Path | None, workspace: Path, models: Path, settings: Settings, effort: Effort
-) -> Scene:
+def _scene(photos: Mapping[str, Path], workspace: Path, models: Path, settings: Settings, effort: Effort) -> Scene:
     """Extract missing features, read all of them, and choose the pairs."""
-    if images is None:
-        images = workspace / "images"
-        demo_scene.render(images)
-    features = _features("photos", images, workspace / "features.h5", models, settings)
+    features = _features("photos", photos["photos"], workspace / "features.h5", models, settings)
     pairs = spread(exhaustive(sorted(features)), effort.pairs)
-    if others is not None:
-        other_features = _features("others", others, workspace / "others.h5", models, settings)
+    if "others" in photos:
+        other_features = _features("others", photos["others"], workspace / "others.h5", models, settings)
         pairs += spread([Pair(a, b) for a, b in product(sorted(features), sorted(other_features))], effort.other_pairs)
         features |= other_features
     if not pairs:
-        raise InputError(f"{images} has no two photos with keypoints: give a folder of overlapping photos")
+        raise InputError(f"{photos['photos']} has no two photos with keypoints: give a folder of overlapping photos")
     names = {name for pair in pairs for name in pair}
     return Scene({name: features[name] for name in sorted(names)}, pairs, shape(settings.extractor))
 
@@ -104,7 +104,7 @@ def _features(prefix: str, images: Path, store: Path, models: Path, settings: Se
     return {name: image for name, image in by_name.items() if len(image.keypoints)}
 
 
-def _rows(scene: Scene, models: Path, settings: Settings, folder: Path) -> list[Row]:
+def _rows(scene: Scene, photos: Mapping[str, Path], models: Path, settings: Settings, folder: Path) -> list[Row]:
     fixed_depth, fp32 = at_fixed_depth(settings), replace(settings, precision="fp32")
     staged = Row("lgbatch", lambda: Staged(scene, models, settings), scene)
     rows = [
@@ -112,6 +112,12 @@ def _rows(scene: Scene, models: Path, settings: Settings, folder: Path) -> list[
         Row(
             "lgbatch, with its files",
             lambda: WholeMatch(scene, models, settings, folder / "files"),
+            scene,
+            same_pairs_as=staged,
+        ),
+        Row(
+            "lgbatch match, a new process",
+            lambda: MatchProcess(scene, models, settings, folder / "process", photos),
             scene,
             same_pairs_as=staged,
         ),

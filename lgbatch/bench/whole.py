@@ -1,8 +1,6 @@
 """`lgbatch bench run`: photos to a model with `lgbatch run` and with COLMAP's SIFT pipeline, as whole processes."""
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from lgbatch.bench.geometry import known_cameras
+from lgbatch.bench.processes import run_module, write_config
 from lgbatch.bench.report import conditions
 from lgbatch.config import Settings
-from lgbatch.errors import LgbatchError
 from lgbatch.export.models import ensure_models
 from lgbatch.photos.crawl import crawl
 from lgbatch.reconstruction.evaluation.evaluate import AUC_THRESHOLDS, evaluate
@@ -87,9 +85,7 @@ def run(images: Path, truth: Path | None = None, *, models: Path, settings: Sett
 
 
 def _lgbatch_command(images: Path, out: Path, models: Path, settings: Settings) -> list[str | Path]:
-    config = out / "bench.toml"
-    # Strings and numbers have the same syntax in JSON and TOML.
-    config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.as_dict().items()))
+    config = write_config(out / "bench.toml", settings)
     return ["lgbatch", "run", images.absolute(), "-o", out, "--models", models.absolute(), "--config", config, "--json"]
 
 
@@ -99,14 +95,11 @@ def _reconstruct(
     """Run a module in a new folder. Returns its JSON summary, with its `total` seconds and its `accuracy` added."""
     with tempfile.TemporaryDirectory(prefix="lgbatch-bench-") as temporary:
         out = Path(temporary)
-        arguments = [sys.executable, "-m", *map(str, command(out))]
+        arguments = [*map(str, command(out))]
         start = time.perf_counter()
-        process = subprocess.run(arguments, capture_output=True, text=True)
+        output = run_module(arguments)
         total = time.perf_counter() - start
-        if process.returncode not in (0, 1):  # 1: some photos failed, or no model was found
-            reason = (process.stderr.strip().splitlines() or ["no message"])[-1]
-            raise LgbatchError(f"{' '.join(arguments[2:4])} failed: {reason}; run it alone to see more")
-        summary: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+        summary: dict[str, Any] = json.loads(output.splitlines()[-1])
         model = out / "sparse" / str(summary.get("model", 0))
         accuracy = evaluate(model, cameras).as_dict() if cameras and summary["registered_images"] else None
     return {**summary, "total": total, "accuracy": accuracy}
