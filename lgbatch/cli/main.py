@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from lgbatch._version import __version__
-from lgbatch.cli import bench, doctor, evaluate, examples, export, stages, workspace
+from lgbatch.cli import bench, doctor, examples, export, stages, workspace
+from lgbatch.cli.models import evaluate
 from lgbatch.cli.options import FAILED, new_app
 
 app = new_app(
