@@ -3,7 +3,6 @@
 COLMAP aborts its process if it cannot write, or if the memory is short.
 """
 
-import io
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path, PurePath
 import cv2
 import numpy as np
 import pycolmap
+import simplejpeg
 from PIL import Image
 
 from lgbatch.errors import ItemError
@@ -37,6 +37,7 @@ IMAGES, MASKS, SPARSE = "images", "masks", "sparse"
 _QUALITY = 95  # of JPEG, without chroma subsampling
 _BYTES_PER_PIXEL = {"png": 1.8, "jpg": 0.4, "jpeg": 0.4}
 _MEMORY_PER_PIXEL = 16
+_LONGEST_SEGMENT = 65533
 _ORIENTATION = 0x112  # EXIF tag
 
 
@@ -202,16 +203,15 @@ def _exif(photo: Path) -> bytes:
 
 
 def _jpeg(pixels: ByteArray, exif: bytes) -> bytes:
-    file = io.BytesIO()
-    options = {"exif": exif} if 0 < len(exif) < 65000 else {}
-    Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY, subsampling=0, **options)
-    return file.getvalue()
+    data = simplejpeg.encode_jpeg(pixels, quality=_QUALITY, colorsubsampling="444")
+    if not 0 < len(exif) <= _LONGEST_SEGMENT:
+        return bytes(data)
+    return b"".join([data[:2], b"\xff\xe1", (len(exif) + 2).to_bytes(2, "big"), exif, data[2:]])
 
 
 def _png(pixels: ByteArray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=3)
-    return file.getvalue()
+    ordered = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", ordered)[1].tobytes()
 
 
 def _write(path: Path, data: bytes) -> None:
