@@ -185,11 +185,14 @@ def _import_matches(path: Path, workspace: Workspace, kind: StoreFormat) -> tupl
 
 
 def _once(found: Iterable[tuple[Pair, Matches]]) -> Iterator[tuple[Pair, Matches]]:
-    """Yield each pair once, in one of its orders, with one match for each keypoint of the first image."""
+    """Yield each pair once, in one of its orders, with at most one match for each keypoint: that of the best score."""
     seen: set[frozenset[str]] = set()
     for pair, item in found:
         if frozenset(pair) in seen or pair.a == pair.b:
             continue
         seen.add(frozenset(pair))
-        _, rows = np.unique(item.indices[:, 0], return_index=True)
+        rows = np.argsort(-item.scores, kind="stable")
+        for column in 0, 1:
+            rows = rows[np.sort(np.unique(item.indices[rows, column], return_index=True)[1])]
+        rows = rows[np.argsort(item.indices[rows, 0])]
         yield pair, Matches(item.indices[rows], item.scores[rows])
