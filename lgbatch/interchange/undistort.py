@@ -89,8 +89,8 @@ def undistort(
         except RuntimeError as error:
             reason = escape(str(error).partition("\n")[0])
             raise WorkspaceError(
-                f"cannot undistort {source.model} into {out}: {reason}; finished images are kept: free space, or "
-                "choose another folder, and run the command again"
+                f"cannot undistort {source.model} into {out}: {reason}; check the model and free space, and run the "
+                "command again: finished images are kept"
             ) from None
     failures = tuple(Failure(**fields) for fields in result["failures"])
     return Undistorted(source.model, out, result["images"], result["new"], result["points"], failures)

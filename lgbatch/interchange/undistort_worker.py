@@ -71,7 +71,10 @@ def _work(request: Message, report: Report) -> Message:
     """
     if not request["log"]:
         pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
-    model, out = pycolmap.Reconstruction(request["model"]), Path(request["out"])
+    try:
+        model, out = pycolmap.Reconstruction(request["model"]), Path(request["out"])
+    except (RuntimeError, ValueError, IndexError, MemoryError):
+        raise ValueError("the files of the model are damaged") from None
     failures: list[Failure] = []
     cameras = _cameras(model, failures)
     jobs = _jobs(model, cameras, request, failures)

@@ -197,3 +197,12 @@ def test_cameras_that_a_format_cannot_hold_are_refused(
     helpers.scene(tmp_path, NAMES, model=model, params=params)
     with pytest.raises(InputError, match=line):
         export_model(find_source(tmp_path, images=tmp_path / "photos"), tmp_path / "new", kind)
+
+
+def test_mirrored_photos_have_to_be_undistorted_before(tmp_path: Path) -> None:
+    helpers.scene(tmp_path, NAMES)
+    helpers.workspace(tmp_path, NAMES, {"a.png": 2})
+    with pytest.raises(InputError, match=r"a\.png are mirrored"):
+        export_model(find_source(tmp_path), tmp_path / "new", "nerfstudio")
+    undistort(find_source(tmp_path), tmp_path / "dense")
+    assert export_model(find_source(tmp_path / "dense"), tmp_path / "dense", "nerfstudio").images == 3

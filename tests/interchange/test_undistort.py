@@ -235,6 +235,13 @@ def test_a_full_disk_is_one_line_and_keeps_finished_images(out: Path, monkeypatc
     assert "cannot undistort" in done.stderr.splitlines()[-1] and "run the command again" in done.stderr
 
 
+def test_a_damaged_model_is_one_line(out: Path) -> None:
+    (out / "sparse" / "0" / "images.bin").write_bytes(b"\3\0\0\0\0\0\0\0cut")
+    done = CliRunner().invoke(cli.app, ["undistort", str(out), "-o", str(out / "dense")])
+    assert done.exit_code == 2
+    assert "the files of the model are damaged" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_the_command_tells_the_space_and_the_result(out: Path) -> None:
     done = CliRunner().invoke(cli.app, ["undistort", str(out), "-o", str(out / "dense"), "--json"])
     assert done.exit_code == 0 and "3 images will take about" in done.stderr

@@ -4,6 +4,7 @@ lgbatch's own stores have hloc's layout, with more in it. A file that is written
 scores and descriptors in half precision, no records, no compression, no groups of twins.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ def write_matches(matches: MatchStore, features: FeatureStore, path: Path) -> li
     Leaves out pairs whose name in the layout is also that of other images: `a/b.jpg` and `a-b.jpg`.
     """
     names = features.names()
-    groups = [_group(name) for name in names]
-    unique = {name for name, group in zip(names, groups, strict=True) if groups.count(group) == 1}
+    shared = Counter(map(_group, names))
+    unique = {name for name in names if shared[_group(name)] == 1}
     pairs = [pair for pair in matches.pairs(names) if unique.issuperset(pair)]
     with h5py.File(path, "w", libver="latest") as file:
         for pair in pairs:

@@ -24,9 +24,9 @@ def write_nerfstudio(scene: Scene, folder: Path) -> list[Path]:
     Intrinsics are those of the file if all images share a camera, and else of each frame. Raises InputError if
     nerfstudio has no such cameras.
     """
-    lenses = {camera_id: Lens.of(camera, "nerfstudio") for camera_id, camera in scene.model.cameras.items()}
-    used = {image.camera_id for image in scene.images()}
-    if len({lenses[camera_id].fisheye for camera_id in used}) > 1:
+    used = sorted({image.camera_id for image in scene.images()})
+    lenses = {camera_id: Lens.of(scene.model.cameras[camera_id], "nerfstudio") for camera_id in used}
+    if len({lens.fisheye for lens in lenses.values()}) > 1:
         raise InputError("nerfstudio takes no fisheye cameras beside others: run `lgbatch undistort` before")
     shared = len(used) == 1
     masks, frames = scene.masks(), []
@@ -41,7 +41,7 @@ def write_nerfstudio(scene: Scene, folder: Path) -> list[Path]:
         if masks:
             frame["mask_path"] = relative_path(masks[image.name], folder)
         frames.append(frame if shared else frame | _intrinsics(lenses[image.camera_id]))
-    lens = lenses[min(used)]
+    lens = lenses[used[0]]
     head = {"camera_model": "OPENCV_FISHEYE" if lens.fisheye else "OPENCV"} | (_intrinsics(lens) if shared else {})
     scene.model.export_PLY(folder / _POINTS)
     data = head | {"ply_file_path": _POINTS, "frames": frames}

@@ -23,8 +23,10 @@ class Scene:
 
     @classmethod
     def of(cls, source: ModelSource) -> "Scene":
-        """Read the model. Raises InputError if it cannot be read, or its photos are unknown or mirrored."""
+        """Read the model. Raises InputError if it is damaged or empty, or its photos are unknown or mirrored."""
         scene = cls(read_model(source.model), source.photo_folder())
+        if not scene.images():
+            raise InputError(f"{source.model} has no registered images: give another model")
         if mirrored := [image.name for image in scene.images() if image.name in source.mirrored]:
             raise InputError(
                 f"the stored pixels of {mirrored[0]} are mirrored, unlike the camera of the model: run "
