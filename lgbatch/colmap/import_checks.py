@@ -29,8 +29,7 @@ def check_keypoints(name: str, stored: FloatArray, keypoints: FloatArray) -> Non
     if stored.shape[1] > keypoints.shape[1]:
         raise DatabaseError(
             f"image {name} has keypoints of another extractor in the database, such as COLMAP's SIFT: remove them by "
-            "`colmap database_cleaner` with --type features and then --type matches, which keeps images, cameras and "
-            "rigs, or use another workspace"
+            "`colmap database_cleaner --type features`, which keeps images, cameras and rigs, or use another workspace"
         )
     raise DatabaseError(f"image {name} has different keypoints in the database: {REBUILD_HINT}")
 

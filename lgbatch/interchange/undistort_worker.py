@@ -218,8 +218,11 @@ def _png(pixels: ByteArray) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_synced(path, data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_synced(path, data)
+    except OSError as error:
+        raise OSError(f"{path.name}: {error.strerror}") from None
 
 
 def _write_model(model: pycolmap.Reconstruction, out: Path) -> int:

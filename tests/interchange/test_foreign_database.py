@@ -42,7 +42,7 @@ def made(tmp_path: Path) -> tuple[Path, Source]:
 
 
 def clean(path: Path) -> None:
-    """What `colmap database_cleaner` does with --type features and --type matches."""
+    """What `colmap database_cleaner --type features` does."""
     with pycolmap.Database.open(path) as db:
         for clear in db.clear_keypoints, db.clear_descriptors, db.clear_matches, db.clear_two_view_geometries:
             clear()
