@@ -51,7 +51,9 @@ def clean(path: Path) -> None:
 def test_keypoints_of_colmap_are_refused_in_one_line_and_kept(made: tuple[Path, Source]) -> None:
     path, source = made
     before = path.read_bytes()
-    with pytest.raises(DatabaseError, match=r"COLMAP's SIFT: remove them by `colmap database_cleaner`") as error:
+    with pytest.raises(
+        DatabaseError, match=r"COLMAP's SIFT: remove them by `colmap database_cleaner --type features`, "
+    ) as error:
         import_source(path, source)
     assert "\n" not in str(error.value)
     assert path.read_bytes() == before
