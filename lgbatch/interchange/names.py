@@ -6,6 +6,8 @@ from pathlib import PurePosixPath
 
 from lgbatch.photos.formats import suffix
 
+RECORD = "undistorted.json"
+"""The file in a folder of `lgbatch undistort` that records what was written there."""
 _KEPT = ("jpg", "jpeg", "png")
 _LOSSLESS = ("tif", "tiff", "bmp")
 _NOT_IN_FLAT = re.compile(r"[\s./\\]+")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lgbatch.errors import InputError, WorkspaceError
+from lgbatch.interchange.names import RECORD
 from lgbatch.interchange.source import ModelSource
 from lgbatch.reconstruction.progress import Log
 from lgbatch.reconstruction.subprocess_worker import Message, run_worker
@@ -21,7 +22,6 @@ from lgbatch.workspace.lock import NAME, locked
 from lgbatch.workspace.progress import Progress
 
 _WORKER = "lgbatch.interchange.undistort_worker"
-_RECORD = "undistorted.json"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def undistort(
 
 def _check_output(out: Path, photos: Path, source: ModelSource) -> None:
     """Raise InputError if the folder has files that `undistort` has not written."""
-    if out.is_dir() and not (out / _RECORD).is_file() and any(file.name != NAME for file in out.iterdir()):
+    if out.is_dir() and not (out / RECORD).is_file() and any(file.name != NAME for file in out.iterdir()):
         raise InputError(f"{out} has other files: give a new folder for the undistorted photos")
     if out.resolve() == photos.resolve() or (out / "images").resolve() == photos.resolve():
         raise InputError(f"{out} is the folder of the photos: give a new folder for the undistorted photos")

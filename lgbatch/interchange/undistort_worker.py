@@ -19,7 +19,7 @@ import simplejpeg
 from PIL import Image
 
 from lgbatch.errors import ItemError
-from lgbatch.interchange.names import written_names
+from lgbatch.interchange.names import RECORD, written_names
 from lgbatch.interchange.undistorted_model import Options, undistorted_camera, undistorted_model
 from lgbatch.photos.coordinates import MIRROR, turn
 from lgbatch.photos.decode import decode
@@ -32,7 +32,6 @@ from lgbatch.types import BoolArray, ByteArray, Failure, ImageRef
 from lgbatch.workspace.prefetch import prefetch
 from lgbatch.workspace.stage_cache import digest, signature
 
-RECORD = "undistorted.json"
 IMAGES, MASKS, SPARSE = "images", "masks", "sparse"
 _QUALITY = 95  # of JPEG, without chroma subsampling
 _BYTES_PER_PIXEL = {"png": 1.8, "jpg": 0.4, "jpeg": 0.4}
