@@ -66,10 +66,13 @@ class Settings(PairSettings):
     masks: str = setting(
         "",
         "Folder of masks, black where a photo is ignored. The mask of a/b.jpg is a/b.jpg.png or a/b.png.",
-        ("extract",),
+        ("extract", "undistort"),
         "stage",
+        help_for={"undistort": "Folder of masks, black where a photo is ignored. By default that of the extraction."},
     )
-    camera_mask: str = setting("", "Mask for all photos, black where they are ignored.", ("extract",), "stage")
+    camera_mask: str = setting(
+        "", "Mask for all photos, black where they are ignored.", ("extract", "undistort"), "stage"
+    )
     depth_confidence: float = setting(
         0.95,
         "Early exit: stop LightGlue once this fraction of the keypoints of a pair is confident. -1 disables it.",

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from lgbatch._version import __version__
-from lgbatch.cli import bench, doctor, evaluate, examples, export, stages, workspace
+from lgbatch.cli import bench, doctor, examples, export, stages, workspace
+from lgbatch.cli.models import convert, evaluate, undistort
 from lgbatch.cli.options import FAILED, new_app
 
 app = new_app(
@@ -33,7 +34,7 @@ def _lgbatch(
     pass
 
 
-for group in stages, examples, workspace, evaluate, export, doctor:
+for group in stages, examples, workspace, undistort, convert, evaluate, export, doctor:
     app.add_typer(group.app)
 app.add_typer(bench.app, name="bench")
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from tqdm import tqdm
 
-from lgbatch.colmap.import_checks import check_indices, check_pair_list
+from lgbatch.colmap.import_checks import check_indices, check_keypoints, check_pair_list
 from lgbatch.colmap.local_copy import lockable
 from lgbatch.colmap.log import colmap_log_off
-from lgbatch.colmap.ownership import count_edited_cameras, mark
+from lgbatch.colmap.ownership import count_edited_cameras, is_marked, mark
 from lgbatch.colmap.sensors.calibration import Calibration, check_camera_model
 from lgbatch.colmap.sensors.cameras import CameraChoice, CameraMode, Sizes, add_images
 from lgbatch.colmap.sensors.rigs import Rigs
@@ -83,6 +83,8 @@ class _Import:
     pairs: PairList
     cameras: CameraChoice
     exact: bool
+    foreign: bool
+    """Whether another program made the database: its cameras, rigs and images stay as they are."""
     progress: bool
 
 
@@ -116,7 +118,8 @@ def import_database(
     Cameras, GPS positions and, with `gravity`, its direction come from the photos' EXIF by COLMAP's rules, also in
     formats that COLMAP cannot read (WebP, JPEG 2000, AVIF, HEIF, raw). In mode 'auto' the EXIF of a camera in the
     database is read from its first photo. Images and pairs in the database must equal the input; they and their
-    two-view geometries are left unchanged. Pairs without matches get no row.
+    two-view geometries are left unchanged. Images of a database that another program made keep their cameras and rigs,
+    whatever the mode and model. Pairs without matches get no row.
 
     Rows are written to a copy, which replaces the database at the end: after an error the database is as before. If
     nothing is missing, the file is not touched.
@@ -135,7 +138,8 @@ def import_database(
     check_pair_list(pairs, set(sizes))
     try:
         with colmap_log_off(), lockable(path) as local:
-            request = _Import(local, image_folder, features, matches, sizes, pairs, cameras, view, progress)
+            foreign = not view and local.exists() and not is_marked(local)
+            request = _Import(local, image_folder, features, matches, sizes, pairs, cameras, view, foreign, progress)
             try:
                 return _update(request)
             except DatabaseError:
@@ -191,7 +195,13 @@ def _rebuild(request: _Import) -> DatabaseCounts:
 def _write_rows(db: "pycolmap.Database", request: _Import) -> _Written:
     """Write the rows that the database lacks, and compare the others."""
     ids, rigs = add_images(
-        db, request.image_folder, request.sizes, request.cameras, exact=request.exact, progress=request.progress
+        db,
+        request.image_folder,
+        request.sizes,
+        request.cameras,
+        exact=request.exact,
+        keep_cameras=request.foreign,
+        progress=request.progress,
     )
     keypoint_counts = _add_keypoints(db, request.features, ids)
     pairs = _add_matches(db, request.matches, request.pairs, ids, keypoint_counts, request.progress)
@@ -240,8 +250,8 @@ def _add_keypoints(db: "pycolmap.Database", features: FeatureSource, ids: dict[s
         keypoints = np.ascontiguousarray(keypoints, np.float32) + np.float32(0.5)
         if not db.exists_keypoints(image_id):
             db.write_keypoints(image_id, keypoints)
-        elif not np.array_equal(db.read_keypoints(image_id), keypoints):
-            raise DatabaseError(f"image {name} has different keypoints in the database: {REBUILD_HINT}")
+        else:
+            check_keypoints(name, db.read_keypoints(image_id), keypoints)
     return counts
 
 

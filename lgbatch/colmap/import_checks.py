@@ -4,8 +4,9 @@ from collections.abc import Mapping, Set
 
 import numpy as np
 
+from lgbatch.colmap.sqlite import REBUILD_HINT
 from lgbatch.errors import DatabaseError
-from lgbatch.types import IntArray, Pair, PairList
+from lgbatch.types import FloatArray, IntArray, Pair, PairList
 
 
 def check_pair_list(pairs: PairList, names: Set[str]) -> None:
@@ -19,6 +20,18 @@ def check_pair_list(pairs: PairList, names: Set[str]) -> None:
         if a == b:
             raise DatabaseError(f"pair {a} {b} pairs an image with itself: remove it from the matches")
         raise DatabaseError(f"pair {a} {b} appears twice: remove one of the two from the matches")
+
+
+def check_keypoints(name: str, stored: FloatArray, keypoints: FloatArray) -> None:
+    """Raise DatabaseError if an image has other keypoints in the database. COLMAP's own have more than two columns."""
+    if np.array_equal(stored, keypoints):
+        return
+    if stored.shape[1] > keypoints.shape[1]:
+        raise DatabaseError(
+            f"image {name} has keypoints of another extractor in the database, such as COLMAP's SIFT: remove them by "
+            "`colmap database_cleaner --type features`, which keeps images, cameras and rigs, or use another workspace"
+        )
+    raise DatabaseError(f"image {name} has different keypoints in the database: {REBUILD_HINT}")
 
 
 def check_indices(pair: Pair, indices: IntArray, keypoint_counts: Mapping[str, int]) -> None:

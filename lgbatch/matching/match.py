@@ -4,6 +4,7 @@ A run matches the pairs that the store lacks and writes each as the engine yield
 skips an unchanged stage; write_items commits the store every few seconds.
 """
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -269,8 +270,14 @@ class PairMatcher:
 
 
 def _check_extractor(features: FeatureStore, settings: Settings) -> None:
-    """Raise InputError if the store holds features of another extractor."""
+    """Raise InputError if the store holds features of another extractor. Tell if it does not record one."""
     extractors = {entry["by"].get("extractor") for entry in features.provenances.values()}
+    if features.stored_kind is None or None in extractors:
+        print(
+            f"lgbatch: {features.path} does not record its extractor: its features are matched as those of "
+            f"{settings.extractor}; --extractor names another one",
+            file=sys.stderr,
+        )
     for extractor in extractors - {settings.extractor, None}:
         raise InputError(f"{features.path} holds {extractor} features: match them with --extractor {extractor}")
 

@@ -92,10 +92,12 @@ def add_images(
     choice: CameraChoice,
     *,
     exact: bool = False,
+    keep_cameras: bool = False,
     progress: bool = False,
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Write the images of `sizes` that the database lacks, with their cameras, rigs and frames.
 
+    With `keep_cameras`, images in the database keep their cameras, whatever their models and how they are shared.
     Returns the ids of all of them by name, and the counts of rigs and frames, as Rigs.apply; empty without rigs.
 
     pycolmap.import_images is not used: it skips photos that it cannot read, shares no camera without EXIF, creates a
@@ -132,7 +134,7 @@ def add_images(
         if name not in stored:
             gravity = exif[name].gravity if choice.gravity else None
             add_image(db, name, camera_ids[name], exif[name].position, gravity)
-    image_ids = _check_images(db, all_sizes, groups, choice)
+    image_ids = _check_images(db, all_sizes, groups, None if keep_cameras else choice)
     rigs = choice.rigs.apply(db, stored) if choice.rigs else {}
     return {name: image_ids[name] for name in sizes}, rigs
 
@@ -221,18 +223,23 @@ def _check_intrinsics(name: str, stored: "pycolmap.Camera", expected: "pycolmap.
 
 
 def _check_images(
-    db: "pycolmap.Database", sizes: Sizes, groups: list[list[str]], choice: CameraChoice
+    db: "pycolmap.Database", sizes: Sizes, groups: list[list[str]], choice: CameraChoice | None
 ) -> dict[str, int]:
-    """Return the image ids by name. Raises DatabaseError if size, model or sharing of a camera is not as expected."""
+    """Return the image ids by name. Raises DatabaseError if size, model or sharing of a camera is not as expected.
+
+    Without a `choice`, only sizes are compared.
+    """
     cameras = {camera.camera_id: camera for camera in db.read_all_cameras()}
     images = {image.name: image for image in db.read_all_images()}
     group_of_camera: dict[int, list[str]] = {}
     for names in groups:
-        known = choice.known(names[0])
-        model = known.model if known else choice.model
+        known = choice.known(names[0]) if choice else None
+        model = known.model if known else choice.model if choice else ""
         for name in names:
             camera = cameras[images[name].camera_id]
             _check_size(name, (camera.width, camera.height), sizes[name])
+            if choice is None:
+                continue
             if camera.model_name != model:
                 raise DatabaseError(
                     f"image {name} has camera model {camera.model_name} in the database: "
