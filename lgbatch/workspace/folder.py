@@ -57,6 +57,11 @@ class Workspace:
         return self.root / "sparse"
 
     @property
+    def georeferenced(self) -> Path:
+        """The folder of the models in a metric frame, with the numbers that they have in `sparse`."""
+        return self.root / "georeferenced"
+
+    @property
     def second(self) -> Self:
         """The folder of the second try, with the same files."""
         return type(self)(self.root / "second")
