@@ -62,6 +62,11 @@ class Workspace:
         return self.root / "georeferenced"
 
     @property
+    def triangulated(self) -> Path:
+        """The folder of the model with known poses, which is its subfolder 0."""
+        return self.root / "triangulated"
+
+    @property
     def second(self) -> Self:
         """The folder of the second try, with the same files."""
         return type(self)(self.root / "second")

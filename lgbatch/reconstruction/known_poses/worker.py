@@ -1,0 +1,59 @@
+"""The child process that triangulates: `python -m lgbatch.reconstruction.known_poses.worker`.
+
+COLMAP aborts its process if it cannot write, or if the memory is short.
+"""
+
+import os
+import zlib  # noqa: F401  before pycolmap, whose symbols would shadow it
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from lgbatch.colmap.verification import verify_pairs
+from lgbatch.reconstruction.colmap_worker import color_points, statistics
+from lgbatch.reconstruction.evidence import confirmed_matches
+from lgbatch.reconstruction.known_poses.posed_database import posed_model
+from lgbatch.reconstruction.subprocess_worker import Message, Report, serve
+from lgbatch.runtime.environment import available_cores
+
+_ONE_THREAD_IMAGES = 100  # up to so many, the result is the same in every run, as in mapping
+
+
+def _work(request: Message, _: Report) -> Message:
+    """Triangulate a model with fixed poses.
+
+    Keys of the request:
+        database    path of the database, as write_posed_database makes it
+        poses       camera_from_world, 3 rows of 4, by image name
+        images      path of the image folder
+        out         folder of the model
+        refine      whether to refine the cameras' intrinsics
+        log         whether to print COLMAP's whole log
+
+    The result: {"model": fields of results.Model, "observations": number by image name, "matches": verified matches,
+    "confirmed": those whose keypoints observe one point}.
+    """
+    if not request["log"]:
+        pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
+    database, out = Path(request["database"]), Path(request["out"])
+    with pycolmap.Database.open(database) as db:
+        verify_pairs(db, threads=available_cores(), strict=True, stopped=lambda: False)
+    model = posed_model(database, {name: np.array(pose) for name, pose in request["poses"].items()})
+    one_thread = model.num_images() <= _ONE_THREAD_IMAGES
+    options = pycolmap.IncrementalPipelineOptions(random_seed=0, num_threads=1 if one_thread else -1)
+    options.triangulation.ignore_two_view_tracks = model.num_images() > 2  # else all tracks have two views
+    refine, photos = request["refine"], Path(request["images"])
+    model = pycolmap.triangulate_points(model, database, photos, out, True, options, refine)
+    color_points(model, photos, out)
+    found = list(confirmed_matches(model, database))
+    return {
+        "model": statistics(model),
+        "observations": {image.name: image.num_points3D for image in model.images.values()},
+        "matches": sum(pair.matches for pair in found),
+        "confirmed": sum(pair.confirmed for pair in found),
+    }
+
+
+if __name__ == "__main__":
+    serve(_work, lambda: os._exit(1))
