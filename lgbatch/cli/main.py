@@ -9,7 +9,7 @@ import typer
 
 from lgbatch._version import __version__
 from lgbatch.cli import bench, doctor, examples, export, stages, workspace
-from lgbatch.cli.models import evaluate, georeference, triangulate
+from lgbatch.cli.models import evaluate, georeference, localize, triangulate
 from lgbatch.cli.options import FAILED, new_app
 
 app = new_app(
@@ -34,7 +34,7 @@ def _lgbatch(
     pass
 
 
-for group in stages, examples, workspace, evaluate, georeference, triangulate, export, doctor:
+for group in stages, examples, workspace, evaluate, georeference, triangulate, localize, export, doctor:
     app.add_typer(group.app)
 app.add_typer(bench.app, name="bench")
 

@@ -79,5 +79,20 @@ def posed_model(database: Path, poses: Mapping[str, Array]) -> "pycolmap.Reconst
             frame.rig_from_world = pycolmap.Rigid3d(np.asarray(poses[names[data.id]], np.float64))
             model.add_frame(frame)
         for image in db.read_all_images():
+            xy = db.read_keypoints(image.image_id)[:, :2]
+            image.points2D = pycolmap.Point2DList([pycolmap.Point2D(point) for point in xy.astype(np.float64)])
             model.add_image(image)
     return model
+
+
+def add_points(model: "pycolmap.Reconstruction", other: "pycolmap.Reconstruction") -> None:
+    """Add the points of another model, whose images have the same names and keypoints. Their ids stay."""
+    import pycolmap
+
+    ids = {image.name: image.image_id for image in model.images.values()}
+    of_other = {image_id: ids[image.name] for image_id, image in other.images.items() if image.name in ids}
+    for point_id, point in other.points3D.items():
+        track = pycolmap.Track()
+        for element in point.track.elements:
+            track.add_element(of_other[element.image_id], element.point2D_idx)
+        model.add_point3D_with_id(point_id, pycolmap.Point3D(xyz=point.xyz, color=point.color, track=track))

@@ -13,7 +13,7 @@ import pycolmap
 from lgbatch.colmap.verification import verify_pairs
 from lgbatch.reconstruction.colmap_worker import color_points, statistics
 from lgbatch.reconstruction.evidence import confirmed_matches
-from lgbatch.reconstruction.known_poses.posed_database import posed_model
+from lgbatch.reconstruction.known_poses.posed_database import add_points, posed_model
 from lgbatch.reconstruction.subprocess_worker import Message, Report, serve
 from lgbatch.runtime.environment import available_cores
 
@@ -26,6 +26,7 @@ def _work(request: Message, _: Report) -> Message:
     Keys of the request:
         database    path of the database, as write_posed_database makes it
         poses       camera_from_world, 3 rows of 4, by image name
+        points      folder of a model whose points to start from; absent if there is none
         images      path of the image folder
         out         folder of the model
         refine      whether to refine the cameras' intrinsics
@@ -40,11 +41,13 @@ def _work(request: Message, _: Report) -> Message:
     with pycolmap.Database.open(database) as db:
         verify_pairs(db, threads=available_cores(), strict=True, stopped=lambda: False)
     model = posed_model(database, {name: np.array(pose) for name, pose in request["poses"].items()})
+    if "points" in request:
+        add_points(model, pycolmap.Reconstruction(request["points"]))
     one_thread = model.num_images() <= _ONE_THREAD_IMAGES
     options = pycolmap.IncrementalPipelineOptions(random_seed=0, num_threads=1 if one_thread else -1)
     options.triangulation.ignore_two_view_tracks = model.num_images() > 2  # else all tracks have two views
     refine, photos = request["refine"], Path(request["images"])
-    model = pycolmap.triangulate_points(model, database, photos, out, True, options, refine)
+    model = pycolmap.triangulate_points(model, database, photos, out, "points" not in request, options, refine)
     color_points(model, photos, out)
     found = list(confirmed_matches(model, database))
     return {
