@@ -1,6 +1,7 @@
 """New photos in a model: their names, their files, and the model with them in it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,10 +135,13 @@ def test_a_photo_of_the_demo_is_localized_where_a_model_of_all_has_it(
     workspace = Workspace(tmp_path / "out")
     sfm.run(tmp_path / "photos", workspace.root, models=models, refine=False, second_try=0.0, resize=640)
     files = {path: path.stat().st_mtime_ns for path in workspace.root.rglob("*.bin")}
-    done = localize(workspace, [photos[2], photos[3]], models=models, add=True)
-    assert [photo.name for photo in done.photos] == [photos[2].name, photos[3].name]  # of another folder
+    (tmp_path / "new").mkdir()
+    shutil.copy(photos[2], tmp_path / "new")
+    shutil.copy(photos[3], tmp_path / "new/again.jpg")
+    done = localize(workspace, [tmp_path / "new"], models=models, add=True)
+    assert [photo.name for photo in done.photos] == ["again.jpg", photos[2].name]
     assert done.exit_status == 0 and all(photo.is_known for photo in done.photos)
     model = pycolmap.Reconstruction(workspace.sparse / "0")
     again = model.find_image_with_name(photos[3].name)
-    assert np.allclose(done.photos[1].pose, again.cam_from_world().matrix(), atol=0.02)
+    assert np.allclose(done.photos[0].pose, again.cam_from_world().matrix(), atol=0.02)
     assert all(path.stat().st_mtime_ns == time for path, time in files.items())
