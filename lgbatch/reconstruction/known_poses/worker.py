@@ -41,14 +41,20 @@ def _work(request: Message, _: Report) -> Message:
     with pycolmap.Database.open(database) as db:
         verify_pairs(db, threads=available_cores(), strict=True, stopped=lambda: False)
     model = posed_model(database, {name: np.array(pose) for name, pose in request["poses"].items()})
-    if "points" in request:
-        add_points(model, pycolmap.Reconstruction(request["points"]))
+    base = pycolmap.Reconstruction(request["points"]) if "points" in request else None
+    if base:
+        add_points(model, base)
     one_thread = model.num_images() <= _ONE_THREAD_IMAGES
     options = pycolmap.IncrementalPipelineOptions(random_seed=0, num_threads=1 if one_thread else -1)
+    options.extract_colors = not base
     options.triangulation.ignore_two_view_tracks = model.num_images() > 2  # else all tracks have two views
     refine, photos = request["refine"], Path(request["images"])
-    model = pycolmap.triangulate_points(model, database, photos, out, "points" not in request, options, refine)
-    color_points(model, photos, out)
+    model = pycolmap.triangulate_points(model, database, photos, out, not base, options, refine)
+    if base:
+        _restore_colors(model, base)
+        _color_new_points(model, photos, out)
+    else:
+        color_points(model, photos, out)
     found = list(confirmed_matches(model, database))
     return {
         "model": statistics(model),
@@ -56,6 +62,26 @@ def _work(request: Message, _: Report) -> Message:
         "matches": sum(pair.matches for pair in found),
         "confirmed": sum(pair.confirmed for pair in found),
     }
+
+
+def _restore_colors(model: pycolmap.Reconstruction, base: pycolmap.Reconstruction) -> None:
+    """Give points the color of the point that one of their keypoints observed before: triangulation resets it."""
+    before = {image.name: image for image in base.images.values()}
+    for point in model.points3D.values():
+        for element in point.track.elements:
+            image = before.get(model.image(element.image_id).name)
+            observed = image.point2D(element.point2D_idx) if image else None
+            if observed is not None and observed.has_point3D():
+                point.color = base.point3D(observed.point3D_id).color
+                break
+
+
+def _color_new_points(model: pycolmap.Reconstruction, photos: Path, out: Path) -> None:
+    """Color the black points by the photos that are in the folder: those of the model may be in another one."""
+    for image_id, image in model.images.items():
+        if (photos / image.name).is_file():
+            model.extract_colors_for_image(image_id, photos)
+    model.write(out)
 
 
 if __name__ == "__main__":

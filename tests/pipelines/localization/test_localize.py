@@ -77,6 +77,7 @@ def test_photos_are_added_to_a_copy_with_the_other_poses_as_they_were(tmp_path: 
     assert added.registered_images == 6 and poses_of(after) == before | {"6.jpg": np.round(new.pose, 12).tolist()}
     assert after.find_image_with_name("6.jpg").num_points3D >= 100 and added.mean_reprojection_error < 0.1
     assert poses_of(pycolmap.Reconstruction(base)) == before
+    assert all(point.color.any() for point in after.points3D.values())  # the photos are grey
     queries = pycolmap.Reconstruction(tmp_path / "localized/queries")
     assert [image.name for image in queries.images.values()] == ["6.jpg"] and queries.num_points3D() == len(new.inliers)
     name, *numbers = (tmp_path / "localized/poses.txt").read_text().split()
