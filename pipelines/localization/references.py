@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lgbatch.colmap.sensors.exif import Exif, read_exif
 from lgbatch.colmap.sensors.rows import new_camera
-from lgbatch.errors import InputError, ItemError
+from lgbatch.errors import InputError
 from lgbatch.pairing.evidence.vocabulary import read_descriptors, read_vocabulary
 from lgbatch.pairing.evidence.votes import BEST, BestDescriptors
 from lgbatch.pairing.nearest_descriptors import mutual_nearest
@@ -95,10 +95,7 @@ def _points(image: "pycolmap.Image", features: FeatureStore) -> LongArray:
     """The points that the keypoints of features.h5 observe. Those of a second try follow them in the model."""
     if image.name not in features:
         return np.zeros(0, np.int64)
-    try:
-        keypoints = features.read(image.name).keypoints + np.float32(0.5)
-    except ItemError:
-        return np.zeros(0, np.int64)
+    keypoints = features.keypoints(image.name) + np.float32(0.5)
     observed = [i for i in image.get_observation_point2D_idxs() if i < len(keypoints)]
     xy = np.array([image.point2D(i).xy for i in observed]).reshape(-1, 2)
     if len(observed) and np.median(np.abs(xy - keypoints[observed])) > _MOST_MOVED:
