@@ -9,7 +9,7 @@ import typer
 
 from lgbatch._version import __version__
 from lgbatch.cli import bench, doctor, examples, export, stages, workspace
-from lgbatch.cli.models import convert, evaluate, undistort
+from lgbatch.cli.models import convert, evaluate, georeference, localize, triangulate, undistort
 from lgbatch.cli.options import FAILED, new_app
 
 app = new_app(
@@ -34,7 +34,9 @@ def _lgbatch(
     pass
 
 
-for group in stages, examples, workspace, undistort, convert, evaluate, export, doctor:
+ON_WORKSPACES = stages, examples, workspace
+ON_MODELS = evaluate, georeference, triangulate, localize, undistort, convert
+for group in *ON_WORKSPACES, *ON_MODELS, export, doctor:
     app.add_typer(group.app)
 app.add_typer(bench.app, name="bench")
 

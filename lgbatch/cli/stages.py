@@ -179,7 +179,7 @@ def match(
     pairs_file = pairs_file or files.pairs
     with locked(workspace):
         with FeatureStore(files.features) as features:
-            folder = _image_folder(images, features)
+            folder = image_folder(images, features)
             names = features.names()
         present = _present(names, folder)  # raises if there is nothing to import
         if not (problem := pycolmap_problem()):
@@ -215,7 +215,7 @@ def reconstruct(
     summary, files = Summary(settings, ("reconstruct", "refine")), Workspace(workspace)
     with locked(workspace):
         with FeatureStore(files.features) as features:
-            folder = _image_folder(images, features)
+            folder = image_folder(images, features)
         rerun = Rerun.of_steps(
             settings, folder, workspace, photos_given=images is not None, default_models=_default_models()
         )
@@ -237,7 +237,7 @@ def refine(
     summary, files = Summary(settings, ("refine",)), Workspace(workspace)
     with locked(workspace):
         with FeatureStore(files.features) as features:
-            folder = _image_folder(images, features)
+            folder = image_folder(images, features)
         summary.add_refinement(refine_models(files, folder, settings, progress=True))
     return print_summary(summary, as_json)
 
@@ -260,7 +260,8 @@ def _present(names: list[str], folder: Path) -> list[str]:
     return present
 
 
-def _image_folder(images: Path | None, features: FeatureStore) -> Path:
+def image_folder(images: Path | None, features: FeatureStore) -> Path:
+    """The folder of the photos: as given, or as features.h5 records it. Raises InputError if there is none."""
     folder = images or features.image_folder
     if folder is None:
         raise InputError(f"{features.path} does not record the folder of the photos: give it with --images")

@@ -83,7 +83,7 @@ class _Work:
         if cameras:
             models = {i: _refine_extra_params(model, cameras, out / str(i)) for i, model in models.items()}
         for i, model in models.items():
-            _color_points(model, Path(request["images"]), Path(request["out"], str(i)))
+            color_points(model, Path(request["images"]), Path(request["out"], str(i)))
         order = sorted(models, key=lambda i: (-models[i].num_reg_images(), -models[i].num_points3D()))
         return {
             "models": [[str(i), statistics(models[i]), models[i].reg_image_ids()] for i in order],
@@ -205,7 +205,7 @@ def _adjust(model: pycolmap.Reconstruction, kept: set[int]) -> None:
     pycolmap.create_default_bundle_adjuster(options, adjustment_of(model, kept), model).solve()
 
 
-def _color_points(model: pycolmap.Reconstruction, photos: Path, folder: Path) -> None:
+def color_points(model: pycolmap.Reconstruction, photos: Path, folder: Path) -> None:
     """Color the points that COLMAP left black because it cannot read their photos, and write the model to `folder`.
 
     As in COLMAP, the color is the mean over the track of the pixels, interpolated bilinearly. Points with an image that

@@ -8,6 +8,7 @@ theirs.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pycolmap
@@ -27,7 +28,7 @@ def doubtful_parts(model: pycolmap.Reconstruction, database: Path) -> list[tuple
     the images of each part but the largest, and the largest number of confirmed matches of a pair that joins the part.
     """
     frames = {image_id: model.image(image_id).frame_id for image_id in model.reg_image_ids()}
-    links = [(frames[a], frames[b], confirmed) for a, b, confirmed in _confirmed_matches(model, database)]
+    links = [(frames[pair.a], frames[pair.b], pair.confirmed) for pair in confirmed_matches(model, database)]
     parts = _Parts(frames.values())
     for a, b, confirmed in links:
         if confirmed >= _MIN_CONFIRMED:
@@ -43,8 +44,20 @@ def doubtful_parts(model: pycolmap.Reconstruction, database: Path) -> list[tuple
     return [(sorted(names[part]), most[part]) for part in smaller]
 
 
-def _confirmed_matches(model: pycolmap.Reconstruction, database: Path) -> Iterator[tuple[int, int, int]]:
-    """Yield the image ids of each verified pair of a model, and the number of its matches that the model confirms."""
+class Confirmed(NamedTuple):
+    """A verified pair of images of a model."""
+
+    a: int
+    b: int
+    """Image ids."""
+    matches: int
+    """Verified matches."""
+    confirmed: int
+    """Those whose keypoints observe the same 3D point."""
+
+
+def confirmed_matches(model: pycolmap.Reconstruction, database: Path) -> Iterator[Confirmed]:
+    """Count for each verified pair of a model the matches that the model confirms."""
     points = {i: _point_ids(model.image(i)) for i in model.reg_image_ids()}
     with pycolmap.Database.open(database) as db:
         for pair in db.read_two_view_geometry_num_inliers()[0]:
@@ -52,7 +65,8 @@ def _confirmed_matches(model: pycolmap.Reconstruction, database: Path) -> Iterat
             if a in points and b in points:
                 matches = db.read_two_view_geometry(a, b).inlier_matches
                 first, second = points[a][matches[:, 0]], points[b][matches[:, 1]]
-                yield a, b, int(np.count_nonzero((first == second) & (first != _NO_POINT)))
+                confirmed = np.count_nonzero((first == second) & (first != _NO_POINT))
+                yield Confirmed(a, b, len(matches), int(confirmed))
 
 
 def _point_ids(image: pycolmap.Image) -> LongArray:

@@ -58,6 +58,18 @@ def finish_replacement(sparse: Path) -> None:
     new.rmdir()
 
 
+def publish_folders(drafts: list[Path], folder: Path) -> None:
+    """Replace the numbered folders in `folder` by the drafts, which keep their names.
+
+    For results that one command makes again: a kill in between loses the old ones.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in numbered_models(folder):
+        shutil.rmtree(old)
+    for draft in drafts:
+        draft.rename(folder / draft.name)
+
+
 def remove_draft(sparse: Path) -> None:
     """Delete the draft, unless it has models of an unfinished replacement."""
     if not (draft_folder(sparse) / "new").exists():

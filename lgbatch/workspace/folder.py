@@ -57,6 +57,16 @@ class Workspace:
         return self.root / "sparse"
 
     @property
+    def georeferenced(self) -> Path:
+        """The folder of the models in a metric frame, with the numbers that they have in `sparse`."""
+        return self.root / "georeferenced"
+
+    @property
+    def triangulated(self) -> Path:
+        """The folder of the model with known poses, which is its subfolder 0."""
+        return self.root / "triangulated"
+
+    @property
     def second(self) -> Self:
         """The folder of the second try, with the same files."""
         return type(self)(self.root / "second")

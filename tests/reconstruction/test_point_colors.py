@@ -7,7 +7,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from lgbatch.reconstruction.colmap_worker import _color_points as color_points
+from lgbatch.reconstruction.colmap_worker import color_points
 
 SIZE = (320, 240)
 

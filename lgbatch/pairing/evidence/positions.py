@@ -1,13 +1,15 @@
 """Where photos were taken: GPS positions of EXIF, or a file of positions; and which are near each other.
 
 A file has a line NAME X Y [Z] for each photo, in metres, as COLMAP's model_aligner reads them. If the first line is
-'name latitude longitude', lines have degrees instead. Columns are separated by white space, or by tabs or commas, as
-in the first line; names that contain spaces need tabs or commas. Lines that start with # and blank lines are skipped.
+'name latitude longitude', lines have degrees instead, and metres above sea level if the next column is 'altitude'.
+Columns are separated by white space, or by tabs or commas, as in the first line; names that contain spaces need tabs or
+commas. Lines that start with # and blank lines are skipped.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +23,40 @@ from lgbatch.types import LongArray
 
 Positions = NDArray[np.float64]
 """(N, 2) or (N, 3) in metres; rows of NaN for photos without a position."""
-_DEGREES = re.compile(r"(image_?|file_?)?name lat(itude)?( lon(gitude)?| lng)( .*)?")
+_DEGREES = re.compile(r"(image_?|file_?)?name lat(itude)?( lon(gitude)?| lng)( (?P<altitude>alt(itude)?\b))?( .*)?")
 _MOST_DEGREES = 90, 360
 _THREADS = 8
 """Threads that read headers: they wait for the disk."""
 
 
-def exif_positions(paths: Sequence[Path]) -> Positions:
-    """Return the GPS positions (N, 2) of photos, without the altitude, in metres from the first that has one."""
+@dataclass(frozen=True)
+class PositionFile:
+    """The content of a file of positions."""
+
+    is_degrees: bool
+    """Positions are latitude, longitude [, altitude] instead of X Y [Z] in metres."""
+    found: Mapping[str, tuple[float, ...]]
+    """Two or three numbers by name."""
+
+    def of(self, names: Sequence[str], width: int, missing: float) -> Positions:
+        """The positions of photos, (N, width); NaN for photos without one. `missing` stands for a third number."""
+        none = (np.nan,) * width
+        return np.array([(*self.found.get(name, none), missing)[:width] for name in names], np.float64).reshape(
+            -1, width
+        )
+
+
+def exif_degrees(paths: Sequence[Path]) -> Positions:
+    """Return the GPS latitude, longitude (degrees) and altitude (metres) of photos, (N, 3); NaN where unknown."""
     with ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(read_metadata, paths)
-        degrees = [(data.latitude, data.longitude) if data else (None, None) for data in found]
-    return _in_metres(np.array(degrees, np.float64).reshape(-1, 2))
+        rows = [(data.latitude, data.longitude, data.altitude) if data else (None,) * 3 for data in found]
+    return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def exif_positions(paths: Sequence[Path]) -> Positions:
+    """Return the GPS positions (N, 2) of photos, without the altitude, in metres from the first that has one."""
+    return _in_metres(exif_degrees(paths)[:, :2])
 
 
 def file_positions(path: Path, names: Sequence[str]) -> Positions:
@@ -40,18 +64,16 @@ def file_positions(path: Path, names: Sequence[str]) -> Positions:
 
     Raises InputError if it cannot be read, if a line is no position, or if no line has a photo of `names`.
     """
-    is_degrees, found = _read(path)
-    width = max((len(values) for values in found.values()), default=2)
-    missing = (np.nan,) * width
-    positions = np.array([(*found.get(name, missing), 0.0)[:width] for name in names], np.float64).reshape(-1, width)
+    file = read_positions(path)
+    positions = file.of(names, max((len(values) for values in file.found.values()), default=2), 0.0)
     if np.isnan(positions).any(1).all():
         raise InputError(f"{path} has no position of a photo: write lines NAME X Y, with names as in features.h5")
-    return _in_metres(positions[:, :2]) if is_degrees else positions
+    return _in_metres(positions[:, :2]) if file.is_degrees else positions
 
 
 def check_positions(path: Path) -> None:
     """Raise InputError if file_positions would for any photos."""
-    if not _read(path)[1]:
+    if not read_positions(path).found:
         raise InputError(f"{path} has no position: write lines NAME X Y [Z], in metres")
 
 
@@ -76,8 +98,8 @@ def _in_metres(degrees: Positions) -> Positions:
     return positions
 
 
-def _read(path: Path) -> tuple[bool, Mapping[str, tuple[float, ...]]]:
-    """Return whether the numbers are degrees, and those of each name."""
+def read_positions(path: Path) -> PositionFile:
+    """Read a file of positions. Raises InputError if it cannot be read, or if a line is no position."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -86,21 +108,17 @@ def _read(path: Path) -> tuple[bool, Mapping[str, tuple[float, ...]]]:
         raise InputError(f"cannot read positions from {path}: it is not UTF-8 text; save it as UTF-8") from None
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     separator = next((mark for mark in "\t," if rows and mark in rows[0][1]), None)
-    is_degrees, has_titles = _titles(rows[0][1].split(separator) if rows else [])
+    titles = " ".join(column.strip().lower() for column in rows[0][1].split(separator)) if rows else ""
+    degrees = _DEGREES.fullmatch(titles)
+    has_titles = degrees or re.fullmatch(r"(image_?|file_?)?name x y( z)?", titles)
+    columns = 3 if not degrees or degrees["altitude"] else 2
     found = {}
-    for number, line in rows[has_titles:]:
+    for number, line in rows[has_titles is not None :]:
         name, *values = (field.strip() for field in line.split(separator))
-        found[name] = numbers = _numbers(values, 3 - is_degrees, f"{path} line {number}")
-        if is_degrees and (abs(numbers[0]) > _MOST_DEGREES[0] or abs(numbers[1]) > _MOST_DEGREES[1]):
+        found[name] = numbers = _numbers(values, columns, f"{path} line {number}")
+        if degrees and (abs(numbers[0]) > _MOST_DEGREES[0] or abs(numbers[1]) > _MOST_DEGREES[1]):
             raise InputError(f"{path} line {number} is not a latitude and longitude: write NAME LATITUDE LONGITUDE")
-    return is_degrees, found
-
-
-def _titles(columns: Iterable[str]) -> tuple[bool, bool]:
-    """Whether these are the titles of columns with degrees, and whether they are titles at all."""
-    text = " ".join(column.strip().lower() for column in columns)
-    is_degrees = _DEGREES.fullmatch(text) is not None
-    return is_degrees, is_degrees or re.fullmatch(r"(image_?|file_?)?name x y( z)?", text) is not None
+    return PositionFile(degrees is not None, found)
 
 
 def _numbers(values: Sequence[str], most: int, place: str) -> tuple[float, ...]:

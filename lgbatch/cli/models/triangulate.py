@@ -1,0 +1,46 @@
+"""The command `lgbatch triangulate`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lgbatch.cli.options import Json, command, new_app
+from lgbatch.cli.stages import image_folder
+from lgbatch.reconstruction.known_poses.triangulate import triangulate as triangulate_matches
+from lgbatch.storage.features import FeatureStore
+from lgbatch.workspace.folder import Workspace
+from lgbatch.workspace.lock import locked
+
+app = new_app()
+
+
+@command(app, example="lgbatch triangulate out --poses known/sparse/0")
+def triangulate(
+    workspace: Annotated[Path, typer.Argument(metavar="OUT", help="Workspace with features.h5 and database.db.")],
+    poses: Annotated[
+        Path,
+        typer.Option(
+            help="Known cameras: folder of a COLMAP model, of Strecha's NAME.camera files or of 4 x 4 poses "
+            "(7-Scenes), transforms.json (nerfstudio), or TUM trajectory."
+        ),
+    ],
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the photos. By default that of the extraction.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Triangulate the matches of a workspace for cameras whose poses are known.
+
+    Poses stay as they are, and so do intrinsics if the file has some; else these are refined. Writes triangulated/0;
+    the models in sparse/ stay as they are. The exit status is 1 if images have no pose or no points, or if hardly any
+    match agrees with the poses.
+    """
+    files = Workspace(workspace)
+    with locked(workspace):
+        with FeatureStore(files.features) as features:
+            folder = image_folder(images, features)
+        done = triangulate_matches(files, poses, folder, progress=True)
+    print(json.dumps(done.as_dict()) if as_json else done.format())
+    return done.exit_status

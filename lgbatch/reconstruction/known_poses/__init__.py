@@ -1,0 +1,1 @@
+"""Points for cameras whose poses are known and stay as they are."""
