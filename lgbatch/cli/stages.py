@@ -14,6 +14,7 @@ from lgbatch.cli.options import (
     Json,
     Models,
     OutputFolder,
+    RefinedDatabase,
     RetryFailed,
     WorkspaceFolder,
     command,
@@ -37,6 +38,7 @@ from lgbatch.pipelines.pairs.estimate import estimate_pairs
 from lgbatch.pipelines.second_try import after_second_try, has_second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct as reconstruct_database
+from lgbatch.reconstruction.refined_database import check_new_database, write_refined_database
 from lgbatch.reconstruction.refinement.refine import refine as refine_models
 from lgbatch.runtime.packages import pycolmap_problem, require_pycolmap
 from lgbatch.runtime.precision import stages_kind
@@ -228,18 +230,31 @@ def reconstruct(
 
 @command(app, "refine", example="lgbatch refine -w out")
 def refine(
-    workspace: WorkspaceFolder = HERE, images: Images = None, as_json: Json = False, *, settings: Settings
+    workspace: WorkspaceFolder = HERE,
+    images: Images = None,
+    database: RefinedDatabase = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
 ) -> int:
     """Refine the models in sparse/ again. Refinement starts from the models as they were mapped.
 
     With --no-refine, restore the models as they were mapped.
     """
     summary, files = Summary(settings, ("refine",)), Workspace(workspace)
+    if database:
+        if not settings.refine:
+            raise InputError("--write-database writes what is refined: leave out --no-refine")
+        check_new_database(database)
     with locked(workspace):
         with FeatureStore(files.features) as features:
             folder = image_folder(images, features)
         summary.add_refinement(refine_models(files, folder, settings, progress=True))
-    return print_summary(summary, as_json)
+        status = print_summary(summary, as_json)
+        if database:
+            moved = write_refined_database(files, database)
+            print(f"{database}: copy of {files.database} with {moved} keypoints moved", file=sys.stderr)
+    return status
 
 
 def _default_models() -> Path | None:
