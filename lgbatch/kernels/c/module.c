@@ -1,0 +1,69 @@
+/* The instruction sets that this file was built for. Only this file may run before lgbatch_isa_runs was asked. */
+
+#include "kernels.h"
+
+#if defined(__x86_64__) || (defined(_M_X64) && defined(__clang__))
+#include <cpuid.h>
+
+/* Whether the operating system saves the registers of `mask` (XCR0): 0x6 for 256 bits, 0xe6 for 512 bits. */
+static int saves(uint32_t mask) {
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & 1u << 27)) return 0; /* OSXSAVE */
+    __asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return (a & mask) == mask;
+}
+
+typedef struct {
+    uint32_t c1, b7, c7, a7_1; /* ecx of leaf 1; ebx and ecx of leaf 7; eax of leaf 7, subleaf 1 */
+} Features;
+
+/* Whether the processor has all of these features. */
+static int64_t has(Features wanted) {
+    uint32_t a, b, c, d, c1;
+    if (!__get_cpuid(1, &a, &b, &c1, &d) || (c1 & wanted.c1) != wanted.c1) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    if ((b & wanted.b7) != wanted.b7 || (c & wanted.c7) != wanted.c7) return 0;
+    if (!wanted.a7_1) return 1;
+    return a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & wanted.a7_1) == wanted.a7_1;
+}
+
+enum {
+    FMA = 1 << 12,                                             /* c1 */
+    AVX2 = 1 << 5,                                             /* b7 */
+    AVX512 = 1 << 16 | 1 << 17 | 1 << 30 | (int)(1u << 31),    /* b7: F, DQ, BW, VL */
+    AVX512_VNNI = 1 << 11,                                     /* c7 */
+    AVX_VNNI = 1 << 4, AVX512_BF16 = 1 << 5,                   /* a7_1 */
+};
+
+static int64_t runs_avx512_vnni(void) { return saves(0xe6) && has((Features){FMA, AVX2 | AVX512, AVX512_VNNI, 0}); }
+static int64_t runs_avx512_bf16(void) { return runs_avx512_vnni() && has((Features){0, 0, 0, AVX512_BF16}); }
+#endif
+
+static int64_t runs_portable(void) { return 1; }
+
+static const struct {
+    const char *name;
+    int64_t (*runs)(void);
+} ISAS[] = {
+    /* the fastest first */
+#ifdef HAS_AVX512_BF16
+    {"avx512-bf16", runs_avx512_bf16},
+#endif
+#ifdef HAS_AVX512_VNNI
+    {"avx512-vnni", runs_avx512_vnni},
+#endif
+    {"portable", runs_portable},
+};
+
+/* The name of an instruction set, the fastest first; NULL after the last. In the names of functions, _ replaces -. */
+EXPORT const char *lgbatch_isa_name(int64_t index) {
+    return index < (int64_t)(sizeof ISAS / sizeof *ISAS) ? ISAS[index].name : NULL;
+}
+
+/* Whether the processor and the operating system can run it. */
+EXPORT int64_t lgbatch_isa_runs(int64_t index) { return ISAS[index].runs(); }
+
+/* setuptools builds an extension module, and some linkers require its entry point. lgbatch/kernels/library.py loads
+   the file with ctypes; nothing imports it. */
+EXPORT void *PyInit__kernels(void);
+EXPORT void *PyInit__kernels(void) { return NULL; }
