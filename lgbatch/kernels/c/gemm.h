@@ -24,24 +24,26 @@
 #define ADD_PRODUCT(r, v) a##r##v = DOT(a##r##v, word, p##v);
 #define ADD_ROW(part, r) \
     if (r < rows) { \
-        vi word = vi_set(load_word(x + r * stride + part * part_stride)); \
+        vi word = vi_set(load_word(x + r * stride)); \
         EACH_VECTOR(ADD_PRODUCT, r) \
     }
-#define ADD_PART(part) { EACH_VECTOR(LOAD_PANEL, part) EACH_ROW(ADD_ROW, part) }
+#define ADD_PART(part) \
+    for (int64_t step = 0; step < steps; step++, x += 4, panel += 4 * PANEL) { \
+        EACH_VECTOR(LOAD_PANEL, part) \
+        EACH_ROW(ADD_ROW, part) \
+    }
 #define STORE_SUM(r, v) STORE(acc + r * PANEL + v * WIDTH, a##r##v);
 #define STORE_ROW(_, r) if (r < rows) { EACH_VECTOR(STORE_SUM, r) }
 
-INLINE void TILE(const uint8_t *x, int64_t stride, int64_t part_stride, const uint8_t *panel, int64_t steps,
-                 const SCALAR *start, int64_t start_stride, const int rows, SCALAR *acc) {
+INLINE void TILE(const uint8_t *x, int64_t stride, const uint8_t *panel, int64_t steps, const SCALAR *start,
+                 int64_t start_stride, const int rows, SCALAR *acc) {
     EACH_ROW(LOAD_ROW, 0)
-    for (int64_t step = 0; step < steps; step++, x += 4, panel += 4 * PANEL) {
-        ADD_PART(0)
-#if PARTS == 2
-        ADD_PART(1)
+    ADD_PART(0)
+#if PARTS == 2 /* in a loop of its own: its products would need more registers */
+    x += 4 * (LONGEST - steps), panel -= 4 * PANEL * steps;
+    ADD_PART(1)
 #endif
-    }
     EACH_ROW(STORE_ROW, 0)
-    (void)part_stride;
 }
 
 /* acc (rows, PANEL) = start + x (rows, 4 steps bytes) panel (steps, PANEL, 4 bytes), for 1 to TILE_ROWS rows. `stride`
@@ -66,7 +68,7 @@ NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int
 #endif
     for (int column = 0; column < PANEL; column += TILE_VECTORS * WIDTH) {
         const uint8_t *columns = panel + 4 * column;
-#define RUN(n) case n: TILE(x, stride, LONGEST * 4, columns, steps, start + column, start_stride, n, acc + column); break;
+#define RUN(n) case n: TILE(x, stride, columns, steps, start + column, start_stride, n, acc + column); break;
         switch (rows) { RUN(6) RUN(5) RUN(4) RUN(3) RUN(2) RUN(1) } /* compile-time constants */
 #undef RUN
     }

@@ -37,6 +37,8 @@ enum {
 
 static int64_t runs_avx512_vnni(void) { return saves(0xe6) && has((Features){FMA, AVX2 | AVX512, AVX512_VNNI, 0}); }
 static int64_t runs_avx512_bf16(void) { return runs_avx512_vnni() && has((Features){0, 0, 0, AVX512_BF16}); }
+static int64_t runs_avx2(void) { return saves(0x6) && has((Features){FMA, AVX2, 0, 0}); }
+static int64_t runs_avx_vnni(void) { return runs_avx2() && has((Features){0, 0, 0, AVX_VNNI}); }
 #endif
 
 static int64_t runs_portable(void) { return 1; }
@@ -51,6 +53,12 @@ static const struct {
 #endif
 #ifdef HAS_AVX512_VNNI
     {"avx512-vnni", runs_avx512_vnni},
+#endif
+#ifdef HAS_AVX_VNNI
+    {"avx-vnni", runs_avx_vnni},
+#endif
+#ifdef HAS_AVX2
+    {"avx2", runs_avx2},
 #endif
     {"portable", runs_portable},
 };

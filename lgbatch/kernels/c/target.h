@@ -51,6 +51,12 @@
 #if KNOWN_SINCE(8, 11, 8)
 #define HAS_AVX512_VNNI
 #endif
+#if KNOWN_SINCE(12, 13, 11)
+#define HAS_AVX_VNNI
+#endif
+#if KNOWN_SINCE(6, 9, 5)
+#define HAS_AVX2
+#endif
 #endif
 
 #endif
