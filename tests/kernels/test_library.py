@@ -1,6 +1,5 @@
 """Why the kernels cannot run."""
 
-
 import pytest
 
 from lgbatch.kernels import library

@@ -41,6 +41,36 @@ static int64_t runs_avx2(void) { return saves(0x6) && has((Features){FMA, AVX2, 
 static int64_t runs_avx_vnni(void) { return runs_avx2() && has((Features){0, 0, 0, AVX_VNNI}); }
 #endif
 
+#if defined(HAS_NEON_DOTPROD) || defined(HAS_NEON_BF16)
+#if defined(__linux__)
+#include <sys/auxv.h>
+
+/* The bits of the kernel's asm/hwcap.h. */
+static int64_t runs_neon_dotprod(void) { return getauxval(AT_HWCAP) >> 20 & 1; }
+static int64_t runs_neon_bf16(void) { return runs_neon_dotprod() && getauxval(AT_HWCAP2) >> 14 & 1; }
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+
+static int64_t has(const char *feature) {
+    int value = 0;
+    size_t size = sizeof value;
+    return !sysctlbyname(feature, &value, &size, NULL, 0) && value;
+}
+
+static int64_t runs_neon_dotprod(void) { return has("hw.optional.arm.FEAT_DotProd"); }
+static int64_t runs_neon_bf16(void) { return runs_neon_dotprod() && has("hw.optional.arm.FEAT_BF16"); }
+#elif defined(_WIN32)
+#include <windows.h>
+
+/* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE. Windows does not tell whether there is BF16. */
+static int64_t runs_neon_dotprod(void) { return IsProcessorFeaturePresent(43); }
+static int64_t runs_neon_bf16(void) { return 0; }
+#else
+static int64_t runs_neon_dotprod(void) { return 0; }
+static int64_t runs_neon_bf16(void) { return 0; }
+#endif
+#endif
+
 static int64_t runs_portable(void) { return 1; }
 
 static const struct {
@@ -59,6 +89,12 @@ static const struct {
 #endif
 #ifdef HAS_AVX2
     {"avx2", runs_avx2},
+#endif
+#ifdef HAS_NEON_BF16
+    {"neon-bf16", runs_neon_bf16},
+#endif
+#ifdef HAS_NEON_DOTPROD
+    {"neon-dotprod", runs_neon_dotprod},
 #endif
     {"portable", runs_portable},
 };

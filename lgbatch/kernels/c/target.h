@@ -59,4 +59,13 @@
 #endif
 #endif
 
+#if (defined(__aarch64__) && !defined(__AARCH64EB__)) || (defined(_M_ARM64) && defined(__clang__))
+#if KNOWN_SINCE(16, 15, 8) || defined(__ARM_FEATURE_DOTPROD)
+#define HAS_NEON_DOTPROD
+#endif
+#if KNOWN_SINCE(16, 15, 10) || defined(__ARM_FEATURE_BF16)
+#define HAS_NEON_BF16
+#endif
+#endif
+
 #endif
