@@ -137,7 +137,7 @@ class Matcher:
 
     def match_and_stop(self, pairs: Sequence[tuple[Points, Points]], tokens: int) -> list[tuple[Matches, int]]:
         """Match as `match`. Returns for each pair its matches and the number of layers that it went through."""
-        states = [_pair_state(first, second) for first, second in pairs]
+        states = [_pair_state(first, second) for first, second in self._joined(pairs)]
         self._run_layers(states, tokens)
         return [(state.matches, state.stop) for state in states]
 
@@ -150,6 +150,14 @@ class Matcher:
         self._run_layers([pair], pair.keypoints)
         layers0, layers1 = (np.minimum(image_layers, pair.stop) for image_layers in layers)
         return MatchTrace(pair.matches, pair.stop, depth, layers0, layers1)
+
+    def _joined(self, pairs: Sequence[tuple[Points, Points]]) -> Sequence[tuple[Points, Points]]:
+        """Return the pairs with all their images in one batch of the backend, if most images are in several pairs."""
+        images = {id(image): image for pair in pairs for image in pair}
+        if len(images) >= len(pairs):
+            return pairs
+        joined = dict(zip(images, self._backend.join([*images.values()]), strict=True))
+        return [(joined[id(first)], joined[id(second)]) for first, second in pairs]
 
     def _run_layers(self, pairs: Sequence[_PairState], tokens: int) -> None:
         """Run each pair through the layers until it exits, and set its matches."""

@@ -22,7 +22,12 @@ length, those of similar second length come together."""
 
 
 def plan(
-    counts: Sequence[int], pairs: Sequence[tuple[int, int]] | Ints, *, images: int, tokens: int
+    counts: Sequence[int],
+    pairs: Sequence[tuple[int, int]] | Ints,
+    *,
+    images: int,
+    tokens: int,
+    padding: float = MAX_PADDING,
 ) -> Iterator[Batch]:
     """Order pairs into batches. Every pair is in exactly one batch; equal input gives equal output.
 
@@ -30,12 +35,13 @@ def plan(
     pairs: (P, 2) image ids, all of images with at least one keypoint. An int32 array of 8 bytes a pair needs 24 more.
     images: images that fit in memory at once; the least recently used is dropped first.
     tokens: most keypoints of a batch, of both sides and padded to its longest. A larger pair is a batch of its own.
+    padding: largest fraction of a batch that may be padding.
     """
     if not len(pairs):
         return
     ids, keypoints = np.asarray(pairs), np.asarray(counts, np.int32)
     for block in _ordered_blocks(ids, keypoints, images):
-        for batch in _cut(_iterate_lengths(ids, keypoints, block), tokens):
+        for batch in _cut(_iterate_lengths(ids, keypoints, block), tokens, padding):
             yield tuple(block[batch].tolist())
 
 
@@ -76,14 +82,14 @@ def _iterate_lengths(ids: Ints, keypoints: Ints, order: Ints) -> Iterator[list[i
         yield from keypoints[ids[order[start : start + 1024]]].tolist()
 
 
-def _cut(lengths: Iterable[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-    """Cut a sequence of pairs into batches of consecutive pairs, within `tokens` and MAX_PADDING."""
+def _cut(lengths: Iterable[Sequence[int]], tokens: int, padding: float = MAX_PADDING) -> Iterator[list[int]]:
+    """Cut a sequence of pairs into batches of consecutive pairs, within `tokens` and `padding`."""
     batch: list[int] = []
     longest, points = (0, 0), 0
     for position, (m, n) in enumerate(lengths):
         padded = max(longest[0], m), max(longest[1], n)
         size = (len(batch) + 1) * sum(padded)
-        if batch and (size > tokens or size - points - m - n > MAX_PADDING * size):
+        if batch and (size > tokens or size - points - m - n > padding * size):
             yield batch
             batch, padded, points = [], (m, n), 0
         batch.append(position)

@@ -112,6 +112,12 @@ def test_an_unchanged_batch_is_not_packed_again(models: Path, demo_features: Seq
     # Encoded images are batches of one: one run for the image that both pairs share, two for the others.
     assert packed == [{*INTERFACE["pack"][1]}] * 3
     packed.clear()
+    images += [device.encode(cut(features, 200)) for features in demo_features[3:5]]
+    pairs = [(first, second) for i, first in enumerate(images) for second in images[:i]]
+    device.match(pairs, 10 * 400)
+    # Five images in ten pairs: one run for each to join them, and one for each side of the batch.
+    assert packed == [{*INTERFACE["pack"][1]}] * (5 + 2)
+    packed.clear()
     device.match([(images[0], images[1])], 1000)
     assert packed == []
 
@@ -190,9 +196,10 @@ def test_batch_and_cache_sizes_follow_the_free_memory_of_a_gpu() -> None:
     assert (
         cached_images(stages(0, "fp32", "cpu"), 2048)
         == CPU_CACHE_BYTES // (2048 * 1280)
-        < cached_images(stages(8), 2048)
+        < cached_images(stages(8, "fp32"), 2048)
         == 762
     )
+    assert cached_images(stages(8), 2048) == 1525  # points in half precision
 
 
 @pytest.mark.weights
