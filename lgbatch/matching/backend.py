@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lgbatch.matching.schedule import MAX_PADDING
 from lgbatch.runtime.models import Stages
 from lgbatch.types import FloatArray
 
@@ -42,6 +43,9 @@ class Backend(Protocol[PointsT]):
     The tensors of POINT_TENSORS and the embeddings that a layer returns are arrays or tensors of the backend. All other
     inputs and outputs of a stage are NumPy arrays.
     """
+
+    padding: float
+    """Largest fraction of a batch that may be padding."""
 
     def run(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
         """Run a stage and return its outputs in the order of registry.INTERFACE.
@@ -86,6 +90,8 @@ class EncodedImage:
 
 class HostBackend:
     """Backend[EncodedImage]: all tensors are NumPy arrays."""
+
+    padding = MAX_PADDING
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages

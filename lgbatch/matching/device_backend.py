@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from lgbatch.matching.backend import POINT_TENSORS, BoolArray
+from lgbatch.matching.schedule import GPU_PADDING
 from lgbatch.runtime.models import Stages
 from lgbatch.runtime.registry import INTERFACE
 from lgbatch.runtime.session import OnnxSession, Tensor
@@ -62,6 +63,8 @@ class DeviceView:
 
 class DeviceBackend:
     """Backend[DeviceView]: tensors stay on the device that runs the stages."""
+
+    padding = GPU_PADDING
 
     def __init__(self, stages: Stages) -> None:
         """Use the sessions of `stages`, which ONNX Runtime must run and which must include `pack`."""

@@ -55,6 +55,7 @@ def test_matches_equal_those_of_the_host_backend(
 ) -> None:
     settings = replace(FP32, **changes)
     host, device = Matcher(models, settings), device_matcher(models, settings)
+    host._backend.padding = device._backend.padding  # in the same batches the results are equal to the last bit
     expected = host.match_and_stop(encoded_pairs(host, demo_features), tokens)
     results = device.match_and_stop(encoded_pairs(device, demo_features), tokens)
     for (matches, stop), (expected_matches, expected_stop) in zip(results, expected, strict=True):
