@@ -12,7 +12,14 @@ import pytest
 
 from lgbatch.config import Settings
 from lgbatch.matching.backend import POINT_TENSORS, HostBackend, Points
-from lgbatch.matching.capacity import CPU_CACHE_BYTES, batch_tokens, cached_images
+from lgbatch.matching.capacity import (
+    CPU_CACHE_BYTES,
+    GPU_THREADS,
+    REFILL,
+    batch_tokens,
+    cached_images,
+    group_tokens,
+)
 from lgbatch.matching.device_backend import DEVICE_OUTPUTS, DeviceBackend, DeviceView
 from lgbatch.matching.lightglue import Matcher
 from lgbatch.runtime.models import Stages
@@ -201,6 +208,11 @@ def test_batch_and_cache_sizes_follow_the_free_memory_of_a_gpu() -> None:
         == 762
     )
     assert cached_images(stages(8), 2048) == 1525  # points in half precision
+    assert group_tokens(stages(0, "fp32", "cpu"), 2048) == 4096  # on a CPU, a batch
+    assert group_tokens(stages(80), 2048) == REFILL * batch_tokens(stages(80), 2048)
+    for gigabytes in (0.1, 1, 4, 8):  # an eighth of the memory for the points of all threads, or a single batch
+        tokens, points = batch_tokens(stages(gigabytes), 512), gigabytes * 1e9 / 8 / (3 * 640 * GPU_THREADS)
+        assert tokens <= group_tokens(stages(gigabytes), 512) <= max(tokens, points)
 
 
 @pytest.mark.weights
