@@ -18,6 +18,7 @@ from lgbatch.runtime.devices import PROVIDERS, matching_device, resolve_device, 
 from lgbatch.runtime.environment import available_cores, installed_versions, total_memory, versions
 from lgbatch.runtime.models import Model, Stages, open_extractor, open_stages
 from lgbatch.runtime.packages import installation, pycolmap_problem, runtime_conflict
+from lgbatch.runtime.placement import Placement, describe, placement
 from lgbatch.runtime.precision import matching_precision, stages_kind
 from lgbatch.runtime.registry import FP32_ONLY, Kind, default_folder, family, model_path
 from lgbatch.runtime.session import find_cuda_libraries
@@ -60,6 +61,7 @@ class Diagnosis:
             f"kernels     {', '.join(v['kernels']) or 'not installed'}",
             f"models      {v['models_folder']}, {v['free_gb']:.1f} GB of disk space free",
             *(f"            {self._format_model(name)}" for name in v["models"]),
+            *(f"placement   {name}: {describe(found)}" for name, found in v["placement"].items()),
             *(f"problem     {problem}" for problem in v["problems"] or ["none"]),
         ]
         return "\n".join(lines)
@@ -123,6 +125,7 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
             "free_gb": round(free, 1),
             "models": states,
             "weights": {name: model.weights for name, model in opened.items()},
+            "placement": {name: _placement(model) for name, model in opened.items() if model.device != "cpu"},
             "problems": problems,
         }
     )
@@ -167,6 +170,12 @@ def _open_models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict
             except ModelError as error:
                 states[name] = str(error)
     return states, opened
+
+
+def _placement(model: Model | Stages) -> Placement:
+    """Where the nodes of an opened model run."""
+    parts = [model] if isinstance(model, Model) else model.models.values()
+    return placement([part.path for part in parts], model.device)
 
 
 def _existing(folder: Path) -> Path:
