@@ -1,6 +1,7 @@
 """`lgbatch report`: report.html and report.json of a workspace."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lgbatch.report.thumbnails import make_thumbnails
 from lgbatch.runtime.environment import available_cores
 from lgbatch.storage.durable import replace_synced
 from lgbatch.types import escape
+from lgbatch.workspace.folder import Workspace
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def write_report(workspace: Path, output: Path | None = None, photos: Path | Non
     if not workspace.is_dir():
         cause = f"{workspace} is a file" if workspace.exists() else f"there is no folder {workspace}"
         raise InputError(f"{cause}: give the workspace of a run")
-    page = output or workspace / "report.html"
+    page = output or Workspace(workspace).report
     with open_contents(workspace, photos) as found:
         if found.is_empty:
             raise InputError(f"{workspace} has no file of a run: give the folder that `lgbatch run` wrote to")
@@ -52,6 +54,15 @@ def write_report(workspace: Path, output: Path | None = None, photos: Path | Non
     _write(page, html)
     _write(facts, _json(report))
     return Written(page, facts, len(html), escape(headline(report.facts)), tuple(report.facts["notes"]))
+
+
+def report_run(workspace: Path, photos: Path) -> None:
+    """Write the report at the end of a run. If that fails, one line on standard error tells why; the run goes on."""
+    try:
+        write_report(workspace, photos=photos)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        print(f"lgbatch: no report: {escape(reason)}; `lgbatch report {workspace}` tries again", file=sys.stderr)
 
 
 def _json(report: Report) -> bytes:

@@ -154,6 +154,7 @@ def _environment() -> jinja2.Environment:
 
 def _commands(text: str) -> Markup:
     """The text with each command between backticks in a box of its own, with a button that copies it."""
-    parts = _COMMAND.split(text)
+    parts = _COMMAND.split(text[:1].upper() + text[1:])
+    parts[2::2] = [part.lstrip(",;: ") for part in parts[2::2]]
     box = Markup('<span class="command"><code>{}</code><button type="button" class="copy">Copy</button></span>')
     return Markup("").join(box.format(part) if i % 2 else part for i, part in enumerate(parts))

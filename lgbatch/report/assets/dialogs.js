@@ -92,6 +92,14 @@
 
   const fact = (name, value) => [report.element("dt", name), report.element("dd", value)];
 
+  // Commands stand between backticks.
+  const advice = (text) => {
+    const parts = text.split("`").map((part, i) => report.element(i % 2 ? "code" : "span", part));
+    const [term, description] = fact("What to do", null);
+    description.append(...parts);
+    return [term, description];
+  };
+
   report.openPhoto = (photo) => {
     const values = report.data.photos[photo];
     const state = report.state(photo);
@@ -103,7 +111,7 @@
     if (values.model !== null) facts.push(fact("3D points", report.number(values.observations)));
     if (values.error !== null) facts.push(fact("Reprojection error", `${values.error.toFixed(2)} px`));
     if (values.gps_residual !== null) facts.push(fact("GPS residual", `${values.gps_residual.toFixed(2)} m`));
-    if (values.advice) facts.push(fact("What to do", values.advice.replaceAll("`", "")));
+    if (values.advice) facts.push(advice(values.advice));
     $("photo-title").textContent = values.name;
     report.showThumbnail($("photo-picture"), photo);
     $("photo-picture").alt = report.thumbnails[photo] ? values.name : "";

@@ -21,8 +21,10 @@
   report.setUpDialogs();
   report.setUpPhotos();
   report.observeThumbnails();
-  report.setUpMatrix();
-  report.setUpGraph();
+  if (report.data.pairs.tried) {
+    report.setUpMatrix();
+    report.setUpGraph();
+  }
   report.setUpModel();
   document.documentElement.dataset.ready = "yes";
 })();

@@ -214,6 +214,7 @@
       $("viewer").replaceChildren(report.element("p", "This browser shows no 3D graphics (WebGL): open sparse/ in COLMAP's viewer instead."));
       return;
     }
+    renderer.setClearColor(0x14171b);
     scene = new THREE.Scene();
     camera = new THREE.PerspectiveCamera(50, 1, 0.1, 1000);
     $("viewer").replaceChildren(renderer.domElement);
