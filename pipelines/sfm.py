@@ -47,10 +47,11 @@ def run(
 ) -> Summary:
     """Reconstruct the photos below `images` into the workspace `out`.
 
-    Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json, and second/ if there is a second
-    try; also report.html and report.json, unless the settings say otherwise. Finished stages are skipped as long as their input is unchanged. `models` is the folder of the ONNX models;
-    missing ones are exported first. Pass either `settings`, or changes to the defaults by name, such as
-    max_keypoints=1024. `pairs` is a pairs file to use instead of pairs.txt.
+    Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json, second/ if there is a second try,
+    and report.html and report.json unless the settings say otherwise. Finished stages are skipped as long as their
+    input is unchanged. `models` is the folder of the ONNX models; missing ones are exported first. Pass either
+    `settings`, or changes to the defaults by name, such as max_keypoints=1024. `pairs` is a pairs file to use instead
+    of pairs.txt.
 
     Photos and pairs that cannot be used are in the summary's `failures`. Later runs skip them unless `retry_failed` is
     set. Raises LgbatchError if the run cannot start or continue, or if another command works in `out`.

@@ -90,7 +90,8 @@ def _lgbatch_command(images: Path, out: Path, models: Path, settings: Settings) 
     config = out / "bench.toml"
     # Strings and numbers have the same syntax in JSON and TOML.
     config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.as_dict().items()))
-    return ["lgbatch", "run", images.absolute(), "-o", out, "--models", models.absolute(), "--config", config, "--json", "--no-report"]
+    options = ["--json", "--no-report"]
+    return ["lgbatch", "run", images.absolute(), "-o", out, "--models", models.absolute(), "--config", config, *options]
 
 
 def _reconstruct(

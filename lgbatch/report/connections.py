@@ -111,7 +111,9 @@ def _forces(count: int, ids: NDArray[np.int64], weights: Array) -> Array:
     if count == 1:
         return np.full((1, 2), 0.5)
     angle = np.arange(count) * 2 * np.pi / count
-    positions = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (1 + 0.01 * np.random.default_rng(0).random((count, 1)))
+    positions = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (
+        1 + 0.01 * np.random.default_rng(0).random((count, 1))
+    )
     ideal, weight = np.sqrt(4 / count), weights / weights.mean() * min(1.0, 4 * count / len(ids))
     for temperature in np.geomspace(0.3, 0.005, 60 if count > 300 else 200):
         apart = positions[:, None] - positions[None]
@@ -125,4 +127,5 @@ def _forces(count: int, ids: NDArray[np.int64], weights: Array) -> Array:
         positions += move / length * np.minimum(length, temperature)
     low, high = positions.min(axis=0), positions.max(axis=0)
     size = float((high - low).max()) or 1.0
-    return (positions - (low + high) / 2) / size + 0.5
+    placed: Array = (positions - (low + high) / 2) / size + 0.5
+    return placed

@@ -57,7 +57,7 @@ class Contents:
     def is_empty(self) -> bool:
         """Whether nothing of a run is there."""
         parts = self.summary, self.stages, self.orientations, self.errors, self.models
-        return not any(parts) and self.features is self.matches is self.database is None
+        return not any(parts) and not any(store is not None for store in (self.features, self.matches, self.database))
 
     @property
     def is_mapped(self) -> bool:
@@ -69,7 +69,7 @@ class Contents:
         """Note the error of the block, which ends it."""
         try:
             yield
-        except (LgbatchError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (LgbatchError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             self.notes.append(str(error).partition("\n")[0] or type(error).__name__)
 
     def rerun(self) -> Rerun:

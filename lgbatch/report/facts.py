@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lgbatch._version import __version__
 from lgbatch.config import Settings, Stage
-from lgbatch.report.charts import gps_figures, histogram, track_histogram
 from lgbatch.report.connections import STRONG, Graph, connect
 from lgbatch.report.contents import Contents
-from lgbatch.report.gps import fit_gps
+from lgbatch.report.gps import fit_gps, gps_figures
 from lgbatch.report.models import ModelView, read_models
 from lgbatch.report.pairs import PairTable, read_pair_table
 from lgbatch.report.photos import PhotoRow, as_values, explain_photos, list_photos, overall_advice
@@ -21,6 +21,8 @@ from lgbatch.types import counted
 from lgbatch.workspace.stage_cache import recorded_settings
 
 Values = dict[str, Any]
+_BINS = 24
+_LONGEST_TRACK = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +115,38 @@ def _graph_values(graph: Graph) -> Values:
 def _histograms(models: Sequence[ModelView]) -> list[Values]:
     errors = np.concatenate([model.errors for model in models]) if models else np.empty(0)
     lengths = np.concatenate([model.lengths for model in models]) if models else np.empty(0, np.int64)
-    charts = [histogram(errors, "Reprojection error", "px")] if len(errors) else []
-    return charts + ([track_histogram(lengths)] if len(lengths) else [])
+    charts = [_histogram(errors, "Reprojection error", "px")] if len(errors) else []
+    return charts + ([_track_histogram(lengths)] if len(lengths) else [])
+
+
+def _histogram(values: NDArray[Any], name: str, unit: str) -> Values:
+    """Count values in bins of equal width; the last one has all that are larger. `bins` are [from, to, count]."""
+    top = float(np.percentile(values, 99)) or 1.0
+    edges = np.linspace(0, top, _BINS + 1)
+    counts = np.histogram(np.minimum(values, top), edges)[0]
+    ends = edges.round(2).tolist()
+    bins = [[low, high, count] for low, high, count in zip(ends, ends[1:], counts.tolist(), strict=False)]
+    return _chart(name, unit, values, bins)
+
+
+def _track_histogram(lengths: NDArray[Any]) -> Values:
+    """Count the lengths of tracks; the last bin has all that are longer."""
+    top = int(min(max(lengths.max(initial=2), 3), _LONGEST_TRACK))
+    counts = np.bincount(np.minimum(lengths, top), minlength=top + 1)
+    bins = [[n, n + 1, int(counts[n])] for n in range(2, top + 1)]
+    return _chart("Track length", "photos", lengths, bins)
+
+
+def _chart(name: str, unit: str, values: NDArray[Any], bins: list[list[Any]]) -> Values:
+    return {
+        "name": name,
+        "unit": unit,
+        "bins": bins,
+        "count": len(values),
+        "mean": round(float(values.mean()), 3),
+        "median": round(float(np.median(values)), 3),
+        "largest": round(float(values.max()), 3),
+    }
 
 
 def _run_values(found: Contents) -> Values:
@@ -122,7 +154,9 @@ def _run_values(found: Contents) -> Values:
     refined = found.stages.get("refine", {})
     mapped = found.stages.get("second", {}) or found.stages.get("reconstruct", {})
     values: Values = {
-        "refinement": {"models": refined.get("refined", []), "problem": refined.get("problem", "")} if refined else None,
+        "refinement": {"models": refined.get("refined", []), "problem": refined.get("problem", "")}
+        if refined
+        else None,
         "second_try": found.summary.get("second_try"),
         "doubtful": mapped.get("doubtful", []),
         "warnings": mapped.get("warnings", []),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,3 +63,24 @@ def fit_gps(found: Contents, rows: Sequence[PhotoRow], models: Sequence[ModelVie
     for i, residual in zip(photos, np.linalg.norm(fit.cameras - measured, axis=1).tolist(), strict=True):
         rows[i].gps_residual = round(residual, 3)
     return fit
+
+
+def gps_figures(fit: GpsFit, names: Sequence[str]) -> dict[str, Any]:
+    """The residuals of the GPS positions, in metres."""
+    figures: dict[str, Any] = {
+        "photos": len(fit.photos),
+        "horizontal": {"median": _round(np.median(fit.horizontal)), "largest": _round(fit.horizontal.max())},
+        "plan": [
+            {"name": names[photo], "photo": photo, "gps": gps, "camera": camera}
+            for photo, gps, camera in zip(
+                fit.photos, fit.measured[:, :2].round(3).tolist(), fit.cameras[:, :2].round(3).tolist(), strict=True
+            )
+        ],
+    }
+    if fit.has_altitude:
+        figures["vertical"] = {"median": _round(np.median(fit.vertical)), "largest": _round(fit.vertical.max())}
+    return figures
+
+
+def _round(value: Any) -> float:
+    return round(float(value), 3)

@@ -46,16 +46,15 @@ class ModelView:
 
 def read_models(found: Contents, rows: Sequence[PhotoRow]) -> list[ModelView]:
     """Return the models, and enter into the rows which model has each photo. The largest has it if several do."""
-    views = []
+    views: list[ModelView] = []
     for folder in found.models:
-        with found.noting():
-            try:
-                views.append(_read_model(folder, len(views), {row.name: i for i, row in enumerate(rows)}, rows))
-            except ImportError:
-                found.notes.append("pycolmap is not installed: the models in sparse/ are not shown")
-                break
-            except RuntimeError as error:
-                found.notes.append(f"cannot read the model {folder}: {str(error).partition(chr(10))[0]}")
+        try:
+            views.append(_read_model(folder, len(views), {row.name: i for i, row in enumerate(rows)}, rows))
+        except ImportError:
+            found.notes.append("pycolmap is not installed: the models in sparse/ are not shown")
+            break
+        except (RuntimeError, IndexError, ValueError, OSError) as error:  # what COLMAP raises for a damaged file
+            found.notes.append(f"cannot read the model {folder}: {str(error).partition(chr(10))[0]}")
     return views
 
 

@@ -45,16 +45,20 @@ def render(report: Report, drawn: Drawn, thumbnails: Sequence[bytes]) -> bytes:
     }
     scripts = [_asset("three", "three.min.js"), "\n".join(_asset("assets", f"{name}.js") for name in _SCRIPTS)]
     style = _asset("assets", "report.css")
-    text = _environment().get_template("report.html").render(
-        facts=shown,
-        title=escape(workspace_name(report.facts)),
-        headline=escape(headline(report.facts)),
-        policy=_policy(scripts, [style]),
-        style=Markup(style),
-        scripts=[Markup(script) for script in scripts],
-        data=Markup(_as_json(data)),
-        thumbnails=Markup(_as_json([base64.b64encode(picture).decode() for picture in thumbnails])),
-        arrays=Markup(arrays.encoded()),
+    text = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            facts=shown,
+            title=escape(workspace_name(report.facts)),
+            headline=escape(headline(report.facts)),
+            policy=_policy(scripts, [style]),
+            style=Markup(style),
+            scripts=[Markup(script) for script in scripts],
+            data=Markup(_as_json(data)),
+            thumbnails=Markup(_as_json([base64.b64encode(picture).decode() for picture in thumbnails])),
+            arrays=Markup(arrays.encoded()),
+        )
     )
     return text.encode()
 

@@ -51,7 +51,9 @@ def list_photos(found: Contents) -> list[PhotoRow]:
             counts, sizes = found.database.keypoint_counts(), found.database.sizes()
             for image in found.database.images:
                 size = sizes.get(image.camera_id, (0, 0))
-                rows[image.name] = PhotoRow(image.name, *size, keypoints=counts[image.image_id], image_id=image.image_id)
+                rows[image.name] = PhotoRow(
+                    image.name, *size, keypoints=counts[image.image_id], image_id=image.image_id
+                )
     elif found.features:
         with found.noting():
             for name in found.features.names():
@@ -96,7 +98,9 @@ def explain_photos(found: Contents, rows: Sequence[PhotoRow], models: Sequence[M
 
 def _failed(found: Contents, by_name: dict[str, PhotoRow]) -> list[Unregistered]:
     """The photos of the ledger, under the names that the rows have."""
-    reasons = {entry.name: entry for entry in found.errors if entry.name in by_name and by_name[entry.name].model is None}
+    reasons = {
+        entry.name: entry for entry in found.errors if entry.name in by_name and by_name[entry.name].model is None
+    }
     told = {photo.name for photo in failed_photos(found.files.root, found.photos)} if found.photos else set()
     return [
         Unregistered(name, "failed", f"failed ({entry.stage}): {entry.reason}")

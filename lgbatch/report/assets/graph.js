@@ -138,7 +138,10 @@
       if (step && nodes.length) {
         event.preventDefault();
         select(nodes[(nodes.indexOf(chosen) + step + nodes.length) % nodes.length]);
-      } else if (event.key === "Enter" && chosen >= 0) report.openPhoto(chosen);
+      } else if (event.key === "Enter" && chosen >= 0) {
+        event.preventDefault();
+        report.openPhoto(chosen);
+      }
     });
     report.onRedraw(draw);
   };

@@ -6,8 +6,10 @@
   const cursor = { row: 0, column: 1 };
   let cell = 1;
 
+  let ends = [];
+
   const verifiedColor = (count) => {
-    const [low, high] = ["--verified-low", "--verified-high"].map((name) => report.color(name).split(" ").map(Number));
+    const [low, high] = ends;
     const share = Math.min(Math.log1p(count) / Math.log1p(Math.max(report.data.pairs.most_inliers, 2)), 1) ** 1.5;
     return low.map((value, i) => Math.round(value + share * (high[i] - value)));
   };
@@ -15,12 +17,49 @@
   // A square in the middle of the cell: a tenth of it if tried, a third if matched, all of it if verified.
   const paint = (context, x, y, size, state, color) => {
     const part = { tried: 0.3, matched: 0.6, verified: 1 }[state];
-    const side = size >= 5 ? Math.max(size * part - (size > 8 ? 1 : 0), 1) : size;
+    const side = Math.max(size * part - (size > 8 ? 1 : 0), 1);
     context.fillStyle = color;
     context.fillRect(x + (size - side) / 2, y + (size - side) / 2, side, side);
   };
 
+  const rgb = (name) => [1, 3, 5].map((start) => parseInt(report.color(name).slice(start, start + 2), 16));
+
+  // Cells of few pixels: one pixel each, then the whole picture is scaled.
+  const drawPixels = (context, count) => {
+    const picture = new ImageData(count, count);
+    const words = new Uint32Array(picture.data.buffer);
+    const word = ([red, green, blue]) => new Uint32Array(Uint8Array.of(red, green, blue, 255).buffer)[0];
+    const { pair_a: a, pair_b: b, matches, inliers } = report.arrays;
+    const [tried, matched] = [word(rgb("--tried")), word(rgb("--matched"))];
+    const verified = new Map();
+    for (const value of new Set(inliers)) verified.set(value, word(verifiedColor(value)));
+    words.fill(word(rgb("--soft")));
+    for (let i = 0; i < a.length; i += 1) {
+      const color = inliers[i] ? verified.get(inliers[i]) : matches[i] ? matched : tried;
+      words[a[i] * count + b[i]] = color;
+      words[b[i] * count + a[i]] = color;
+    }
+    const small = report.element("canvas", null, { width: count, height: count });
+    small.getContext("2d").putImageData(picture, 0, 0);
+    context.imageSmoothingEnabled = cell < 1;
+    context.drawImage(small, 0, 0, cell * count, cell * count);
+  };
+
+  const drawCells = (context) => {
+    const { pair_a: a, pair_b: b, matches, inliers } = report.arrays;
+    const [tried, matched] = [report.color("--tried"), report.color("--matched")];
+    const shades = new Map();
+    for (const value of new Set(inliers)) shades.set(value, `rgb(${verifiedColor(value).join(" ")})`);
+    for (let i = 0; i < a.length; i += 1) {
+      const state = inliers[i] ? "verified" : matches[i] ? "matched" : "tried";
+      const color = state === "verified" ? shades.get(inliers[i]) : state === "matched" ? matched : tried;
+      paint(context, b[i] * cell, a[i] * cell, cell, state, color);
+      paint(context, a[i] * cell, b[i] * cell, cell, state, color);
+    }
+  };
+
   const draw = () => {
+    ends = ["--verified-low", "--verified-high"].map((name) => report.color(name).split(" ").map(Number));
     const count = report.data.photos.length;
     const room = Math.min(canvas.parentElement.clientWidth, 720);
     const zoom = Number($("matrix-zoom").value);
@@ -29,19 +68,8 @@
     const context = report.prepare(canvas, cell * count, cell * count);
     context.fillStyle = report.color("--soft");
     context.fillRect(0, 0, cell * count, cell * count);
-    const { pair_a: a, pair_b: b, matches, inliers } = report.arrays;
-    const [tried, matched] = [report.color("--tried"), report.color("--matched")];
-    const shades = new Map();
-    const shade = (value) => {
-      if (!shades.has(value)) shades.set(value, `rgb(${verifiedColor(value).join(" ")})`);
-      return shades.get(value);
-    };
-    for (let i = 0; i < a.length; i += 1) {
-      const state = inliers[i] ? "verified" : matches[i] ? "matched" : "tried";
-      const color = state === "verified" ? shade(inliers[i]) : state === "matched" ? matched : tried;
-      paint(context, b[i] * cell, a[i] * cell, cell, state, color);
-      paint(context, a[i] * cell, b[i] * cell, cell, state, color);
-    }
+    if (cell < 5) drawPixels(context, count);
+    else drawCells(context);
     context.fillStyle = report.color("--line");
     for (let i = 0; i < count; i += 1) context.fillRect(i * cell, i * cell, cell, cell);
     if (document.activeElement === canvas) {
@@ -75,6 +103,7 @@
   const onKey = (event) => {
     const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (event.key === "Enter") {
+      event.preventDefault(); // else the key would press the dialog's first button
       const pair = tell();
       if (pair >= 0) report.openPair(pair);
     }
