@@ -83,7 +83,8 @@ class Contents:
         with contextlib.suppress(ModelError):
             models = default_folder().absolute()
         made = Rerun.of_steps(settings, self.photos or Path("PHOTOS"), self.files.root, default_models=models)
-        return replace(made, in_steps=not self.summary and "reconstruct" in self.stages and "second" not in self.stages)
+        by_run = self.summary or "reconstruct" not in self.stages or self.files.second.root.is_dir()
+        return replace(made, in_steps=not by_run)
 
 
 @contextlib.contextmanager
@@ -94,7 +95,9 @@ def open_contents(workspace: Path, photos: Path | None = None) -> Iterator[Conte
     with ExitStack() as opened:
         with found.noting():
             found.errors = Ledger(workspace).entries()
-        found.summary, found.stages = _json(found, files.summary), recorded_stages(workspace)
+        found.summary = _json(found, files.summary)
+        with found.noting():
+            found.stages = recorded_stages(workspace)
         decided = _json(found, files.orientations).get("images", {})
         with found.noting():
             found.orientations = {name: int(entry["orientation"]) for name, entry in decided.items()}

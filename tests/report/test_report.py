@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from lgbatch.errors import InputError
+from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.report.make import report_run, write_report
 from lgbatch.workspace.folder import Workspace
-from tests.helpers.synthetic import exif_photo, photo, synthetic
+from tests.helpers.synthetic import exif_photo, import_source, photo, synthetic
 from tests.report.helpers import HOSTILE, facts, fail, finished, write_stores
 
 pytest.importorskip("pycolmap")
@@ -138,9 +139,6 @@ def test_a_run_without_a_model_tells_why(tmp_path: Path) -> None:
     source, files = synthetic(tmp_path, 3), Workspace(tmp_path)
     source.matches.clear()
     write_stores(files, source, tmp_path / "images")
-    from lgbatch.reconstruction.reconstruct import reconstruct
-    from tests.helpers.synthetic import import_source
-
     import_source(files.database, source)
     reconstruct(files.database, tmp_path / "images", files.sparse)
     assert write_report(tmp_path).headline == "0 of 3 photos registered: there is no model"
@@ -183,9 +181,6 @@ def test_gps_positions_are_compared_with_the_cameras(tmp_path: Path) -> None:
     source, files = synthetic(tmp_path, 6), Workspace(tmp_path)
     for i, name in enumerate(source.names()):
         exif_photo(tmp_path / "images", name, (512, 384), gps=(48 + 1e-4 * (i % 3), 11 + 1e-4 * (i // 3), 500.0 + i))
-    from lgbatch.reconstruction.reconstruct import reconstruct
-    from tests.helpers.synthetic import import_source
-
     write_stores(files, source, tmp_path / "images")
     import_source(files.database, source)
     reconstruct(files.database, tmp_path / "images", files.sparse)
@@ -194,6 +189,14 @@ def test_gps_positions_are_compared_with_the_cameras(tmp_path: Path) -> None:
     assert gps["photos"] == 6 and gps["horizontal"]["largest"] >= gps["horizontal"]["median"] > 0
     assert len(gps["plan"]) == 6 and "vertical" in gps
     assert all(row["gps_residual"] is not None for row in facts(files.report)["photos"])
+
+
+def test_without_pycolmap_the_models_are_left_out(run: Workspace, tmp_path: Path) -> None:
+    code = "import sys; sys.modules['pycolmap'] = None; from lgbatch.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "report", str(run.root), "-o", str(tmp_path / "page.html")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "pycolmap is not installed" in done.stderr and "Traceback" not in done.stderr
+    assert facts(tmp_path / "page.html")["pairs"]["verified"] == 15
 
 
 def test_a_report_that_fails_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

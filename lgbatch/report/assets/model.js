@@ -211,6 +211,7 @@
     try {
       renderer = new THREE.WebGLRenderer({ antialias: true });
     } catch {
+      report.showCamera = null;
       $("viewer").replaceChildren(report.element("p", "This browser shows no 3D graphics (WebGL): open sparse/ in COLMAP's viewer instead."));
       return;
     }
@@ -244,7 +245,7 @@
     report.showCamera = (photo) => {
       near.disconnect();
       start();
-      report.showCamera(photo);
+      if (report.showCamera) report.showCamera(photo);
     };
   };
 })();
