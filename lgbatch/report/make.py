@@ -10,7 +10,7 @@ from lgbatch.report.contents import open_contents
 from lgbatch.report.facts import Report, gather, headline
 from lgbatch.report.page import render
 from lgbatch.report.pairs import draw_matches
-from lgbatch.report.thumbnails import make_thumbnails
+from lgbatch.report.thumbnails import has_photo, make_thumbnails
 from lgbatch.runtime.environment import available_cores
 from lgbatch.storage.durable import replace_synced
 from lgbatch.types import escape
@@ -46,7 +46,7 @@ def write_report(workspace: Path, output: Path | None = None, photos: Path | Non
             raise InputError(f"{workspace} has no file of a run: give the folder that `lgbatch run` wrote to")
         report = gather(found)
         thumbnails = make_thumbnails(found.photos, report.rows, available_cores())
-        if not any(thumbnails) and report.rows:
+        if report.rows and not any(has_photo(found.photos, row) for row in report.rows):
             place = f"the photos are not in {found.photos}" if found.photos else "no file tells where the photos are"
             found.notes.append(f"no thumbnails: {place}; `lgbatch report {workspace} --images FOLDER` adds them")
         html = render(report, draw_matches(found, report.rows, report.table), thumbnails)

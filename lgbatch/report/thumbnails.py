@@ -36,6 +36,14 @@ def make_thumbnails(folder: Path | None, rows: Sequence[PhotoRow], threads: int)
         return list(pool.map(lambda ref: _thumbnail(ref, side), refs))
 
 
+def has_photo(folder: Path | None, row: PhotoRow) -> bool:
+    """Whether the file of a photo is there."""
+    try:
+        return folder is not None and (folder / row.name).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def _thumbnail(ref: ImageRef, side: int) -> bytes:
     try:
         pixels = decode(ref, side, _MAX_MEGAPIXELS).pixels

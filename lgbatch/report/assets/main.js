@@ -21,10 +21,8 @@
   report.setUpDialogs();
   report.setUpPhotos();
   report.observeThumbnails();
-  if (report.data.pairs.tried) {
-    report.setUpMatrix();
-    report.setUpGraph();
-  }
+  if (report.data.pairs.tried) report.setUpMatrix();
+  if (report.data.pairs.verified) report.setUpGraph();
   report.setUpModel();
   document.documentElement.dataset.ready = "yes";
 })();

@@ -105,7 +105,7 @@
     back.normalize().addScaledVector(along > 0.8 ? side : up, 0.45).normalize();
     if (controls) controls.dispose();
     camera.up.copy(up);
-    camera.position.copy(target).addScaledVector(back, radius * 1.5);
+    camera.position.copy(target).addScaledVector(back, (radius * 1.5) / Math.min(1, $("viewer").clientWidth / $("viewer").clientHeight));
     camera.near = radius / 500;
     camera.far = radius * 100;
     controls = new THREE.OrbitControls(camera, renderer.domElement);
