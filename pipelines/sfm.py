@@ -25,7 +25,7 @@ from lgbatch.pipelines.second_try import outdate_second_try, second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.reconstruction.refinement.refine import refine
-from lgbatch.report.make import report_run
+from lgbatch.report.make import is_current, report_run
 from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
@@ -84,7 +84,7 @@ def run(
             if settings.report:
                 report_run(workspace.root, images)
             raise
-        if settings.report and not (summary.finished_already and workspace.report.exists()):
+        if settings.report and not (summary.finished_already and is_current(workspace.root)):
             report_run(workspace.root, images)
         return summary
 

@@ -56,6 +56,15 @@ def write_report(workspace: Path, output: Path | None = None, photos: Path | Non
     return Written(page, facts, len(html), escape(headline(report.facts)), tuple(report.facts["notes"]))
 
 
+def is_current(workspace: Path) -> bool:
+    """Whether the workspace has a report that was written after the last stage has finished."""
+    try:
+        written = Workspace(workspace).report.stat().st_mtime_ns
+        return written >= (workspace / "finished.json").stat().st_mtime_ns
+    except OSError:
+        return False
+
+
 def report_run(workspace: Path, photos: Path) -> None:
     """Write the report at the end of a run. If that fails, one line on standard error tells why; the run goes on."""
     try:
