@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lgbatch.reconstruction.advice import advice_on
+from lgbatch.reconstruction.advice import advice, advice_on
 from lgbatch.reconstruction.results import Model, Reconstruction, Unregistered
 from lgbatch.reconstruction.unregistered import explain, failed_photos, find_unregistered
 from lgbatch.report.contents import Contents
@@ -155,8 +155,6 @@ def _pair_counts(found: Contents) -> tuple[list[int], list[int]]:
 
 def overall_advice(found: Contents, rows: Sequence[PhotoRow], models: Sequence[Model]) -> str:
     """Return the advice on the run as a whole; empty before mapping and if all is well."""
-    from lgbatch.reconstruction.advice import advice
-
     if not found.is_mapped:
         return ""
     missing = [Unregistered(row.name, row.cause, row.reason or "") for row in rows if row.cause]  # type: ignore[arg-type]
