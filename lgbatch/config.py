@@ -233,6 +233,7 @@ class Settings(PairSettings):
         low=0,
         high=1024,
     )
+    report: bool = setting(True, "At the end, write report.html: what came of the run, and why.", ("run",), "none")
 
     def __post_init__(self) -> None:
         """Check types and ranges."""

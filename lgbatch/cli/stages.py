@@ -60,7 +60,7 @@ RUN = get_args(Stage)
 app = new_app()
 
 
-@command(app, *RUN, example="lgbatch run photos/ -o out/", instead_of={"pairs": "pairs"})
+@command(app, *RUN, "run", example="lgbatch run photos/ -o out/", instead_of={"pairs": "pairs"})
 def run(
     images: ImageFolder,
     output: OutputFolder,
@@ -76,9 +76,11 @@ def run(
     Photos are turned upright first, and those that the model lacks are tried again with SIFT. Finished stages are
     skipped. Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once.
     """
-    return print_summary(
-        sfm.run(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed), as_json
-    )
+    summary = sfm.run(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed)
+    status, page = print_summary(summary, as_json), Workspace(output).report
+    if settings.report and not as_json and page.is_file():
+        print(f"report      {page}")
+    return status
 
 
 @command(app, "orient", "extract", example="lgbatch extract photos/ -w out")
