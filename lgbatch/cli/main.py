@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lgbatch._version import __version__
-from lgbatch.cli import bench, doctor, evaluate, examples, export, stages, workspace
+from lgbatch.cli import bench, doctor, evaluate, examples, export, shard, stages, workspace
 from lgbatch.cli.options import FAILED, new_app
 
 app = new_app(
@@ -36,6 +36,7 @@ def _lgbatch(
 for group in stages, examples, workspace, evaluate, export, doctor:
     app.add_typer(group.app)
 app.add_typer(bench.app, name="bench")
+app.add_typer(shard.app, name="shard")
 
 
 def main() -> None:
