@@ -90,7 +90,8 @@ class Verifier:
         store = self._matcher.store
         stored = store.stored_order(pair)
         matches, packed = store.read(stored), store.geometry(stored)
-        geometry = unpack_geometry(packed, matches.indices, self._pair_digests(stored)) if packed else None
+        cameras = [self._cameras[name] for name in stored]
+        geometry = unpack_geometry(packed, matches.indices, self._pair_digests(stored), cameras) if packed else None
         if geometry is None:
             self.submit(stored, matches)
         else:
