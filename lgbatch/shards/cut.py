@@ -20,7 +20,7 @@ def cut_pairs(ids: IntArray, parts: int) -> list[Rows]:
         return [np.arange(len(ids))] if len(ids) else []
     images = int(ids.max()) + 1
     ends = [len(ids) * part // parts for part in range(1, parts)]
-    sizes = [1 << power for power in range(2, max(3, images.bit_length() + 1))]
+    sizes = [side << power for power in range(1, max(2, images.bit_length())) for side in (2, 3)]
     groups = [np.split(_order(ids, size), ends) for size in sizes]
     best = min(groups, key=lambda found: sum(len(np.unique(ids[rows])) for rows in found))
     return [np.sort(rows) for rows in best]

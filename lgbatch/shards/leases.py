@@ -56,19 +56,18 @@ def claim(path: Path, holder: Holder) -> bool:
     old = read_holder(path)
     if old and old.is_alive:
         return False
-    aside = path.with_name(f".{path.name}-{holder.token}")
+    takeover = path.with_name(f".{path.name}.takeover")
+    if not _create(takeover, holder):
+        _remove_old(takeover)
+        return False
     try:
-        path.rename(aside)
-    except OSError:  # another process was faster
-        return False
-    moved = read_holder(aside)
-    if moved and moved.is_alive:  # another process had renewed or taken it just before
-        with suppress(OSError):
-            os.link(aside, path)
-        aside.unlink(missing_ok=True)
-        return False
-    aside.unlink(missing_ok=True)
-    return _create(path, holder)
+        old = read_holder(path)
+        if old and old.is_alive:  # another process was faster
+            return False
+        _replace(path, holder)
+        return True
+    finally:
+        takeover.unlink(missing_ok=True)
 
 
 def release(path: Path, holder: Holder) -> None:
@@ -90,9 +89,7 @@ def kept(paths: Sequence[Path], holder: Holder) -> Iterator[None]:
                 with suppress(OSError):
                     found = read_holder(path)
                     if found and found.token == holder.token:
-                        draft = path.with_name(f".{path.name}-{holder.token}.new")
-                        draft.write_bytes(_content(holder))
-                        draft.replace(path)
+                        _replace(path, holder)
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -110,6 +107,19 @@ def _create(path: Path, holder: Holder) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _replace(path: Path, holder: Holder) -> None:
+    draft = path.with_name(f".{path.name}-{holder.token}.new")
+    draft.write_bytes(_content(holder))
+    draft.replace(path)
+
+
+def _remove_old(takeover: Path) -> None:
+    """Remove the mark of a process that ended while it took a lease over."""
+    with suppress(OSError):
+        if takeover.stat().st_mtime + LEASE_SECONDS < time.time():
+            takeover.unlink()
 
 
 def _content(holder: Holder) -> bytes:

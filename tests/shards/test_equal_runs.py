@@ -42,7 +42,7 @@ def test_other_choices_of_pairs(
     settings, pairs = replace(SETTINGS, pairing="sequential" if method == "sequential" else "auto"), None
     if method == "file":
         pairs = tmp_path / "listed.txt"
-        pairs.write_text("a.png\tday 1/b.bmp\nday-3/c.png\ta.png\nmore/005.png nothing.png\nmore/005.png a.png\n")
+        pairs.write_text("a.png\tday 1/b.bmp\na.png\tday-3/c.png\nmore/005.png nothing.png\na.png more/005.png\n")
     planned.plan(3, settings, pairs)
     merged = planned.finish()
     assert merged.finished and merged.failures == (method == "file")
