@@ -16,10 +16,10 @@ from lgbatch.pipelines.pairs.rounds import RoundsOfPairs
 from lgbatch.shards.folder import ShardFolder
 from lgbatch.shards.known import KnownPairs
 from lgbatch.shards.markers import done_marker
-from lgbatch.shards.pairs import CameraValues, camera_values, pair_inputs, pairs_of, twins_of
-from lgbatch.shards.photos import photos_of
 from lgbatch.shards.plan import Plan, file_hash
 from lgbatch.shards.steps import Step, add_step, count_units, read_inputs, read_steps
+from lgbatch.shards.units.pairs import CameraValues, camera_values, pair_inputs, pairs_of, twins_of
+from lgbatch.shards.units.photos import photos_of
 from lgbatch.storage.durable import replace_synced
 from lgbatch.storage.features import FeatureStore
 from lgbatch.types import IntArray, Pair, PairList

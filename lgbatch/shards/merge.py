@@ -14,10 +14,10 @@ from lgbatch.errors import InputError, WorkspaceError
 from lgbatch.shards.folder import ShardFolder
 from lgbatch.shards.markers import Marker, damage, done_marker, read_marker
 from lgbatch.shards.matching import WantedPairs, add_matching, planned_pairs
-from lgbatch.shards.pairs import pairs_of
-from lgbatch.shards.photos import as_ref, photos_of, planned
 from lgbatch.shards.plan import Plan, add_extraction, read_plan
 from lgbatch.shards.steps import Step, Unit, read_inputs, read_steps
+from lgbatch.shards.units.pairs import pairs_of
+from lgbatch.shards.units.photos import as_ref, photos_of, planned
 from lgbatch.shards.work import remove_abandoned
 from lgbatch.storage.joining.join import join
 from lgbatch.storage.matches import MatchStore

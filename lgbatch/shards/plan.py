@@ -25,8 +25,8 @@ from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.shards.folder import ShardFolder, read_json, write_once
-from lgbatch.shards.photos import PlannedPhoto, photo_inputs, planned
 from lgbatch.shards.steps import Step, add_step, count_units, read_steps
+from lgbatch.shards.units.photos import PlannedPhoto, photo_inputs, planned
 from lgbatch.types import ImageRef
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked

@@ -25,10 +25,10 @@ from lgbatch.runtime.precision import stages_kind
 from lgbatch.shards.folder import ShardFolder
 from lgbatch.shards.leases import Holder, claim, kept, read_holder, release
 from lgbatch.shards.markers import Marker, done_marker
-from lgbatch.shards.pairs import match_unit
-from lgbatch.shards.photos import extract_unit
 from lgbatch.shards.plan import read_plan, unit_settings
 from lgbatch.shards.steps import Step, Unit, read_inputs, read_steps
+from lgbatch.shards.units.pairs import match_unit
+from lgbatch.shards.units.photos import extract_unit
 from lgbatch.storage.durable import sync_folder
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger

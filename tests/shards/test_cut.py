@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lgbatch.pairing.candidates import exhaustive
-from lgbatch.shards.cut import cut_pairs
 from lgbatch.shards.steps import count_units
+from lgbatch.shards.units.cut import cut_pairs
 
 
 def images_of(ids: np.ndarray, groups: list[np.ndarray]) -> list[int]:

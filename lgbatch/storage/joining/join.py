@@ -130,7 +130,7 @@ def _copy(target: Path, plan: _Plan) -> Joined:
 
 def _link(target: Path, plan: _Plan) -> Joined:
     if target.exists() and not _is_linked(target):
-        raise StoreError(f"{target} is one plain file already: move it away, or merge with --copy")
+        raise StoreError(f"{target} is one plain file already: move it away, or join by copying")
     draft = target.with_name(f".{target.name}.new")
     _remove(draft)
     folder = target.resolve().parent

@@ -145,6 +145,9 @@ class JoinedStore(Store):
             self._present.add(group)
         return node
 
+    def _close_groups(self) -> None:
+        self._groups.clear()
+
     def _put_group(self, shard: Shard, group: bytes) -> None:
         """Add a group of pairs that the store does not have."""
         h5o.copy(shard.root, group, self._root, group)

@@ -36,8 +36,8 @@ class ShardFiles:
     @property
     def followed(self) -> Path:
         """The shard that the last link led to that this thread followed; the store before that."""
-        path: Path = getattr(self._thread, "followed", self._store)
-        return path
+        shard: bytes | None = getattr(self._thread, "followed", None)
+        return self._store if shard is None else self._path(shard)
 
     def follow(self, parent: h5g.GroupID, name: bytes) -> tuple[h5g.GroupID, bytes]:
         """Return a group and the name in it of what a link in the store leads to; the arguments if it is no link.
@@ -50,7 +50,7 @@ class ShardFiles:
         shard, path = parent.links.get_val(name)
         if shard not in self._listed:
             raise _damaged(self._store, f"a link to {shard.decode(errors='replace')}, which is not one of its shards")
-        self._thread.followed = self._folder / shard.decode()
+        self._thread.followed = shard
         root = self._root(shard)
         try:
             if root.links.get_info(path).type == h5l.TYPE_HARD:
@@ -74,7 +74,7 @@ class ShardFiles:
         """Raise StoreError: a change would have to be made in the shards."""
         raise StoreError(
             f"{self._store} only links to {len(self)} shards, which are never changed: make one plain file of them "
-            "with `lgbatch shard merge OUT --copy`"
+            "with `lgbatch shard merge OUT`"
         )
 
     def close(self) -> None:
@@ -86,11 +86,14 @@ class ShardFiles:
         with self._lock:
             root = self._open.get(shard)
             if root is None:
-                root = self._open[shard] = self._open_shard(self._folder / shard.decode())
+                root = self._open[shard] = self._open_shard(self._path(shard))
                 if len(self._open) > MAX_OPEN_SHARDS:
                     self._open.popitem(last=False)
             self._open.move_to_end(shard)
             return root
+
+    def _path(self, shard: bytes) -> Path:
+        return self._folder / shard.decode()
 
     def _open_shard(self, path: Path) -> h5g.GroupID:
         try:

@@ -73,7 +73,7 @@ def feature_shards(tmp_path: Path) -> list[Path]:
 def match_shards(tmp_path: Path) -> list[Path]:
     """Four shards of PAIRS, some with all pairs of an image, others with some of them; the last one is empty."""
     (tmp_path / "shards").mkdir(exist_ok=True)
-    parts = PAIRS[:3], PAIRS[3:9], PAIRS[9:], []
+    parts: tuple[list[Pair], ...] = PAIRS[:3], PAIRS[3:9], PAIRS[9:], []
     return [write_matches(tmp_path / "shards" / f"match-{i}.h5", part) for i, part in enumerate(parts)]
 
 

@@ -55,7 +55,7 @@ def run(library: Path, target: Path, shards: list[Path], form: str, mode: int, a
     log.unlink(missing_ok=True)
     fault = "\n".join(map(str, (target.parent, log, mode, at, 0)))
     environment = dict(os.environ) | {"LD_PRELOAD": str(library), "LGBATCH_FAULTS": fault}
-    command = [sys.executable, "-c", _JOIN, target, form, *shards]
+    command: list[str | Path] = [sys.executable, "-c", _JOIN, target, form, *shards]
     done = subprocess.run(command, env=environment, start_new_session=True, capture_output=True)
     return done.returncode, len(log.read_text().splitlines())
 

@@ -11,8 +11,8 @@ from lgbatch.matching.lightglue import Matcher
 from lgbatch.matching.match import open_pair_matcher
 from lgbatch.pipelines.pairs.verifier import PairResult, Verifier
 from lgbatch.runtime.environment import available_cores
-from lgbatch.shards.canonical import write_matches
-from lgbatch.shards.cut import cut_pairs
+from lgbatch.shards.units.canonical import write_matches
+from lgbatch.shards.units.cut import cut_pairs
 from lgbatch.storage.joining.join import join
 from lgbatch.types import Pair, PairList
 from lgbatch.workspace.ledger import Ledger

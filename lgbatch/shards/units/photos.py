@@ -10,7 +10,7 @@ from lgbatch.features.network import Extractor
 from lgbatch.features.sift import SiftExtractor
 from lgbatch.photos.crawl import Crawl
 from lgbatch.photos.decode import DECODING
-from lgbatch.shards.canonical import write_features
+from lgbatch.shards.units.canonical import write_features
 from lgbatch.types import Failure, ImageRef
 from lgbatch.workspace.stage_cache import Signature, signature
 
