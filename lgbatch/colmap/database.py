@@ -276,6 +276,6 @@ def _add_matches(
             db.write_matches(a, b, indices.astype(np.uint32))
         packed = matches.geometry(pair) if len(indices) and not db.exists_two_view_geometry(a, b) else None
         of_pair = [cameras[name] for name in pair]
-        if packed and (geometry := unpack_geometry(packed, indices, (digests[pair.a], digests[pair.b]), of_pair)):
-            db.write_two_view_geometry(a, b, geometry)
+        if packed and (found := unpack_geometry(packed, indices, (digests[pair.a], digests[pair.b]), of_pair)):
+            db.write_two_view_geometry(*((b, a) if found.swapped else (a, b)), found.geometry)
     return matched_pairs

@@ -12,7 +12,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ MIN_EVIDENCE = 12.0
 _LARGEST_MIN_RATIO = 0.9
 _HEAD = struct.Struct("<8sB")
 """Digest of the cameras, and configuration."""
+_SWAPPED = 0x80
+"""Flag of the configuration: see Unpacked."""
 _MATRICES = 27
 """Numbers of E, F and H."""
 
@@ -87,13 +89,23 @@ def camera_digest(camera: "pycolmap.Camera") -> bytes:
     return hashlib.blake2b(repr((*parts, [*camera.params])).encode(), digest_size=8).digest()
 
 
-def pack_geometry(geometry: "pycolmap.TwoViewGeometry", matches: IntArray, digests: tuple[bytes, bytes]) -> bytes:
-    """Pack a geometry for matches.h5.
+class Unpacked(NamedTuple):
+    """A geometry from matches.h5."""
+
+    geometry: "pycolmap.TwoViewGeometry"
+    swapped: bool
+    """It is of the second image and the first."""
+
+
+def pack_geometry(
+    geometry: "pycolmap.TwoViewGeometry", matches: IntArray, digests: tuple[bytes, bytes], *, swapped: bool = False
+) -> bytes:
+    """Pack a geometry for matches.h5: of the pair as it is stored or, if `swapped`, of its second and first image.
 
     These are a digest of the cameras, the configuration, E, F and H, a bit for each match and, if COLMAP has estimated
-    the focal length from the pair, the parameters of both cameras.
+    the focal length from the pair, the parameters of both cameras. All arguments are in the order of the geometry.
     """
-    head = _HEAD.pack(_pair_digest(digests), int(geometry.config))
+    head = _HEAD.pack(_pair_digest(digests), int(geometry.config) | _SWAPPED * swapped)
     inliers = geometry.inlier_matches
     if not len(inliers):
         return head
@@ -106,15 +118,21 @@ def pack_geometry(geometry: "pycolmap.TwoViewGeometry", matches: IntArray, diges
 
 def unpack_geometry(
     packed: bytes, matches: IntArray, digests: tuple[bytes, bytes], cameras: Sequence["pycolmap.Camera"]
-) -> "pycolmap.TwoViewGeometry | None":
-    """Return the geometry that pack_geometry packed; None if it does not belong to these cameras and matches."""
+) -> Unpacked | None:
+    """Return the geometry that pack_geometry packed; None if it does not belong to these cameras and matches.
+
+    All arguments are in the stored order of the pair.
+    """
     import pycolmap
 
+    swapped = len(packed) >= _HEAD.size and bool(packed[8] & _SWAPPED)
+    if swapped:
+        matches, digests, cameras = matches[:, ::-1], (digests[1], digests[0]), cameras[::-1]
     if len(packed) < _HEAD.size or packed[:8] != _pair_digest(digests):
         return None
-    geometry = pycolmap.TwoViewGeometry(config=pycolmap.TwoViewGeometryConfiguration(packed[8]))
+    geometry = pycolmap.TwoViewGeometry(config=pycolmap.TwoViewGeometryConfiguration(packed[8] & ~_SWAPPED))
     if len(packed) == _HEAD.size:
-        return geometry
+        return Unpacked(geometry, swapped)
     start = _HEAD.size + 8 * _MATRICES
     end = start + -(-len(matches) // 8)
     sizes = [len(camera.params) for camera in cameras]
@@ -127,7 +145,7 @@ def unpack_geometry(
     if len(packed) > end:
         parameters = np.split(np.frombuffer(packed, "<f8", sum(sizes), end), sizes[:1])
         geometry.camera1, geometry.camera2 = map(_with_parameters, cameras, parameters)
-    return geometry
+    return Unpacked(geometry, swapped)
 
 
 def _with_parameters(camera: "pycolmap.Camera", parameters: NDArray[np.float64]) -> "pycolmap.Camera":

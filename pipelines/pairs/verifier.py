@@ -91,11 +91,11 @@ class Verifier:
         stored = store.stored_order(pair)
         matches, packed = store.read(stored), store.geometry(stored)
         cameras = [self._cameras[name] for name in stored]
-        geometry = unpack_geometry(packed, matches.indices, self._pair_digests(stored), cameras) if packed else None
-        if geometry is None:
+        found = unpack_geometry(packed, matches.indices, self._pair_digests(stored), cameras) if packed else None
+        if found is None:
             self.submit(stored, matches)
         else:
-            self._results[stored] = PairResult(len(matches.indices), len(geometry.inlier_matches))
+            self._results[stored] = PairResult(len(matches.indices), len(found.geometry.inlier_matches))
 
     def _store_next(self) -> None:
         pair, matches, running = self._running.popleft()
@@ -108,9 +108,14 @@ class Verifier:
         self._results[pair] = PairResult(matches, inliers)
 
     def _verify(self, pair: Pair, matches: IntArray) -> tuple[bytes, int]:
+        """Verify a pair in the order of its names: that of a new database, whose verification has this result."""
+        swapped = pair.a > pair.b
+        if swapped:
+            pair, matches = Pair(pair.b, pair.a), matches[:, ::-1]
         cameras = [self._cameras[name] for name in pair]
         geometry = verify(cameras, [self._keypoints(name) for name in pair], matches)
-        return pack_geometry(geometry, matches, self._pair_digests(pair)), len(geometry.inlier_matches)
+        packed = pack_geometry(geometry, matches, self._pair_digests(pair), swapped=swapped)
+        return packed, len(geometry.inlier_matches)
 
     def _pair_digests(self, pair: Pair) -> tuple[bytes, bytes]:
         return self._digests[pair.a], self._digests[pair.b]

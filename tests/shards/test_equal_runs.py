@@ -12,6 +12,7 @@ from lgbatch.pipelines import sfm
 from lgbatch.shards.launchers.launcher import run_plan
 from lgbatch.shards.launchers.local import LocalLauncher
 from lgbatch.shards.merge import merge
+from lgbatch.workspace.ledger import Ledger
 from tests.shards.helpers import SETTINGS, Set, differences, state
 from tests.torture.harness import contents
 
@@ -42,7 +43,7 @@ def test_other_choices_of_pairs(
     settings, pairs = replace(SETTINGS, pairing="sequential" if method == "sequential" else "auto"), None
     if method == "file":
         pairs = tmp_path / "listed.txt"
-        pairs.write_text("a.png\tday 1/b.bmp\na.png\tday-3/c.png\nmore/005.png nothing.png\na.png more/005.png\n")
+        pairs.write_text("a.png\tday 1/b.bmp\nday-3/c.png\ta.png\nmore/005.png nothing.png\nmore/005.png a.png\n")
     planned.plan(3, settings, pairs)
     merged = planned.finish()
     assert merged.finished and merged.failures == (method == "file")
@@ -50,7 +51,7 @@ def test_other_choices_of_pairs(
     sfm.run(shard_photos, other, models=shard_models, settings=settings, pairs=pairs)
     assert differences(planned.out, other) == []
     if pairs:
-        errors = [[json.loads(line)["name"] for line in (out / "errors.jsonl").open()] for out in (planned.out, other)]
+        errors = [[entry.name for entry in Ledger(out).entries()] for out in (planned.out, other)]
         assert errors[0] == errors[1] == ["more/005.png nothing.png"]
 
 
