@@ -48,9 +48,9 @@ def limit_cache(file: h5py.File) -> None:
     file.id.set_mdc_config(small_cache(file.id.get_mdc_config()))
 
 
-def small_cache(config: Any) -> Any:
-    """Fix the size of a metadata cache's configuration at CACHE_BYTES, and return it."""
-    config.set_initial_size, config.initial_size, config.min_size, config.max_size = True, *[CACHE_BYTES] * 3
+def small_cache(config: Any, size: int = CACHE_BYTES) -> Any:
+    """Fix the size of a metadata cache's configuration, in bytes of the file, and return it."""
+    config.set_initial_size, config.initial_size, config.min_size, config.max_size = True, *[size] * 3
     config.incr_mode, config.flash_incr_mode, config.decr_mode = 0, 0, 0
     return config
 

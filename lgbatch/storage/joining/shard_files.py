@@ -16,6 +16,8 @@ from lgbatch.storage.hdf5 import DAMAGE, short_reason, small_cache
 
 MAX_OPEN_SHARDS = 64
 """Files that a store keeps open: some systems allow a process 256."""
+_CACHE_BYTES = 32 << 10
+"""Cached metadata of an open shard. In memory they take 20 times as much."""
 
 
 class ShardFiles:
@@ -116,5 +118,5 @@ def _access() -> h5p.PropFAID:
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fclose_degree(h5f.CLOSE_WEAK)
     access.set_file_locking(False, True)
-    access.set_mdc_config(small_cache(access.get_mdc_config()))
+    access.set_mdc_config(small_cache(access.get_mdc_config(), _CACHE_BYTES))
     return access
