@@ -12,6 +12,7 @@ from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.shards.launchers.launcher import run_plan
 from lgbatch.shards.launchers.local import LocalLauncher
+from lgbatch.shards.launchers.slurm import SlurmJobs, Submitted
 from lgbatch.shards.merge import Merged, plan_retry
 from lgbatch.shards.merge import merge as merge_units
 from lgbatch.shards.plan import make_plan
@@ -112,12 +113,22 @@ def merge(out: Out, as_json: Json = False) -> int:
 @command(app, "shard", example="lgbatch shard run out/ --on local --workers 4")
 def run(
     out: Out,
-    on: Annotated[Literal["local"], typer.Option("--on", help="Where the workers run. local: on this machine.")] = (
-        "local"
-    ),
+    on: Annotated[
+        Literal["local", "slurm"],
+        typer.Option("--on", help="Where the workers run. local: on this machine. slurm: as job arrays."),
+    ] = "local",
     workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Worker processes. 0: one a GPU, or one for eight cores.")
+        int,
+        typer.Option(
+            "--workers",
+            min=0,
+            help="Workers at the same time. 0: one a GPU, or one for eight cores; with slurm, as many as it allows.",
+        ),
     ] = 0,
+    sbatch: Annotated[
+        str,
+        typer.Option("--sbatch", help="slurm: options of sbatch for all jobs, such as '--partition=gpu --gres=gpu:1'."),
+    ] = "",
     models: Models = None,
     as_json: Json = False,
     *,
@@ -126,9 +137,22 @@ def run(
     """Do all units of a plan, and merge each step, until database.db is written.
 
     A worker that dies is told, and its unit is done again. Ctrl-C ends all workers; run the same command to continue.
+    With slurm, the command submits jobs and ends; the jobs do the rest.
     """
+    if sbatch and on != "slurm":
+        raise InputError(f"--sbatch has no effect with --on {on}: leave it out")
+
+    def tell(merged: Merged) -> None:
+        if not as_json:
+            print(describe(merged), flush=True)
+
+    if on == "slurm":
+        submitted = SlurmJobs(settings, workers, models, sbatch).submit(out, tell)
+        if submitted:
+            print(json.dumps(asdict(submitted)) if as_json else describe_jobs(submitted))
+        return 0
     launcher = LocalLauncher(settings, workers, models)
-    merged = run_plan(out, launcher, lambda merged: None if as_json else print(describe(merged), flush=True))
+    merged = run_plan(out, launcher, tell)
     if as_json:
         print(json.dumps(asdict(merged)))
     return int(merged.failures > 0)
@@ -158,3 +182,9 @@ def describe(merged: Merged) -> str:
     if merged.finished:
         lines.append(f"finished: {counted(merged.images, 'image')}, {counted(merged.pairs, 'pair')} in database.db")
     return "\n".join(lines)
+
+
+def describe_jobs(jobs: Submitted) -> str:
+    """The jobs of a step, as a line."""
+    arrays = f"{counted(jobs.units, 'unit')} in job array {', '.join(jobs.arrays)}; " if jobs.arrays else ""
+    return f"{jobs.step}: {arrays}job {jobs.merge_job} merges them and goes on; scripts and logs are in {jobs.logs}"
