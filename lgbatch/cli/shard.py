@@ -1,6 +1,7 @@
 """The commands `lgbatch shard plan`, `work`, `merge`, `run` and `status`."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.shards.launchers.launcher import run_plan
 from lgbatch.shards.launchers.local import LocalLauncher
+from lgbatch.shards.launchers.ray import ray_launcher
 from lgbatch.shards.launchers.slurm import SlurmJobs, Submitted
 from lgbatch.shards.merge import Merged, plan_retry
 from lgbatch.shards.merge import merge as merge_units
@@ -47,6 +49,8 @@ def plan(
 
     `lgbatch shard merge` plans the next step. Photos are turned upright here.
     """
+    if retry and (images or pairs or units or models or settings != Settings()):
+        raise InputError("--retry failed takes the photos and settings of the plan: give it -o OUT only")
     if retry:
         steps = plan_retry(output)
     elif images is None:
@@ -114,8 +118,10 @@ def merge(out: Out, as_json: Json = False) -> int:
 def run(
     out: Out,
     on: Annotated[
-        Literal["local", "slurm"],
-        typer.Option("--on", help="Where the workers run. local: on this machine. slurm: as job arrays."),
+        Literal["local", "ray", "slurm"],
+        typer.Option(
+            "--on", help="Where the workers run: on this machine, as actors of Ray, or as job arrays of SLURM."
+        ),
     ] = "local",
     workers: Annotated[
         int,
@@ -129,6 +135,10 @@ def run(
         str,
         typer.Option("--sbatch", help="slurm: options of sbatch for all jobs, such as '--partition=gpu --gres=gpu:1'."),
     ] = "",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="ray: address of the cluster, such as 10.0.0.1:6379. Default: start Ray here."),
+    ] = None,
     models: Models = None,
     as_json: Json = False,
     *,
@@ -139,8 +149,9 @@ def run(
     A worker that dies is told, and its unit is done again. Ctrl-C ends all workers; run the same command to continue.
     With slurm, the command submits jobs and ends; the jobs do the rest.
     """
-    if sbatch and on != "slurm":
-        raise InputError(f"--sbatch has no effect with --on {on}: leave it out")
+    for option, given, use in (("--sbatch", sbatch, "slurm"), ("--address", address, "ray")):
+        if given and on != use:
+            raise InputError(f"{option} has no effect with --on {on}: leave it out")
 
     def tell(merged: Merged) -> None:
         if not as_json:
@@ -151,8 +162,9 @@ def run(
         if submitted:
             print(json.dumps(asdict(submitted)) if as_json else describe_jobs(submitted))
         return 0
-    launcher = LocalLauncher(settings, workers, models)
-    merged = run_plan(out, launcher, tell)
+    opened = ray_launcher(settings, workers, models, address) if on == "ray" else None
+    with opened or nullcontext(LocalLauncher(settings, workers, models)) as launcher:
+        merged = run_plan(out, launcher, tell)
     if as_json:
         print(json.dumps(asdict(merged)))
     return int(merged.failures > 0)
