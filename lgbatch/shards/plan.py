@@ -14,7 +14,9 @@ from lgbatch.config import Settings
 from lgbatch.errors import InputError, LgbatchError
 from lgbatch.export.models import ensure_models
 from lgbatch.features.extractors import open_feature_extractor
+from lgbatch.features.network import Extractor
 from lgbatch.features.orient import orient
+from lgbatch.features.sift import SiftExtractor
 from lgbatch.matching.lightglue import Matcher
 from lgbatch.pairing.methods import check_sources
 from lgbatch.pairing.pairs_file import check_pairs
@@ -86,7 +88,8 @@ def make_plan(
         check_sources(settings)
     with locked(out, create=True):
         ensure_models(models or default_folder(), settings.extractor, ["extractor", stages_kind(settings)])
-        plan = _plan(photos, models, settings, pairs, units)
+        extractor = open_feature_extractor(models or default_folder(), settings)
+        plan = _plan(photos, models, settings, pairs, units, extractor)
         existed = folder.plan.exists()
         if existed:
             _check_same(folder, plan)
@@ -97,7 +100,7 @@ def make_plan(
         crawled.decoded.clear()
         refs = [planned(ref) for ref in crawled.images]
         failures = [(failure.stage, failure.name, failure.reason) for failure in crawled.failures]
-        per_photo = _seconds_per_photo(crawled.images, plan.models_folder, settings), _photo_bytes(settings)
+        per_photo = _seconds_per_photo(crawled.images, extractor, settings), _photo_bytes(settings)
         return plan, add_extraction(folder, plan, refs, per_photo, failures=failures)
 
 
@@ -144,14 +147,19 @@ def file_hash(path: Path) -> str:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _plan(photos: Path, models: Path | None, settings: Settings, pairs: Path | None, units: int) -> Plan:
-    folder = models or default_folder()
-    extractor = open_feature_extractor(folder, settings).provenance
-    matcher = Matcher(folder, settings).stages
+def _plan(
+    photos: Path,
+    models: Path | None,
+    settings: Settings,
+    pairs: Path | None,
+    units: int,
+    extractor: Extractor | SiftExtractor,
+) -> Plan:
+    matcher = Matcher(models or default_folder(), settings).stages
     return Plan(
         photos=photos.resolve(),
         settings=replace(settings, **{name: getattr(Settings(), name) for name in MACHINE}),
-        weights={"extractor": str(extractor.get("weights", "")), "matcher": matcher.weights},
+        weights={"extractor": str(extractor.provenance.get("weights", "")), "matcher": matcher.weights},
         models=models.resolve() if models else None,
         pairs=pairs.resolve() if pairs else None,
         pairs_sha256=file_hash(pairs) if pairs else "",
@@ -174,10 +182,11 @@ def _content(plan: Plan) -> dict[str, object]:
 
 
 def _check_new(folder: ShardFolder) -> None:
-    """Raise InputError if the workspace has stores that do not come from a plan."""
-    for store in (folder.workspace.features, folder.workspace.matches):
-        if store.exists() and not folder.plan.exists():
-            raise InputError(f"{store} exists already: plan in a new folder, or continue with `lgbatch run`")
+    """Raise InputError if the workspace has results that do not come from a plan."""
+    workspace = folder.workspace
+    for path in (workspace.features, workspace.matches, workspace.pairs):
+        if path.exists() and not folder.plan.exists():
+            raise InputError(f"{path} exists already: plan in a new folder, or continue with `lgbatch run`")
 
 
 def _check_same(folder: ShardFolder, plan: Plan) -> None:
@@ -188,9 +197,8 @@ def _check_same(folder: ShardFolder, plan: Plan) -> None:
             raise InputError(f"{folder.plan} is a plan already, and {changed}: plan in a new folder")
 
 
-def _seconds_per_photo(refs: Sequence[ImageRef], models: Path, settings: Settings) -> float:
+def _seconds_per_photo(refs: Sequence[ImageRef], extractor: Extractor | SiftExtractor, settings: Settings) -> float:
     """Measure the extraction of one photo; 1 if none of the first ones can be extracted."""
-    extractor = open_feature_extractor(models, settings)
     for ref in refs[:8]:
         try:
             extractor.extract([decode(ref, settings.resize, settings.max_megapixels)])  # to warm up

@@ -41,6 +41,7 @@ def test_the_commands_from_a_plan_to_the_database(planned: Set, single: Path) ->
     assert [(step["step"], step["done"], step["open"]) for step in steps] == [("extract-1", 4, 0), ("match-1", 4, 0)]
     assert json.loads(shard("merge", out, "--json"))["finished"]
     assert "nothing failed" in shard("plan", "-o", out, "--retry", "failed")
+    assert "give it -o OUT only" in shard("plan", "-o", out, "--retry", "failed", "--resize", 512, expect=2)
     assert differences(out, single) == []
 
 

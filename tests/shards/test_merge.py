@@ -79,7 +79,7 @@ def test_failed_photos_are_told_and_retried_alone(planned: Set, single: Path, tm
     planned.photos = photos
     good = (photos / "more/006.png").read_bytes()
     (photos / "more/006.png").write_bytes(b"no photo")
-    planned.plan(4)
+    planned.plan(9)
     with (photos / "a.png").open("ab") as file:  # after the plan
         file.write(b" ")
     merged = planned.finish()
