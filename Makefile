@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all torture check lint types imports architecture setup clean
+.PHONY: demo test test-all torture check lint types imports architecture api setup clean
 
 demo: setup  ## Photos to a model, on a small scene that it renders itself.
 	$(BIN)/lgbatch demo -o demo/

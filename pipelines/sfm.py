@@ -3,6 +3,7 @@
 Each stage writes a file that the next stage reads, and skips the items that are already in its file.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -54,10 +55,7 @@ def run(
     Photos and pairs that cannot be used are in the summary's `failures`. Later runs skip them unless `retry_failed` is
     set. Raises LgbatchError if the run cannot start or continue, or if another command works in `out`.
     """
-    if settings is None:
-        settings = Settings.load(**changes)
-    elif changes:
-        raise InputError("pass either settings or single changes, not both")
+    settings = as_settings(settings, changes)
     images, workspace = Path(images), Workspace(Path(out))
     rerun = Rerun(
         settings=settings,
@@ -77,6 +75,15 @@ def run(
         check_sources(settings)
     with locked(workspace.root, create=True):
         return _run(rerun, crawled, models, retry_failed)
+
+
+def as_settings(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
+    """The settings of a call: as given, or the defaults with changes. Raises InputError if it has both."""
+    if settings is None:
+        return Settings.load(**changes)
+    if changes:
+        raise InputError("pass either settings or single changes, not both")
+    return settings
 
 
 def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summary:
