@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all torture check lint types imports architecture setup clean
+.PHONY: demo test test-all torture check lint types imports architecture api setup clean
 
 demo: setup  ## Photos to a model, on a small scene that it renders itself.
 	$(BIN)/lgbatch demo -o demo/
@@ -32,6 +32,9 @@ imports: setup  ## The contract that imports between packages go one way, by imp
 
 architecture: setup  ## Write the import levels into docs/architecture.md.
 	$(BIN)/python docs/architecture.py
+
+api: setup  ## Write the reference of the Python API into docs/api.md.
+	$(BIN)/python docs/api.py
 
 setup: .venv/ready  ## The development environment, in .venv.
 

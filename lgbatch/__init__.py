@@ -1,4 +1,7 @@
-"""lgbatch: photos to a COLMAP model with learned features, batched on ONNX Runtime."""
+"""lgbatch: photos to a COLMAP model with learned features, batched on ONNX Runtime.
+
+The names below are the public ones: docs/api.md describes each. They are imported on first use (PEP 562).
+"""
 
 import importlib
 import os
@@ -7,9 +10,141 @@ from typing import TYPE_CHECKING
 from lgbatch._version import __version__
 
 if TYPE_CHECKING:
+    from lgbatch.api.mapping import reconstruct, refine, write_refined_database
+    from lgbatch.api.matcher import BatchMatcher
+    from lgbatch.api.models import convert, evaluate, georeference, localize, triangulate, undistort
+    from lgbatch.api.run import run
+    from lgbatch.api.steps import estimate_pairs, extract, import_matches, match, pairs
+    from lgbatch.config import Settings
+    from lgbatch.errors import (
+        DatabaseError,
+        InputError,
+        ItemError,
+        LgbatchError,
+        ModelError,
+        ReconstructionError,
+        StoreError,
+        WorkspaceError,
+    )
+    from lgbatch.interchange.stores import Converted
+    from lgbatch.interchange.undistort import Undistorted
+    from lgbatch.matching.lightglue import MatchTrace
     from lgbatch.matching.runner import LightGlueRunner, load_image, rgb_to_grayscale
+    from lgbatch.pipelines.infer import InferResult
+    from lgbatch.pipelines.infer import run as infer
+    from lgbatch.pipelines.localization.results import Localization, Localized
+    from lgbatch.pipelines.pairs.estimate import Estimate
+    from lgbatch.pipelines.summary import Summary
+    from lgbatch.reconstruction.evaluation.evaluate import Accuracy
+    from lgbatch.reconstruction.evaluation.run import Evaluation
+    from lgbatch.reconstruction.georeference.results import Georeferenced, GeoreferencedModel
+    from lgbatch.reconstruction.known_poses.results import Triangulated
+    from lgbatch.reconstruction.results import Doubtful, Model, Unregistered
+    from lgbatch.report.make import WrittenReport, write_report
+    from lgbatch.storage.features import FeatureStore
+    from lgbatch.storage.matches import MatchStore
+    from lgbatch.types import Failure, Features, Matches, Pair
+    from lgbatch.workspace.progress import ProgressEvent, report_progress
 
-__all__ = ["LightGlueRunner", "__version__", "load_image", "rgb_to_grayscale"]
+_MODULES = {
+    "api.run": ("run",),
+    "api.steps": ("extract", "pairs", "estimate_pairs", "match", "import_matches"),
+    "api.mapping": ("reconstruct", "refine", "write_refined_database"),
+    "api.models": ("evaluate", "georeference", "triangulate", "localize", "undistort", "convert"),
+    "pipelines.infer": ("infer", "InferResult"),
+    "api.matcher": ("BatchMatcher",),
+    "matching.lightglue": ("MatchTrace",),
+    "matching.runner": ("LightGlueRunner", "load_image", "rgb_to_grayscale"),
+    "workspace.progress": ("report_progress", "ProgressEvent"),
+    "config": ("Settings",),
+    "storage.features": ("FeatureStore",),
+    "storage.matches": ("MatchStore",),
+    "types": ("Features", "Matches", "Pair", "Failure"),
+    "pipelines.summary": ("Summary",),
+    "pipelines.pairs.estimate": ("Estimate",),
+    "reconstruction.results": ("Model", "Unregistered", "Doubtful"),
+    "reconstruction.evaluation.run": ("Evaluation",),
+    "reconstruction.evaluation.evaluate": ("Accuracy",),
+    "reconstruction.georeference.results": ("Georeferenced", "GeoreferencedModel"),
+    "reconstruction.known_poses.results": ("Triangulated",),
+    "pipelines.localization.results": ("Localization", "Localized"),
+    "report.make": ("write_report", "WrittenReport"),
+    "interchange.undistort": ("Undistorted",),
+    "interchange.stores": ("Converted",),
+    "errors": (
+        "LgbatchError",
+        "InputError",
+        "ModelError",
+        "StoreError",
+        "DatabaseError",
+        "ReconstructionError",
+        "WorkspaceError",
+        "ItemError",
+    ),
+}
+"""The modules below lgbatch, and their public names."""
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_OWN_NAMES = {"infer": "run"}
+"""Names that are others in their modules."""
+
+__all__ = [
+    "Accuracy",
+    "BatchMatcher",
+    "Converted",
+    "DatabaseError",
+    "Doubtful",
+    "Estimate",
+    "Evaluation",
+    "Failure",
+    "FeatureStore",
+    "Features",
+    "Georeferenced",
+    "GeoreferencedModel",
+    "InferResult",
+    "InputError",
+    "ItemError",
+    "LgbatchError",
+    "LightGlueRunner",
+    "Localization",
+    "Localized",
+    "MatchStore",
+    "MatchTrace",
+    "Matches",
+    "Model",
+    "ModelError",
+    "Pair",
+    "ProgressEvent",
+    "ReconstructionError",
+    "Settings",
+    "StoreError",
+    "Summary",
+    "Triangulated",
+    "Undistorted",
+    "Unregistered",
+    "WorkspaceError",
+    "WrittenReport",
+    "__version__",
+    "convert",
+    "estimate_pairs",
+    "evaluate",
+    "extract",
+    "georeference",
+    "import_matches",
+    "infer",
+    "load_image",
+    "localize",
+    "match",
+    "pairs",
+    "reconstruct",
+    "refine",
+    "report_progress",
+    "rgb_to_grayscale",
+    "run",
+    "triangulate",
+    "undistort",
+    "write_refined_database",
+    "write_report",
+]
 
 # ONNX Runtime 1.29 and later send telemetry unless this is set before the import (on Windows: see runtime/devices.py).
 # A value of 0 opts in.
@@ -18,6 +153,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use, so that `import lgbatch` alone is fast."""
-    if name not in __all__:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("lgbatch.matching.runner"), name)
+    module = importlib.import_module(f"{__name__}.{_MODULE_OF[name]}")
+    value = globals()[name] = getattr(module, _OWN_NAMES.get(name, name))
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

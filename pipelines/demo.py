@@ -3,15 +3,23 @@
 from pathlib import Path
 
 from lgbatch.config import Settings
-from lgbatch.pipelines import scene, sfm
+from lgbatch.pipelines import scene
 from lgbatch.pipelines.pictures.model import draw_model
+from lgbatch.pipelines.sfm import AtEnd, no_report
+from lgbatch.pipelines.sfm import run as reconstruct_photos
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.evaluation.evaluate import evaluate
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
 
 
-def run(out: str | Path, *, models: str | Path | None = None, settings: Settings | None = None) -> Summary:
+def run(
+    out: str | Path,
+    *,
+    models: str | Path | None = None,
+    settings: Settings | None = None,
+    at_end: AtEnd = no_report,
+) -> Summary:
     """Render photos of the scene into out/images, reconstruct them into `out`, and compare the model with the truth.
 
     The summary's `accuracy` holds the comparison; out/model.png is a picture of the model. Raises LgbatchError as
@@ -20,7 +28,9 @@ def run(out: str | Path, *, models: str | Path | None = None, settings: Settings
     workspace = Workspace(Path(out))
     with locked(workspace.root, create=True):
         truth = scene.render(workspace.root / "images")
-        summary = sfm.run(workspace.root / "images", workspace.root, models=models, settings=settings)
+        summary = reconstruct_photos(
+            workspace.root / "images", workspace.root, models=models, settings=settings, at_end=at_end
+        )
         if summary.models:
             summary.accuracy = evaluate(workspace.sparse / "0", truth).as_dict()
             summary.write(workspace.summary)

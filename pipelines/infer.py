@@ -74,7 +74,7 @@ def run(
     second: str | Path,
     outputs: Sequence[str | Path] = (),
     *,
-    models: Path | None = None,
+    models: str | Path | None = None,
     settings: Settings | None = None,
     **changes: Any,
 ) -> InferResult:
@@ -91,7 +91,7 @@ def run(
     first, second = Path(first), Path(second)
     refs = orient_pair((ImageRef(first.name, first), ImageRef(second.name, second)), settings)
     photos = _decode(refs[0], settings), _decode(refs[1], settings)
-    models = models or default_folder()
+    models = Path(models) if models else default_folder()
     ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
     extractor, matcher = open_feature_extractor(models, settings), Matcher(models, settings)
     features = extractor.extract([photos[0]])[0], extractor.extract([photos[1]])[0]

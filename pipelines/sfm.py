@@ -3,6 +3,7 @@
 Each stage writes a file that the next stage reads, and skips the items that are already in its file.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,7 +26,6 @@ from lgbatch.pipelines.second_try import outdate_second_try, second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.reconstruction.refinement.refine import refine
-from lgbatch.report.make import is_current, report_run
 from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
@@ -33,6 +33,13 @@ from lgbatch.types import escape
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
 from lgbatch.workspace.rerun import Rerun
+
+AtEnd = Callable[[Path, Path, bool], None]
+"""Called with the workspace, the folder of the photos, and whether the run has done anything."""
+
+
+def no_report(workspace: Path, photos: Path, changed: bool) -> None:
+    """Do nothing at the end of a run."""
 
 
 def run(
@@ -43,23 +50,14 @@ def run(
     settings: Settings | None = None,
     pairs: str | Path | None = None,
     retry_failed: bool = False,
+    at_end: AtEnd = no_report,
     **changes: Any,
 ) -> Summary:
-    """Reconstruct the photos below `images` into the workspace `out`.
+    """Reconstruct the photos below `images` into the workspace `out`, as lgbatch.run without its report.
 
-    Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json, second/ if there is a second try,
-    and report.html and report.json unless the settings say otherwise. Finished stages are skipped as long as their
-    input is unchanged. `models` is the folder of the ONNX models; missing ones are exported first. Pass either
-    `settings`, or changes to the defaults by name, such as max_keypoints=1024. `pairs` is a pairs file to use instead
-    of pairs.txt.
-
-    Photos and pairs that cannot be used are in the summary's `failures`. Later runs skip them unless `retry_failed` is
-    set. Raises LgbatchError if the run cannot start or continue, or if another command works in `out`.
+    Calls `at_end` after the last stage, or the one that failed, while the workspace is locked. Raises as lgbatch.run.
     """
-    if settings is None:
-        settings = Settings.load(**changes)
-    elif changes:
-        raise InputError("pass either settings or single changes, not both")
+    settings = as_settings(settings, changes)
     images, workspace = Path(images), Workspace(Path(out))
     rerun = Rerun(
         settings=settings,
@@ -81,12 +79,19 @@ def run(
         try:
             summary = _run(rerun, crawled, models, retry_failed)
         except LgbatchError:
-            if settings.report:
-                report_run(workspace.root, images)
+            at_end(workspace.root, images, True)
             raise
-        if settings.report and not (summary.finished_already and is_current(workspace.root)):
-            report_run(workspace.root, images)
+        at_end(workspace.root, images, not summary.finished_already)
         return summary
+
+
+def as_settings(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
+    """The settings of a call: as given, or the defaults with changes. Raises InputError if it has both."""
+    if settings is None:
+        return Settings.load(**changes)
+    if changes:
+        raise InputError("pass either settings or single changes, not both")
+    return settings
 
 
 def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summary:

@@ -1,5 +1,6 @@
 """README and docs: each command and Python example that they show runs, on the demo's photos."""
 
+import importlib
 import os
 import re
 import shutil
@@ -8,8 +9,11 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import lgbatch
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,12 +110,32 @@ def test_the_readme_is_short_and_links_to_pages_that_exist() -> None:
                 assert not heading or heading in headings(page.parent / file), f"{page.name}: {link}"
 
 
-def test_the_import_levels_are_up_to_date() -> None:
+def script(name: str) -> ModuleType:
+    """The script of this name that writes a part of a page."""
     sys.path.insert(0, str(ROOT / "docs"))
     try:
-        import architecture
+        return importlib.import_module(name)
     finally:
         sys.path.pop(0)
+
+
+def test_the_import_levels_are_up_to_date() -> None:
+    architecture = script("architecture")
     text = architecture.PAGE.read_text(encoding="utf-8")
     assert architecture.page(text) == text, "run `make architecture`"
     assert len(architecture.levels(architecture.imports())) <= 8
+
+
+def test_the_reference_of_the_python_api_is_up_to_date_and_has_each_name() -> None:
+    api = script("api")
+    text = api.PAGE.read_text(encoding="utf-8")
+    assert api.page(text) == text, "run `make api`"
+    named = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
+    assert named == set(lgbatch.__all__) - {"__version__"}
+
+
+def test_examples_of_the_python_api_use_public_names_alone() -> None:
+    programs = [example.text for example in EXAMPLES if example.page == "api.md"]
+    used = {name for text in programs for name in re.findall(r"\blgbatch\.(\w+)", text)}
+    assert used and used <= set(lgbatch.__all__)
+    assert not re.search(r"^from lgbatch", "".join(programs), re.MULTILINE)

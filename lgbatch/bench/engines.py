@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lgbatch.bench.operations import DEFAULT_SHAPE
-from lgbatch.bench.processes import run_module, write_config
+from lgbatch.bench.processes.commands import run_module, write_config
 from lgbatch.config import Settings
 from lgbatch.matching import single_graph as single
 from lgbatch.matching.capacity import TOKENS

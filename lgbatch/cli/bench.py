@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lgbatch.bench import extraction, matching, whole
+from lgbatch.bench import extraction, matching
+from lgbatch.bench.processes import whole
 from lgbatch.cli.options import ImageFolder, Json, Models, command, new_app
 from lgbatch.config import Settings
 from lgbatch.runtime.registry import default_folder

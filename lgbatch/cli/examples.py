@@ -12,6 +12,8 @@ from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.pipelines import demo as demo_pipeline
 from lgbatch.pipelines import infer as infer_pipeline
+from lgbatch.pipelines.sfm import no_report
+from lgbatch.report.make import report_at_end
 
 app = new_app()
 
@@ -66,4 +68,5 @@ def demo(
 
     The cameras of the scene are known.
     """
-    return print_summary(demo_pipeline.run(output, models=models, settings=settings), as_json)
+    at_end = report_at_end if settings.report else no_report
+    return print_summary(demo_pipeline.run(output, models=models, settings=settings, at_end=at_end), as_json)

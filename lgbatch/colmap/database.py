@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from tqdm import tqdm
 
 from lgbatch.colmap.import_checks import check_indices, check_keypoints, check_pair_list
 from lgbatch.colmap.local_copy import lockable
@@ -27,6 +26,7 @@ from lgbatch.colmap.two_view import camera_digest, unpack_geometry
 from lgbatch.colmap.verification import copy_two_view_geometries
 from lgbatch.errors import DatabaseError
 from lgbatch.types import Pair, PairList
+from lgbatch.workspace.progress import track
 from lgbatch.workspace.stage import StageResult
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def _add_matches(
     cameras = {image.name: known[image.camera_id] for image in db.read_all_images()}
     digests = {name: camera_digest(camera) for name, camera in cameras.items()}
     matched_pairs = 0
-    for pair in tqdm(pairs, desc="database", unit="pair", disable=None if progress else True):
+    for pair in track(pairs, "database", total=len(pairs), unit="pair", shown=progress):
         indices = matches.indices(pair)
         check_indices(pair, indices, keypoint_counts)
         matched_pairs += len(indices) > 0

@@ -1,7 +1,6 @@
 """The import stage: brings the COLMAP database of a workspace up to date with its features and matches."""
 
 import shutil
-import sys
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -135,7 +134,7 @@ def _import(
             rigs=rigs,
             gravity=settings.rotation != "none",
             view=second is not None or is_marked(workspace.database) or was_imported_by_0_1(workspace.root),
-            progress=sys.stderr.isatty(),
+            progress=True,
         )
         unpaired = tuple(name for name in present if name not in paired)
         mirrored = sum(is_mirrored(features.orientation(name)) for name in present)

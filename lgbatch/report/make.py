@@ -18,7 +18,7 @@ from lgbatch.workspace.folder import Workspace
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenReport:
     """A report that was written."""
 
     page: Path
@@ -30,7 +30,7 @@ class Written:
     """What could not be read."""
 
 
-def write_report(workspace: Path, output: Path | None = None, photos: Path | None = None) -> Written:
+def write_report(workspace: Path, output: Path | None = None, photos: Path | None = None) -> WrittenReport:
     """Write the report of a workspace to `output`, by default its report.html, and the facts beside it as JSON.
 
     It is made from the files that are there, also of an unfinished run. `photos` is the folder of the photos if it is
@@ -53,25 +53,30 @@ def write_report(workspace: Path, output: Path | None = None, photos: Path | Non
     facts = page.with_suffix(".json")
     _write(page, html)
     _write(facts, _json(report))
-    return Written(page, facts, len(html), escape(headline(report.facts)), tuple(report.facts["notes"]))
+    return WrittenReport(page, facts, len(html), escape(headline(report.facts)), tuple(report.facts["notes"]))
 
 
-def is_current(workspace: Path) -> bool:
+def report_at_end(workspace: Path, photos: Path, changed: bool) -> None:
+    """Write the report at the end of a run, if anything has `changed` or it is older than the last stage.
+
+    If that fails, one line on standard error tells why; the run goes on.
+    """
+    if not changed and _is_current(workspace):
+        return
+    try:
+        write_report(workspace, photos=photos)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        print(f"lgbatch: no report: {escape(reason)}; `lgbatch report {workspace}` tries again", file=sys.stderr)
+
+
+def _is_current(workspace: Path) -> bool:
     """Whether the workspace has a report that was written after the last stage has finished."""
     try:
         written = Workspace(workspace).report.stat().st_mtime_ns
         return written >= (workspace / "finished.json").stat().st_mtime_ns
     except OSError:
         return False
-
-
-def report_run(workspace: Path, photos: Path) -> None:
-    """Write the report at the end of a run. If that fails, one line on standard error tells why; the run goes on."""
-    try:
-        write_report(workspace, photos=photos)
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        print(f"lgbatch: no report: {escape(reason)}; `lgbatch report {workspace}` tries again", file=sys.stderr)
 
 
 def _json(report: Report) -> bytes:

@@ -11,6 +11,7 @@ import os
 import shlex
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,9 @@ _TAKEOVER_SECONDS = 0.2
 _POLL_SECONDS = 0.02
 _WAIT_SECONDS = 0.2
 """Interval in which a waiting process tries again."""
-_held: set[Path] = set()
+_held: dict[Path, int] = {}
+"""The locks that this process holds, with the threads that hold them."""
+_acquiring = threading.Lock()
 
 
 class _InUse(WorkspaceError):
@@ -45,12 +48,12 @@ class _InUse(WorkspaceError):
 
 @contextlib.contextmanager
 def locked(folder: Path, *, create: bool = False, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Lock the folder while the block runs. A process that holds the lock may enter again.
+    """Lock the folder while the block runs. A thread that holds the lock may enter again.
 
-    If the folder does not exist, `create` creates it; otherwise nothing is locked. If another process holds the lock
-    and `waiting` is given, call it once with a line that names that process, and wait.
+    If the folder does not exist, `create` creates it; otherwise nothing is locked. If another process or thread holds
+    the lock and `waiting` is given, call it once with a line that names that process, and wait.
 
-    Raises WorkspaceError if another process holds the lock and `waiting` is not given (the message names it), or if the
+    Raises WorkspaceError if another one holds the lock and `waiting` is not given (the message names it), or if the
     folder cannot be created or written.
     """
     if folder.exists() and not folder.is_dir():
@@ -61,17 +64,16 @@ def locked(folder: Path, *, create: bool = False, waiting: Callable[[str], None]
         except OSError as error:
             raise WorkspaceError(f"cannot create the folder {folder}: {error.strerror}; choose another one") from None
     path = folder.resolve() / NAME
-    if path in _held or not folder.is_dir():
+    if _held.get(path) == threading.get_ident() or not folder.is_dir():
         yield
         return
-    file = _acquire(path, folder) if waiting is None else _wait(path, folder, waiting)
-    _held.add(path)
+    file = _hold(path, folder) if waiting is None else _wait(path, folder, waiting)
     try:
         with contextlib.suppress(OSError):  # for example a full disk: the lock holds nevertheless
             _write_holder(file)
         yield
     finally:
-        _held.remove(path)
+        del _held[path]
         with contextlib.suppress(OSError):
             if sys.platform == "win32":  # an open file cannot be removed
                 file.close()
@@ -84,12 +86,22 @@ def _wait(path: Path, folder: Path, waiting: Callable[[str], None]) -> BinaryIO:
     told = False
     while True:
         try:
-            return _acquire(path, folder)
+            return _hold(path, folder)
         except _InUse as error:
             if not told:
                 waiting(error.waiting)
             told = True
         time.sleep(_WAIT_SECONDS)
+
+
+def _hold(path: Path, folder: Path) -> BinaryIO:
+    """Open and lock the file for this thread. Raises _InUse if another thread or process holds the lock."""
+    with _acquiring:
+        if path in _held:
+            raise _InUse(f"{folder}/ is in use by another thread of this process")
+        file = _acquire(path, folder)
+        _held[path] = threading.get_ident()
+        return file
 
 
 def _acquire(path: Path, folder: Path) -> BinaryIO:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lgbatch.bench import extraction, geometry, matching, whole
+from lgbatch.bench import extraction, geometry, matching
 from lgbatch.bench.engines import Scene
 from lgbatch.bench.operations import exits_per_layer, full_depth_trace, operations, padding_fraction
+from lgbatch.bench.processes import whole
 from lgbatch.bench.rows import Row, agreement, recall, spread
 from lgbatch.cli import main as cli
 from lgbatch.config import Settings

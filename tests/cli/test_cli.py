@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lgbatch._version import __version__
+from lgbatch.api import steps
 from lgbatch.cli import main as cli
-from lgbatch.cli import stages
 from lgbatch.config import Settings, Stage, settings_used_by
 from lgbatch.storage.features import FeatureStore
 from lgbatch.types import Features
@@ -226,7 +226,7 @@ def test_an_unexpected_exception_is_reported_in_one_line(extracted: list[str], m
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by zero\nand more")
 
-    monkeypatch.setattr(stages, "choose_pairs", fail)
+    monkeypatch.setattr(steps, "choose_pairs", fail)
     status, out, line = call("pairs")
     assert (status, out) == (2, "")
     assert line == (
@@ -238,7 +238,7 @@ def test_an_interrupted_command_has_status_130(extracted: list[str], monkeypatch
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stages, "choose_pairs", interrupt)
+    monkeypatch.setattr(steps, "choose_pairs", interrupt)
     status, out, line = call("pairs")
     assert (status, out) == (130, "")
     assert line == "lgbatch: interrupted; run the same command again to continue\n"

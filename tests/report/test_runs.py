@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lgbatch.api.run import run as api_run
 from lgbatch.errors import LgbatchError
 from lgbatch.pipelines import sfm
 from lgbatch.report import make
@@ -29,18 +30,18 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_writes_the_report_once(photos: Path, tmp_path: Path) -> None:
     out = Workspace(tmp_path / "out")
     run = {"models": tmp_path, "rotation": "none", "second_try": 0.0}
-    sfm.run(photos, out.root, report=False, **run)
+    api_run(photos, out.root, report=False, **run)
     assert not out.report.exists()
-    assert sfm.run(photos, out.root, **run).finished_already
+    assert api_run(photos, out.root, **run).finished_already
     values = facts(out.report)
     assert values["command"].startswith(f"lgbatch run {photos} -o {out.root}") and len(values["photos"]) == 4
     memory = {row["stage"]: row["memory_mb"] for row in values["stages"]}
     assert memory["extract"] is None or memory["extract"] > 10
     before = out.report.stat().st_mtime_ns
-    sfm.run(photos, out.root, **run)
+    api_run(photos, out.root, **run)
     assert out.report.stat().st_mtime_ns == before
     os.utime(out.report, ns=(1, 1))  # as of a run that was killed before its report
-    sfm.run(photos, out.root, **run)
+    api_run(photos, out.root, **run)
     assert out.report.stat().st_mtime_ns > before
 
 
@@ -49,7 +50,7 @@ def test_a_run_that_fails_leaves_a_report(photos: Path, tmp_path: Path) -> None:
         file.write_bytes(file.read_bytes()[:60])
     out = Workspace(tmp_path / "out")
     with pytest.raises(LgbatchError, match="no photo can be extracted"):
-        sfm.run(photos, out.root, models=tmp_path, rotation="none")
+        api_run(photos, out.root, models=tmp_path, rotation="none")
     assert [row["cause"] for row in facts(out.report)["photos"]] == ["failed"] * 4
 
 
@@ -60,7 +61,7 @@ def test_a_report_that_fails_does_not_fail_the_run(
         raise ZeroDivisionError("not\nthis")
 
     monkeypatch.setattr(make, "gather", fail)
-    summary = sfm.run(photos, tmp_path / "out", models=tmp_path, rotation="none", second_try=0.0)
+    summary = api_run(photos, tmp_path / "out", models=tmp_path, rotation="none", second_try=0.0)
     assert summary.images == 4
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "report" in line]
     assert line.startswith("lgbatch: no report: not; ")

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,29 @@ def test_a_run_continues_after_kill_9(tmp_path: Path) -> None:
         assert second.returncode == 2 and "is in use by `lgbatch extract`" in second.stderr
         first.send_signal(signal.SIGKILL)
     assert subprocess.run([*slow, "0", *arguments], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["locks", "no locks"])
+def test_another_thread_of_the_process_is_refused_or_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    def no_locks(file: object) -> None:
+        raise OSError("no locks")
+
+    if not locks:  # as some network file systems
+        monkeypatch.setattr(lock, "_lock", no_locks)
+    waited: list[str] = []
+
+    def wait() -> None:
+        with locked(tmp_path, waiting=waited.append):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path), locked(tmp_path):
+            message = pool.submit(refusal, tmp_path).result()
+            waiting = pool.submit(wait)
+            while not waited:
+                time.sleep(0.01)
+        waiting.result()
+    assert message.startswith(f"{tmp_path}/ is in use by another thread of this process: wait for it")
+    assert len(waited) == 1 and not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lgbatch.workspace import forecast, progress
-from lgbatch.workspace.progress import Progress, track
+from lgbatch.workspace.progress import Progress, ProgressEvent, report_progress, track
 
 
 class Clock:
@@ -76,3 +76,43 @@ def test_a_forecast_is_told_once_and_advises_on_long_steps(
         for _ in range(20):  # one a second
             told.update()
         assert capsys.readouterr().err == expected
+
+
+def test_a_callback_gets_each_event_in_the_place_of_bars(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    events: list[ProgressEvent] = []
+    with report_progress(events.append):
+        assert list(track("ab", "match", total=2, unit="pair")) == ["a", "b"]
+        list(track("ab", "hidden", total=2, unit="pair", shown=False))
+        step = Progress("verification", total=None, unit="image")
+        step.refresh()
+        step.close()
+    assert [(e.step, e.done, e.total, e.unit, e.ended) for e in events] == [
+        ("match", 0, 2, "pair", False),
+        ("match", 1, 2, "pair", False),
+        ("match", 2, 2, "pair", False),
+        ("match", 2, 2, "pair", True),
+        ("verification", 0, None, "image", False),
+        ("verification", 0, None, "image", False),
+        ("verification", 0, None, "image", True),
+    ]
+    assert all(event.seconds >= 0 for event in events) and capsys.readouterr() == ("", "")
+    list(track("ab", "match", total=2, unit="pair"))
+    assert len(events) == 7 and "match: 100%" in capsys.readouterr().err
+
+
+def test_an_exception_of_the_callback_ends_the_step() -> None:
+    finished: list[str] = []
+    calls: list[ProgressEvent] = []
+
+    def stop(event: ProgressEvent) -> None:
+        calls.append(event)
+        if event.done == 1:
+            raise KeyError("enough")
+
+    with report_progress(stop), pytest.raises(KeyError, match="enough"):
+        for item in track("abc", "match", total=3, unit="pair"):
+            finished.append(item)
+    assert finished == ["a"] and len(calls) == 2

@@ -2,19 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from lgbatch.api import models
 from lgbatch.cli.models.undistort import Model
 from lgbatch.cli.options import Json, command, new_app
-from lgbatch.errors import InputError
-from lgbatch.interchange.models import export_model
-from lgbatch.interchange.source import find_source
-from lgbatch.interchange.stores import Converted, export_stores, import_stores
-from lgbatch.workspace.folder import Workspace
-
-Format = Literal["hloc", "colmap", "nerfstudio", "metashape", "bundler"]
+from lgbatch.interchange.stores import Converted
 
 app = new_app()
 
@@ -31,14 +26,14 @@ def convert(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to. With --from, a new workspace.")],
     to: Annotated[
-        Format | None,
+        models.Target | None,
         typer.Option(
             help="nerfstudio: transforms.json. metashape: cameras.xml. bundler: bundle.out. hloc: features.h5, "
             "matches.h5 and pairs.txt. colmap: features and matches as the text that COLMAP imports."
         ),
     ] = None,
     from_: Annotated[
-        Literal["hloc", "colmap"] | None, typer.Option("--from", help="Make a workspace of features and matches.")
+        models.Origin | None, typer.Option("--from", help="Make a workspace of features and matches.")
     ] = None,
     images: Annotated[Path | None, typer.Option("--images", help="Folder of the photos.")] = None,
     matches: Annotated[
@@ -54,20 +49,9 @@ def convert(
 
     The exit status is 1 if an image could not be converted.
     """
-    if (to is None) == (from_ is None):
-        raise InputError("give one of --to and --from")
-    if from_ is None and (matches or extractor):
-        raise InputError(f"--{'matches' if matches else 'extractor'} has no effect without --from: leave it out")
-    if from_ is not None:
-        if images is None:
-            raise InputError("give the folder of the photos with --images")
-        files = Workspace(output)
-        done = import_stores(source, files, from_, photos=images, matches=matches, extractor=extractor)
-    elif to == "hloc" or to == "colmap":
-        done = export_stores(Workspace(source), output, to)
-    else:
-        assert to is not None
-        done = export_model(find_source(source, model, images), output, to)
+    done = models.convert(
+        source, output, to=to, from_=from_, photos=images, matches=matches, extractor=extractor, model=model
+    )
     print(json.dumps(_as_dict(done)) if as_json else done.format())
     return 1 if done.failures else 0
 

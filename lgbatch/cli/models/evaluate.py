@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from lgbatch.api import models
 from lgbatch.cli.options import Json, command, new_app
-from lgbatch.reconstruction.evaluation import run
 from lgbatch.reconstruction.evaluation.text import format_evaluation
 
 app = new_app()
@@ -44,6 +44,6 @@ def evaluate(
     Reports the AUC of relative poses, and position and rotation errors after a similarity alignment. The exit status is
     1 if the model does not register all known cameras.
     """
-    evaluation = run.run(model, truth, photos=photos, intrinsics=intrinsics, progress=True)
+    evaluation = models.evaluate(model, truth, photos=photos, intrinsics=intrinsics)
     print(json.dumps(evaluation.as_dict()) if as_json else format_evaluation(evaluation))
     return 1 if evaluation.unregistered else 0

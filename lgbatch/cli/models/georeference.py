@@ -6,13 +6,9 @@ from typing import Annotated
 
 import typer
 
+from lgbatch.api import models
 from lgbatch.cli.options import Json, command, new_app
-from lgbatch.errors import InputError
 from lgbatch.reconstruction.georeference.georeference import GPS_ACCURACY, SURVEY_ACCURACY
-from lgbatch.reconstruction.georeference.georeference import georeference as georeference_models
-from lgbatch.storage.features import FeatureStore
-from lgbatch.workspace.folder import Workspace
-from lgbatch.workspace.lock import locked
 
 app = new_app()
 
@@ -56,25 +52,8 @@ def georeference(
     sparse/N and to the earth, and the residuals. The models in sparse/ stay as they are. The exit status is 1 if the
     positions are too close together to tell scale and orientation well, or do not determine them for all models.
     """
-    files = Workspace(workspace)
-    if gcp and (positions or position_priors):
-        raise InputError(f"--{'positions' if positions else 'position-priors'} has no effect with --gcp: leave one out")
-    with locked(workspace):
-        done = georeference_models(
-            files,
-            photos=images or (None if positions or gcp else _photos(files)),
-            positions=positions,
-            control_points=gcp,
-            accuracy=accuracy,
-            adjust=position_priors,
-            progress=True,
-        )
+    done = models.georeference(
+        workspace, positions=positions, gcp=gcp, accuracy=accuracy, position_priors=position_priors, photos=images
+    )
     print(json.dumps(done.as_dict()) if as_json else done.format())
     return done.exit_status
-
-
-def _photos(files: Workspace) -> Path | None:
-    if not files.features.is_file():
-        return None
-    with FeatureStore(files.features) as features:
-        return features.image_folder

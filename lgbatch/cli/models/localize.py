@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
+from lgbatch.api import models as on_models
 from lgbatch.cli.options import Json, Models, command, new_app
 from lgbatch.pipelines.localization.localize import NEIGHBOURS
-from lgbatch.pipelines.localization.localize import localize as localize_photos
-from lgbatch.workspace.folder import Workspace
-from lgbatch.workspace.lock import locked
 
 app = new_app()
 
@@ -47,16 +45,15 @@ def localize(
     poses.json, poses.txt (NAME QW QX QY QZ TX TY TZ, camera from world) and queries/, a COLMAP model of the photos.
     The exit status is 1 if a photo has no pose.
     """
-    with locked(workspace):
-        done = localize_photos(
-            Workspace(workspace),
-            photos,
-            output=output,
-            model=model,
-            models=models,
-            image_folder=images,
-            neighbours=neighbours,
-            add=add,
-        )
+    done = on_models.localize(
+        workspace,
+        photos,
+        output=output,
+        model=model,
+        models=models,
+        model_photos=images,
+        neighbours=neighbours,
+        add=add,
+    )
     print(json.dumps(done.as_dict()) if as_json else done.format())
     return done.exit_status

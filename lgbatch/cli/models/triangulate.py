@@ -6,12 +6,8 @@ from typing import Annotated
 
 import typer
 
+from lgbatch.api import models
 from lgbatch.cli.options import Json, command, new_app
-from lgbatch.cli.stages import image_folder
-from lgbatch.reconstruction.known_poses.triangulate import triangulate as triangulate_matches
-from lgbatch.storage.features import FeatureStore
-from lgbatch.workspace.folder import Workspace
-from lgbatch.workspace.lock import locked
 
 app = new_app()
 
@@ -37,10 +33,6 @@ def triangulate(
     the models in sparse/ stay as they are. The exit status is 1 if images have no pose or no points, or if hardly any
     match agrees with the poses.
     """
-    files = Workspace(workspace)
-    with locked(workspace):
-        with FeatureStore(files.features) as features:
-            folder = image_folder(images, features)
-        done = triangulate_matches(files, poses, folder, progress=True)
+    done = models.triangulate(workspace, poses, photos=images)
     print(json.dumps(done.as_dict()) if as_json else done.format())
     return done.exit_status

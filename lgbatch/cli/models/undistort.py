@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
+from lgbatch.api import models
 from lgbatch.cli.options import Json, command, new_app
 from lgbatch.config import Settings
-from lgbatch.interchange.source import find_source
-from lgbatch.interchange.undistort import undistort as undistort_model
 
 Model = Annotated[
     int | None,
@@ -45,13 +44,14 @@ def undistort(
     Writes images/ and sparse/0/ with PINHOLE cameras, and masks/ if the photos have masks. Run the same command again
     to continue. The exit status is 1 if a photo could not be undistorted.
     """
-    done = undistort_model(
-        find_source(source, model, images),
+    done = models.undistort(
+        source,
         output,
+        model=model,
+        photos=images,
+        flat=flat,
         masks=settings.masks,
         camera_mask=settings.camera_mask,
-        flat=flat,
-        progress=True,
     )
     print(json.dumps(done.as_dict()) if as_json else done.format())
     return 1 if done.failures else 0

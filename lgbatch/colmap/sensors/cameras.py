@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from lgbatch.colmap.sensors.calibration import Calibration, KnownCamera
 from lgbatch.colmap.sensors.exif import Exif, read_exif
@@ -18,6 +17,7 @@ from lgbatch.colmap.sensors.rigs import Rigs
 from lgbatch.colmap.sensors.rows import add_camera, add_image, new_camera
 from lgbatch.colmap.sqlite import REBUILD_HINT
 from lgbatch.errors import DatabaseError
+from lgbatch.workspace.progress import track
 
 if TYPE_CHECKING:
     import pycolmap
@@ -156,8 +156,7 @@ def _read_exif(
         names += representatives.values()
     exif = {}
     found = zip(names, read_exif([image_folder / name for name in names]), strict=True)
-    progress_bar = tqdm(found, desc="cameras", unit="img", total=len(names), disable=None if progress else True)
-    for name, exif[name] in progress_bar:
+    for name, exif[name] in track(found, "cameras", total=len(names), unit="image", shown=progress):
         _check_size(name, exif[name].size or sizes[name], sizes[name])
     if every:
         by_camera = {camera_id: exif[name] for camera_id, name in representatives.items()}

@@ -11,7 +11,7 @@ from lgbatch.errors import ModelError
 from lgbatch.export.weights.catalog import WEIGHTS
 from lgbatch.export.weights.find import find_weights
 from lgbatch.export.weights.state import load_state
-from tests.export.sources import CONTENT, file_names, make_wheel, one_line, packaged_entry, weights_entry
+from tests.export.weights.sources import CONTENT, file_names, make_wheel, one_line, packaged_entry, weights_entry
 
 pytestmark = pytest.mark.usefixtures("no_proxy")
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lgbatch.bench.geometry import known_cameras
-from lgbatch.bench.processes import run_module, write_config
+from lgbatch.bench.processes.commands import run_module, write_config
 from lgbatch.bench.report import conditions
 from lgbatch.config import Settings
 from lgbatch.export.models import ensure_models
@@ -71,7 +71,7 @@ def run(images: Path, truth: Path | None = None, *, models: Path, settings: Sett
     ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
     commands: dict[str, Callable[[Path], list[str | Path]]] = {
         OURS: lambda out: _lgbatch_command(images, out, models, settings),
-        SIFT: lambda out: ["lgbatch.bench.sift", images.absolute(), out, settings.camera_mode],
+        SIFT: lambda out: ["lgbatch.bench.processes.sift", images.absolute(), out, settings.camera_mode],
     }
     runs: dict[str, Runs] = {name: [] for name in commands}
     with tqdm(total=repeats * len(commands), desc="bench", unit="run", disable=None) as bar:

@@ -1,7 +1,7 @@
 """The baseline of `lgbatch bench run`: pycolmap with SIFT, exhaustive matching and incremental mapping, at defaults.
 
-`python -m lgbatch.bench.sift IMAGES OUT CAMERA_MODE` writes OUT/database.db and OUT/sparse/0, ..., and prints a summary
-as JSON. CAMERA_MODE is a key of CAMERA_MODES. `lgbatch bench run` starts it as a process.
+`python -m lgbatch.bench.processes.sift IMAGES OUT CAMERA_MODE` writes OUT/database.db and OUT/sparse/0, ..., and
+prints a summary as JSON. CAMERA_MODE is a key of CAMERA_MODES. `lgbatch bench run` starts it as a process.
 """
 
 import json

@@ -10,7 +10,7 @@ import pytest
 
 from lgbatch.errors import ModelError
 from lgbatch.export.weights.state import load_state
-from tests.export.sources import one_line
+from tests.export.weights.sources import one_line
 
 
 def test_importing_the_entry_points_does_not_import_torch() -> None:

@@ -13,7 +13,7 @@ from lgbatch.errors import ModelError
 from lgbatch.export.weights import download, find
 from lgbatch.export.weights.catalog import WEIGHTS
 from lgbatch.export.weights.find import find_weights
-from tests.export.sources import (
+from tests.export.weights.sources import (
     CONTENT,
     OTHER_CONTENT,
     PACKAGE,

@@ -1,0 +1,42 @@
+"""A whole run, as the command run."""
+
+from pathlib import Path
+from typing import Any
+
+from lgbatch.config import Settings
+from lgbatch.pipelines import sfm
+from lgbatch.pipelines.summary import Summary
+from lgbatch.report.make import report_at_end
+
+
+def run(
+    photos: str | Path,
+    out: str | Path,
+    *,
+    models: str | Path | None = None,
+    settings: Settings | None = None,
+    pairs: str | Path | None = None,
+    retry_failed: bool = False,
+    **changes: Any,
+) -> Summary:
+    """Reconstruct the photos below a folder into the workspace `out`, as `lgbatch run`.
+
+    Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json, second/ if there is a second try,
+    and report.html and report.json unless the setting `report` is False. Finished stages are skipped as long as their
+    input is unchanged. `models` is the folder of the ONNX models; missing ones are exported first. Pass either
+    `settings`, or changes to the defaults by name, such as max_keypoints=1024. `pairs` is a pairs file to use instead
+    of pairs.txt.
+
+    Photos and pairs that cannot be used are in the summary's `failures`. Later runs skip them unless `retry_failed` is
+    set. Raises LgbatchError if the run cannot start or continue, or if another command works in `out`.
+    """
+    settings = sfm.as_settings(settings, changes)
+    return sfm.run(
+        photos,
+        out,
+        models=models,
+        settings=settings,
+        pairs=pairs,
+        retry_failed=retry_failed,
+        at_end=report_at_end if settings.report else sfm.no_report,
+    )
