@@ -20,7 +20,7 @@ from lgbatch.shards.merge import merge as merge_units
 from lgbatch.shards.object_store import Places, do_unit, exchanged, is_url, publish
 from lgbatch.shards.plan import make_plan
 from lgbatch.shards.status import read_status
-from lgbatch.shards.work import Worker, claim_units, current_step, unit_by_number
+from lgbatch.shards.work import Worker, claim_units, current_step, leased, unit_by_number
 from lgbatch.types import counted
 
 app = new_app(help="Large sets on several processes and machines: plan, work, merge. See docs/shards.md.")
@@ -118,7 +118,9 @@ def work(
             failed += len(marker.failures)
     else:
         step = current_step(worker.folder)
-        marker = worker.do_unit(step, chosen := unit_by_number(step, unit or 0))
+        chosen = unit_by_number(step, unit or 0)
+        with leased(worker.folder, step, chosen):  # for those who claim, and `status`: it is done in any case
+            marker = worker.do_unit(step, chosen)
         print(f"{chosen.name}: {marker.items} of {chosen.items} done, in {marker.seconds:.1f} s")
         failed = len(marker.failures)
     return int(failed > 0)

@@ -165,16 +165,27 @@ def claim_units(worker: Worker) -> Iterator[tuple[Unit, Marker]]:
     while was_busy:  # once more: a worker that had a unit may have ended meanwhile
         was_busy = False
         for unit in step.units:
-            lease, holder = folder.lease(step.name, unit.name), Holder.new()
-            if done_marker(folder, step, unit) or not claim(lease, holder):
+            if done_marker(folder, step, unit):
                 continue
-            was_busy = True
-            try:
-                with kept([lease], holder):
+            with leased(folder, step, unit) as held:
+                if held:
+                    was_busy = True
                     remove_abandoned(folder, step)
                     yield unit, worker.do_unit(step, unit)
-            finally:
-                release(lease, holder)
+
+
+@contextmanager
+def leased(folder: ShardFolder, step: Step, unit: Unit) -> Iterator[bool]:
+    """Hold the lease of a unit while the block runs. Yields whether it is held: another worker may hold it."""
+    lease, holder = folder.lease(step.name, unit.name), Holder.new()
+    if not claim(lease, holder):
+        yield False
+        return
+    try:
+        with kept([lease], holder):
+            yield True
+    finally:
+        release(lease, holder)
 
 
 @contextmanager
