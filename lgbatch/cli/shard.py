@@ -17,9 +17,10 @@ from lgbatch.shards.launchers.ray import ray_launcher
 from lgbatch.shards.launchers.slurm import SlurmJobs, Submitted
 from lgbatch.shards.merge import Merged, plan_retry
 from lgbatch.shards.merge import merge as merge_units
+from lgbatch.shards.object_store import Places, do_unit, exchanged, is_url, publish
 from lgbatch.shards.plan import make_plan
 from lgbatch.shards.status import read_status
-from lgbatch.shards.work import Worker, claim_units, current_step, unit_by_number
+from lgbatch.shards.work import Worker, claim_units, current_step, leased, unit_by_number
 from lgbatch.types import counted
 
 app = new_app(help="Large sets on several processes and machines: plan, work, merge. See docs/shards.md.")
@@ -40,6 +41,13 @@ def plan(
         Literal["failed"] | None,
         typer.Option("--retry", help="failed: plan the photos and pairs that failed, once more, instead of a new set."),
     ] = None,
+    store: Annotated[
+        str, typer.Option("--store", help="URL to have the units at, such as s3://bucket/big, for workers elsewhere.")
+    ] = "",
+    photos_store: Annotated[
+        str,
+        typer.Option("--photos-store", help="URL of the same photos, such as s3://bucket/photos, for these workers."),
+    ] = "",
     models: Models = None,
     as_json: Json = False,
     *,
@@ -51,12 +59,17 @@ def plan(
     """
     if retry and (images or pairs or units or models or settings != Settings()):
         raise InputError("--retry failed takes the photos and settings of the plan: give it -o OUT only")
+    places = Places(store, photos_store)
+    places.check(settings)
     if retry:
-        steps = plan_retry(output)
+        with exchanged(output):
+            steps = plan_retry(output)
     elif images is None:
         raise InputError("give the folder of the photos: lgbatch shard plan PHOTOS -o OUT")
     else:
         steps = [make_plan(images, output, models=models, settings=settings, pairs=pairs, units=units)[1]]
+        if store:
+            publish(output, places)
     if as_json:
         print(json.dumps({"steps": [asdict(step) for step in steps]}))
         return 0
@@ -73,7 +86,9 @@ def plan(
 
 @command(app, "shard", example="lgbatch shard work out/ --claim")
 def work(
-    out: Out,
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="Workspace of the plan, or the URL that it has its units at.")
+    ],
     unit: Annotated[
         int | None, typer.Option("--unit", min=0, help="Do this unit of the current step, from 0: for job arrays.")
     ] = None,
@@ -90,14 +105,22 @@ def work(
     """
     if claim == (unit is not None):
         raise InputError("give either --unit N or --claim")
-    worker, failed = Worker(out, settings, models), 0
+    if is_url(out):
+        if unit is None:
+            raise InputError("units at a URL cannot be claimed: give --unit N, as a job array does")
+        chosen, marker = do_unit(out, unit, settings, models)
+        print(f"{chosen.name}: {marker.items} of {chosen.items} done, in {marker.seconds:.1f} s")
+        return int(bool(marker.failures))
+    worker, failed = Worker(Path(out), settings, models), 0
     if claim:
         for done, marker in claim_units(worker):
             print(f"{done.name}: {marker.items} of {done.items} done, in {marker.seconds:.1f} s", flush=True)
             failed += len(marker.failures)
     else:
         step = current_step(worker.folder)
-        marker = worker.do_unit(step, chosen := unit_by_number(step, unit or 0))
+        chosen = unit_by_number(step, unit or 0)
+        with leased(worker.folder, step, chosen):  # for those who claim, and `status`: it is done in any case
+            marker = worker.do_unit(step, chosen)
         print(f"{chosen.name}: {marker.items} of {chosen.items} done, in {marker.seconds:.1f} s")
         failed = len(marker.failures)
     return int(failed > 0)
@@ -109,7 +132,8 @@ def merge(out: Out, as_json: Json = False) -> int:
 
     The exit status is 1 if a unit is missing or damaged, or photos or pairs failed.
     """
-    merged = merge_units(out)
+    with exchanged(out):
+        merged = merge_units(out)
     print(json.dumps(asdict(merged)) if as_json else describe(merged))
     return int(bool(merged.missing or merged.damaged or merged.failures))
 

@@ -37,15 +37,17 @@ from lgbatch.workspace.ledger import Ledger
 class Worker:
     """Does units. It opens the models once, for all its units."""
 
-    def __init__(self, out: Path, machine: Settings, models: Path | None = None) -> None:
+    def __init__(self, out: Path, machine: Settings, models: Path | None = None, photos: Path | None = None) -> None:
         """Work for the plan of a workspace. `machine` has the settings device, threads and workers.
 
-        `models` is the folder of the models, if it is not that of the plan. Raises InputError if there is no plan.
+        `models` is the folder of the models, `photos` that of copies of the photos, if they are not those of the plan.
+        Raises InputError if there is no plan.
         """
         self.folder = ShardFolder(Workspace(out))
         self._plan = read_plan(self.folder)
         self._settings = unit_settings(self._plan, machine)
         self._models = models or self._plan.models_folder
+        self._photos = photos or self._plan.photos
         self._extractor: Extractor | SiftExtractor | None = None
         self._matchers: Sequence[Matcher] = ()
 
@@ -64,8 +66,9 @@ class Worker:
                 if step.kind == "extract":
                     stored = extract_unit(
                         inputs,
-                        self._plan.photos,
+                        self._photos,
                         attempt,
+                        image_folder=self._plan.photos,
                         models=self._models,
                         settings=self._settings,
                         open_extractor=self._open_extractor,
@@ -162,16 +165,27 @@ def claim_units(worker: Worker) -> Iterator[tuple[Unit, Marker]]:
     while was_busy:  # once more: a worker that had a unit may have ended meanwhile
         was_busy = False
         for unit in step.units:
-            lease, holder = folder.lease(step.name, unit.name), Holder.new()
-            if done_marker(folder, step, unit) or not claim(lease, holder):
+            if done_marker(folder, step, unit):
                 continue
-            was_busy = True
-            try:
-                with kept([lease], holder):
+            with leased(folder, step, unit) as held:
+                if held:
+                    was_busy = True
                     remove_abandoned(folder, step)
                     yield unit, worker.do_unit(step, unit)
-            finally:
-                release(lease, holder)
+
+
+@contextmanager
+def leased(folder: ShardFolder, step: Step, unit: Unit) -> Iterator[bool]:
+    """Hold the lease of a unit while the block runs. Yields whether it is held: another worker may hold it."""
+    lease, holder = folder.lease(step.name, unit.name), Holder.new()
+    if not claim(lease, holder):
+        yield False
+        return
+    try:
+        with kept([lease], holder):
+            yield True
+    finally:
+        release(lease, holder)
 
 
 @contextmanager

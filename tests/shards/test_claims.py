@@ -13,7 +13,8 @@ import pytest
 
 from lgbatch.shards import leases
 from lgbatch.shards.leases import Holder, claim, kept, read_holder, release
-from lgbatch.shards.work import attempt_folder, claim_units, remove_abandoned
+from lgbatch.shards.status import read_status
+from lgbatch.shards.work import attempt_folder, claim_units, leased, remove_abandoned
 from tests.shards.helpers import Set
 
 
@@ -102,6 +103,16 @@ def test_claims_leave_out_units_of_others_and_take_over_those_of_the_dead(planne
     alive.unlink()
     assert [unit for unit, _ in claim_units(planned.worker())] == [step.units[0]]
     assert list(claim_units(planned.worker())) == []
+
+
+def test_units_by_number_are_shown_and_left_out_by_those_who_claim(planned: Set) -> None:
+    step = planned.plan(2)
+    with leased(planned.folder, step, step.units[0]) as held:
+        assert held and (read_status(planned.out)[0].claimed, read_status(planned.out)[0].open) == (1, 1)
+        with leased(planned.folder, step, step.units[0]) as again:
+            assert not again
+        assert [unit for unit, _ in claim_units(planned.worker())] == [step.units[1]]
+    assert not planned.folder.lease(step.name, step.units[0].name).exists()
 
 
 def test_folders_of_killed_attempts_are_removed(planned: Set) -> None:

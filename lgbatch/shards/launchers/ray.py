@@ -15,7 +15,7 @@ from lgbatch.config import Settings
 from lgbatch.errors import LgbatchError
 from lgbatch.shards.launchers.launcher import MOST_TRIES
 from lgbatch.shards.steps import Step, Unit
-from lgbatch.shards.work import Worker
+from lgbatch.shards.work import Worker, leased
 
 _CORES_PER_WORKER = 8
 
@@ -42,8 +42,9 @@ class UnitActor:
             return reason
         assert self._worker
         try:
-            self._worker.do_unit(step, unit)
-        except LgbatchError as error:
+            with leased(self._worker.folder, step, unit):
+                self._worker.do_unit(step, unit)
+        except (LgbatchError, OSError) as error:
             return str(error)
         return ""
 
@@ -79,12 +80,14 @@ class RayLauncher:
 
     def _check(self, done: Any, step: Step, unit: str, out: Path) -> None:
         """Raise LgbatchError if an actor has failed. `unit` is its unit; empty if it has just started."""
+        advice = f": run `lgbatch shard work {out} --unit {int(unit.partition('-')[0])} --debug`" if unit else ""
         try:
             reason = self.ray.get(done)
+        except self.ray.exceptions.RayTaskError as error:
+            raise LgbatchError(f"unit {unit} of {step.name} has failed ({error.cause}){advice}") from None
         except self.ray.exceptions.RayError as error:
             line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             what = f"unit {unit} of {step.name} has ended {MOST_TRIES} workers" if unit else "a worker cannot start"
-            advice = f": run `lgbatch shard work {out} --unit {int(unit.partition('-')[0])} --debug`" if unit else ""
             raise LgbatchError(f"{what} ({line}){advice}") from None
         if reason:
             raise LgbatchError(f"a worker could not go on in {step.name}: {reason}")

@@ -59,12 +59,14 @@ def extract_unit(
     photos: Path,
     attempt: Path,
     *,
+    image_folder: Path,
     models: Path,
     settings: Settings,
     open_extractor: OpenExtractor,
 ) -> int:
-    """Extract the photos of a unit into `shard.h5` of the folder `attempt`. Returns their number.
+    """Extract the photos of a unit, in the folder `photos`, into `shard.h5` of the folder `attempt`.
 
+    Returns their number. The store names `image_folder` as their folder.
     A photo whose file is not as it was planned is a failure in the ledger of the attempt. Raises as `extract`.
     """
     refs, failures = [], []
@@ -86,4 +88,4 @@ def extract_unit(
         open_extractor=open_extractor,
     )
     base = open_extractor(models, settings).provenance | DECODING
-    return write_features(store, attempt / "shard.h5", base, photos)
+    return write_features(store, attempt / "shard.h5", base, image_folder)

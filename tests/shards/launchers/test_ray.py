@@ -1,11 +1,12 @@
 """`lgbatch shard run --on ray`: actors of a cluster, and of a Ray that is started here."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,15 @@ from tests.shards.test_local import COMMAND, shard
 from tests.torture.harness import stand_in_models
 
 
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token of this test, by which its clusters know their clients. Without, Ray writes one into the home folder."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 @pytest.fixture
-def address() -> Iterator[str]:
+def address(token: None) -> Iterator[str]:
     """The address of a cluster with two CPUs, in processes of this machine."""
     start = ["start", "--head", "--port=0", "--num-cpus=2", "--include-dashboard=false", "--block"]
     command = [sys.executable, "-m", "ray.scripts.scripts", *start]
@@ -63,6 +71,23 @@ def test_a_worker_that_cannot_work_is_told_in_a_line(planned: Set) -> None:
     assert "a worker could not go on in extract-1" in text and "cannot be opened" in text and "Traceback" not in text
 
 
+@pytest.mark.slow
+def test_a_unit_that_ends_three_workers_is_given_up(planned: Set, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    work = stand_in_models.write(tmp_path / "slow", extractor_work=4000)
+    Set(planned.photos, planned.out, work).plan(1)
+    command = [*COMMAND, "run", str(planned.out), "--on", "ray", "--workers", "1", "--threads", "1"]
+    killed: list[int] = []
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(3):
+            killed.append(working(planned, killed))
+            os.kill(killed[-1], signal.SIGKILL)
+        error = process.communicate(timeout=300)[1]
+    last = error.splitlines()[-1]
+    assert process.returncode == 2 and last.startswith("lgbatch: unit 00000-") and "--unit 0 --debug" in last, error
+    assert "of extract-1 has ended 3 workers" in last
+
+
 def test_what_ray_cannot_do_is_told_in_a_line(planned: Set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planned.plan(1)
     (tmp_path / "hidden/ray").mkdir(parents=True)
@@ -73,11 +98,11 @@ def test_what_ray_cannot_do_is_told_in_a_line(planned: Set, tmp_path: Path, monk
     assert "--address has no effect with --on local" in shard("run", planned.out, "--address", "a:1", expect=2)
 
 
-def working(planned: Set) -> int:
-    """Wait until a worker does a unit. Returns its process."""
+def working(planned: Set, others: Sequence[int] = ()) -> int:
+    """Wait until a worker, none of the others, does a unit. Returns its process."""
     for _ in range(2000):
         time.sleep(0.05)
         for lease in planned.folder.results("extract-1").glob(".*/lease.json"):
-            if holder := read_holder(lease):
+            if (holder := read_holder(lease)) and holder.pid not in others:
                 return holder.pid
     raise AssertionError("no worker does a unit")
