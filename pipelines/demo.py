@@ -7,6 +7,7 @@ from lgbatch.pipelines import scene, sfm
 from lgbatch.pipelines.pictures.model import draw_model
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.evaluation.evaluate import evaluate
+from lgbatch.reconstruction.evaluation.formats.strecha import write_strecha
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
 
@@ -14,12 +15,14 @@ from lgbatch.workspace.lock import locked
 def run(out: str | Path, *, models: str | Path | None = None, settings: Settings | None = None) -> Summary:
     """Render photos of the scene into out/images, reconstruct them into `out`, and compare the model with the truth.
 
-    The summary's `accuracy` holds the comparison; out/model.png is a picture of the model. Raises LgbatchError as
+    The summary's `accuracy` holds the comparison; out/cameras has the true cameras as files NAME.camera, and
+    out/model.png is a picture of the model. Raises LgbatchError as
     sfm.run does, and InputError if scikit-image, whose sample images hang in the scene, is not installed.
     """
     workspace = Workspace(Path(out))
     with locked(workspace.root, create=True):
         truth = scene.render(workspace.root / "images")
+        write_strecha(truth, workspace.root / "cameras")
         summary = sfm.run(workspace.root / "images", workspace.root, models=models, settings=settings)
         if summary.models:
             summary.accuracy = evaluate(workspace.sparse / "0", truth).as_dict()
