@@ -11,7 +11,7 @@ from lgbatch._version import __version__
 
 if TYPE_CHECKING:
     from lgbatch.api.matcher import BatchMatcher
-    from lgbatch.api.models import convert, evaluate, georeference, localize, triangulate, undistort
+    from lgbatch.api.models import convert, evaluate, georeference, localize, triangulate, undistort, view
     from lgbatch.api.steps import estimate_pairs, extract, import_matches, match, pairs, reconstruct, refine
     from lgbatch.config import Settings
     from lgbatch.errors import (
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from lgbatch.interchange.stores import Converted
     from lgbatch.interchange.undistort import Undistorted
+    from lgbatch.interchange.view import Viewed
     from lgbatch.matching.lightglue import MatchTrace
     from lgbatch.matching.runner import LightGlueRunner, load_image, rgb_to_grayscale
     from lgbatch.pipelines.infer import InferResult
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "pipelines.sfm": ("run",),
     "api.steps": ("extract", "pairs", "estimate_pairs", "match", "import_matches", "reconstruct", "refine"),
-    "api.models": ("evaluate", "georeference", "triangulate", "localize", "undistort", "convert"),
+    "api.models": ("evaluate", "georeference", "triangulate", "localize", "undistort", "convert", "view"),
     "pipelines.infer": ("infer", "InferResult"),
     "api.matcher": ("BatchMatcher",),
     "matching.lightglue": ("MatchTrace",),
@@ -66,6 +67,7 @@ _MODULES = {
     "reconstruction.known_poses.results": ("Triangulated",),
     "pipelines.localization.results": ("Localization", "Localized"),
     "interchange.undistort": ("Undistorted",),
+    "interchange.view": ("Viewed",),
     "interchange.stores": ("Converted",),
     "errors": (
         "LgbatchError",
@@ -117,6 +119,7 @@ __all__ = [
     "Triangulated",
     "Undistorted",
     "Unregistered",
+    "Viewed",
     "WorkspaceError",
     "__version__",
     "convert",
@@ -137,6 +140,7 @@ __all__ = [
     "run",
     "triangulate",
     "undistort",
+    "view",
 ]
 
 # ONNX Runtime 1.29 and later send telemetry unless this is set before the import (on Windows: see runtime/devices.py).
