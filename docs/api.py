@@ -30,6 +30,7 @@ SECTIONS = {
         "pipelines.localization.results",
         "interchange.undistort",
         "interchange.stores",
+        "interchange.view",
     ),
     "Errors": ("errors",),
 }

@@ -12,7 +12,7 @@ from lgbatch._version import __version__
 if TYPE_CHECKING:
     from lgbatch.api.mapping import reconstruct, refine, write_refined_database
     from lgbatch.api.matcher import BatchMatcher
-    from lgbatch.api.models import convert, evaluate, georeference, localize, triangulate, undistort
+    from lgbatch.api.models import convert, evaluate, georeference, localize, triangulate, undistort, view
     from lgbatch.api.run import run
     from lgbatch.api.steps import estimate_pairs, extract, import_matches, match, pairs
     from lgbatch.config import Settings
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from lgbatch.interchange.stores import Converted
     from lgbatch.interchange.undistort import Undistorted
+    from lgbatch.interchange.view import Viewed
     from lgbatch.matching.lightglue import MatchTrace
     from lgbatch.matching.runner import LightGlueRunner, load_image, rgb_to_grayscale
     from lgbatch.pipelines.infer import InferResult
@@ -50,7 +51,7 @@ _MODULES = {
     "api.run": ("run",),
     "api.steps": ("extract", "pairs", "estimate_pairs", "match", "import_matches"),
     "api.mapping": ("reconstruct", "refine", "write_refined_database"),
-    "api.models": ("evaluate", "georeference", "triangulate", "localize", "undistort", "convert"),
+    "api.models": ("evaluate", "georeference", "triangulate", "localize", "undistort", "convert", "view"),
     "pipelines.infer": ("infer", "InferResult"),
     "api.matcher": ("BatchMatcher",),
     "matching.lightglue": ("MatchTrace",),
@@ -70,6 +71,7 @@ _MODULES = {
     "pipelines.localization.results": ("Localization", "Localized"),
     "report.make": ("write_report", "WrittenReport"),
     "interchange.undistort": ("Undistorted",),
+    "interchange.view": ("Viewed",),
     "interchange.stores": ("Converted",),
     "errors": (
         "LgbatchError",
@@ -121,6 +123,7 @@ __all__ = [
     "Triangulated",
     "Undistorted",
     "Unregistered",
+    "Viewed",
     "WorkspaceError",
     "WrittenReport",
     "__version__",
@@ -142,6 +145,7 @@ __all__ = [
     "run",
     "triangulate",
     "undistort",
+    "view",
     "write_refined_database",
     "write_report",
 ]

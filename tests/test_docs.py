@@ -119,6 +119,18 @@ def script(name: str) -> ModuleType:
         sys.path.pop(0)
 
 
+def test_each_row_of_the_comparison_tells_what_shows_it() -> None:
+    text = (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8")
+    rows = [
+        line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and "hloc |" not in line
+    ]
+    assert len(rows) > 40
+    for row in rows:
+        *_, own, shown = row
+        assert len(row) == 8 and re.match(r"(yes|part|no)\b", own), row
+        assert shown.startswith("[") or (own, shown) == ("no", "-"), row
+
+
 def test_the_import_levels_are_up_to_date() -> None:
     architecture = script("architecture")
     text = architecture.PAGE.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Work on finished models, as the commands evaluate, georeference, triangulate, localize, undistort and convert."""
+"""Work on finished models: the commands evaluate, georeference, triangulate, localize, undistort, convert and view."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +11,8 @@ from lgbatch.interchange.source import find_source
 from lgbatch.interchange.stores import Converted, export_stores, import_stores
 from lgbatch.interchange.undistort import Undistorted
 from lgbatch.interchange.undistort import undistort as undistort_model
+from lgbatch.interchange.view import Viewed
+from lgbatch.interchange.view import view as view_model
 from lgbatch.pipelines.localization.localize import NEIGHBOURS
 from lgbatch.pipelines.localization.localize import localize as localize_photos
 from lgbatch.pipelines.localization.results import Localization
@@ -189,6 +191,24 @@ def convert(
         return export_stores(Workspace(source), output, to)
     assert to is not None
     return export_model(find_source(source, model, _path(photos)), output, to)
+
+
+def view(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    model: int | None = None,
+    photos: str | Path | None = None,
+) -> Viewed:
+    """Show a model in Rerun's viewer, or write a recording for it to the file `output`, as `lgbatch view`.
+
+    The recording has the points, the cameras with their photos and, on the timeline "photo", the points that each photo
+    observes. `source`, `model` and `photos` are as in `undistort`.
+
+    Photos that cannot be read are in the result's `failures`. Raises LgbatchError if Rerun is not installed, there is
+    no model, or the file cannot be written.
+    """
+    return view_model(find_source(Path(source), model, _path(photos)), _path(output))
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -9,7 +9,7 @@ import typer
 
 from lgbatch._version import __version__
 from lgbatch.cli import bench, doctor, examples, export, shard, stages, workspace
-from lgbatch.cli.models import convert, evaluate, georeference, localize, triangulate, undistort
+from lgbatch.cli.models import convert, evaluate, georeference, localize, triangulate, undistort, view
 from lgbatch.cli.options import FAILED, new_app
 
 app = new_app(
@@ -35,7 +35,7 @@ def _lgbatch(
 
 
 ON_WORKSPACES = stages, examples, workspace
-ON_MODELS = evaluate, georeference, triangulate, localize, undistort, convert
+ON_MODELS = evaluate, georeference, triangulate, localize, undistort, convert, view
 for group in *ON_WORKSPACES, *ON_MODELS, export, doctor:
     app.add_typer(group.app)
 app.add_typer(bench.app, name="bench")

@@ -69,6 +69,7 @@ def test_the_demo_registers_all_cameras_accurately(demo: Workspace) -> None:
     assert summary["refined"][0]["change"] == "aligned"
     assert accuracy["relative_rotation_error_deg_median"] < 0.01  # 0.004, and 0.024 as mapped
     assert cv2.imread(str(demo.root / "model.png")) is not None
+    assert len(list((demo.root / "cameras").glob("*.jpg.camera"))) == 12
 
 
 def test_the_demo_stores_have_the_layout_of_hloc(demo: Workspace) -> None:

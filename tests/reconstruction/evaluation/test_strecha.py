@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lgbatch.errors import InputError
-from lgbatch.reconstruction.evaluation.formats.strecha import read_strecha
+from lgbatch.reconstruction.evaluation.formats.strecha import read_strecha, write_strecha
 
 STRECHA = "100 0 320\n0 101 240\n0 0 1\n0 0 0\n0 -1 0\n1 0 0\n0 0 1\n{centre}\n640 480\n"
 
@@ -39,3 +39,16 @@ def test_a_strecha_file_without_a_rotation_is_an_error(tmp_path: Path) -> None:
 def test_a_folder_without_strecha_cameras_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no \.camera files"):
         read_strecha(tmp_path)
+
+
+def test_written_cameras_are_read_back(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg.camera").write_text(STRECHA.format(centre="5 6 7"))
+    camera = read_strecha(tmp_path)["a.jpg"]
+    write_strecha({"b.jpg": camera}, tmp_path / "again")
+    again = read_strecha(tmp_path / "again")["b.jpg"]
+    np.testing.assert_allclose(again.camera_from_world, camera.camera_from_world, atol=1e-12)
+    np.testing.assert_array_equal(again.calibration, camera.calibration)
+    assert again.size == camera.size
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write to"):
+        write_strecha({"b.jpg": camera}, tmp_path / "file")

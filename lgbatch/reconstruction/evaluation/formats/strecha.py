@@ -1,5 +1,6 @@
 """The .camera files of the benchmark of Strecha et al. (CVPR 2008)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,19 @@ def read_strecha(folder: Path) -> dict[str, KnownCamera]:
     if not files:
         raise InputError(f"no .camera files in {folder}: give the folder with NAME.camera for each image")
     return {path.name.removesuffix(".camera"): _read_camera(path) for path in files}
+
+
+def write_strecha(cameras: Mapping[str, KnownCamera], folder: Path) -> None:
+    """Write the files that read_strecha reads, with cameras by image name. Raises InputError if they cannot be."""
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, camera in cameras.items():
+            rotation, translation = camera.camera_from_world[:, :3].T, camera.camera_from_world[:, 3]
+            rows = [*camera.calibration, np.zeros(3), *rotation, -rotation @ translation, np.array(camera.size)]
+            lines = [" ".join(map(repr, row.tolist())) for row in rows]
+            (folder / f"{name}.camera").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another folder") from None
 
 
 def _read_camera(path: Path) -> KnownCamera:
