@@ -14,7 +14,7 @@ import pytest
 
 from lgbatch.errors import InputError
 from lgbatch.reconstruction.reconstruct import reconstruct
-from lgbatch.report.make import report_run, write_report
+from lgbatch.report.make import report_at_end, write_report
 from lgbatch.workspace.folder import Workspace
 from tests.helpers.synthetic import exif_photo, import_source, photo, synthetic
 from tests.report.helpers import HOSTILE, facts, fail, finished, write_stores
@@ -202,9 +202,9 @@ def test_without_pycolmap_the_models_are_left_out(run: Workspace, tmp_path: Path
 def test_a_report_that_fails_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "report.html").mkdir()
     fail(Workspace(tmp_path), "a.jpg", "damaged")
-    report_run(tmp_path, tmp_path)
+    report_at_end(tmp_path, tmp_path, changed=True)
     assert capsys.readouterr().err.count("\n") == 1
-    report_run(tmp_path / "absent", tmp_path)
+    report_at_end(tmp_path / "absent", tmp_path, changed=True)
     assert "lgbatch: no report: there is no folder" in capsys.readouterr().err
 
 
