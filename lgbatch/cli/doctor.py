@@ -10,7 +10,7 @@ from typing import Any
 
 from lgbatch.cli.options import Json, Models, command, new_app
 from lgbatch.config import Settings
-from lgbatch.errors import ModelError
+from lgbatch.errors import InputError, ModelError
 from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.kernels import library as kernels
 from lgbatch.runtime.cuda import driver_version, gpus
@@ -57,6 +57,7 @@ class Diagnosis:
             *(f"--device    {name}: {reason or 'available'}" for name, reason in v["devices"].items()),
             f"extraction  fp32 on {v['device']}",
             f"matching    {matching}",
+            f"kernels     {', '.join(v['kernels']) or 'not installed'}",
             f"models      {v['models_folder']}, {v['free_gb']:.1f} GB of disk space free",
             *(f"            {self._format_model(name)}" for name in v["models"]),
             *(f"problem     {problem}" for problem in v["problems"] or ["none"]),
@@ -92,7 +93,7 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
     precision = reason = None
     try:
         precision, reason = matching_precision(settings), _precision_reason(settings)
-    except ModelError as error:
+    except (InputError, ModelError) as error:
         problems.append(str(error))
     if unused := unused_gpu(settings.device):
         problems.append(unused)
@@ -117,6 +118,7 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
             "matching_device": matching_device(device),
             "precision": precision,
             "reason": reason,
+            "kernels": kernels.available_isas(),
             "models_folder": str(models),
             "free_gb": round(free, 1),
             "models": states,
@@ -143,7 +145,7 @@ def _precision_reason(settings: Settings) -> str:
         return f"LightGlue for {settings.extractor} is too narrow for 8 bits"
     if settings.precision != "auto":
         return "as requested by --precision"
-    return kernels.unavailable_reason() or "the processor has AVX-512 VNNI and BF16"
+    return kernels.unavailable_reason() or f"the kernels for {kernels.chosen_isa()} run here"
 
 
 def _open_models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict[str, Model | Stages]]:

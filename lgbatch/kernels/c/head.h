@@ -11,15 +11,6 @@
    softmax along the row exceeds the threshold: a score is at most that softmax, so only they can be matches. The sum of
    exponentials of a column is relative to its maximum over the blocks so far. */
 
-#include "kernels.h"
-
-#ifdef HAS_KERNELS
-
-#include <math.h>
-#include <string.h>
-
-#include "simd.h"
-
 #define MASKED -1e30f /* similarity of padding: its exponential is 0 */
 
 enum { BLOCK_SIMILARITIES = 1 << 17 }; /* similarities in a block: they stay in the L2 cache */
@@ -39,33 +30,31 @@ static int64_t list_length(int64_t n, float threshold) {
 }
 
 /* Size of the scratch buffer of lgbatch_head, which must be aligned to 64 bytes. */
-size_t lgbatch_head_scratch_bytes(int64_t count0, int64_t count1, float threshold) {
+EXPORT size_t EXPORTED(head_scratch_bytes)(int64_t count0, int64_t count1, float threshold) {
     const size_t m = round_up_to_panel(count0), n = round_up_to_panel(count1);
     return (m + 2 * n) * EMBED_DIM * 2 + 2 * m * 4 + 6 * n * 4 + block_rows(n) * n * 4 +
-           2 * (m * list_length(n, threshold) + 16) * 4;
+           2 * m * list_length(n, threshold) * 4;
 }
 
 /* Round x (rows, EMBED_DIM) to bfloat16. */
-static void to_bf16(const float *x, int64_t rows, uint16_t *y) {
-    for (int64_t i = 0; i < rows * EMBED_DIM; i += 32) {
-        __m512bh rounded = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + i + 16), _mm512_loadu_ps(x + i));
-        _mm512_storeu_si512(y + i, (__m512i)rounded);
-    }
+static void round_to_bf16(const float *x, int64_t rows, uint16_t *y) {
+    for (int64_t i = 0; i < rows * EMBED_DIM; i += 2 * WIDTH)
+        store_bf16(y + i, vf_load(x + i), vf_load(x + i + WIDTH));
 }
 
 /* Project x (rows, EMBED_DIM) to y (rows, EMBED_DIM) in bfloat16. */
-static void project(const Head *head, const float *x, int64_t rows, uint16_t *y) {
+static void project_descriptors(const Head *head, const float *x, int64_t rows, uint16_t *y) {
     uint16_t x_bf16[TILE_ROWS * EMBED_DIM];
     float projected[TILE_ROWS * EMBED_DIM], acc[TILE_ROWS * PANEL];
     for (int64_t row = 0; row < rows; row += TILE_ROWS) {
         int64_t count = min_i64(TILE_ROWS, rows - row);
-        to_bf16(x + row * EMBED_DIM, count, x_bf16);
+        round_to_bf16(x + row * EMBED_DIM, count, x_bf16);
         for (int64_t column = 0; column < EMBED_DIM; column += PANEL) {
             for (int64_t r = 0; r < count; r++) memcpy(acc + r * PANEL, head->projection_bias + column, PANEL * 4);
             gemm_bf16(x_bf16, EMBED_DIM, head->projection_weight + column * EMBED_DIM, EMBED_DIM / 2, count, acc);
             for (int64_t r = 0; r < count; r++) memcpy(projected + r * EMBED_DIM + column, acc + r * PANEL, PANEL * 4);
         }
-        to_bf16(projected, count, y + row * EMBED_DIM);
+        round_to_bf16(projected, count, y + row * EMBED_DIM);
     }
 }
 
@@ -83,10 +72,10 @@ static void transpose_to_panels(const uint16_t *rows, int64_t count, uint16_t *p
 /* z (count,) = log(sigmoid(w x + b)) of each row of x (count, EMBED_DIM). */
 static void log_matchability(const Head *head, const float *x, int64_t count, float *z) {
     for (int64_t row = 0; row < count; row++, x += EMBED_DIM) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int i = 0; i < EMBED_DIM; i += 16)
-            sum = _mm512_fmadd_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(head->matchability_weight + i), sum);
-        z[row] = -log1pf(expf(-(_mm512_reduce_add_ps(sum) + head->matchability_bias)));
+        vf sum = vf_set(0.0f);
+        for (int i = 0; i < EMBED_DIM; i += WIDTH)
+            sum = vf_fma(vf_load(x + i), vf_load(head->matchability_weight + i), sum);
+        z[row] = -log1pf(expf(-(vf_reduce_add(sum) + head->matchability_bias)));
     }
 }
 
@@ -101,13 +90,13 @@ static void compute_similarities(const uint16_t *rows, int64_t count, const uint
             float acc[TILE_ROWS * PANEL] = {0};
             gemm_bf16(rows + row * EMBED_DIM, EMBED_DIM, panels + first * EMBED_DIM, EMBED_DIM / 2, tile_rows, acc);
             for (int64_t r = 0; r < tile_rows; r++)
-                for (int64_t i = 0; i < PANEL; i += 16) {
-                    const int64_t left = columns - first - i;
-                    __mmask16 valid = left >= 16 ? 0xffff : left <= 0 ? 0 : (__mmask16)((1u << left) - 1);
-                    __m512 value = _mm512_mask_loadu_ps(_mm512_set1_ps(MASKED), valid, acc + r * PANEL + i);
-                    _mm512_storeu_ps(s + (row + r) * n + first + i, value);
-                    _mm512_storeu_ps(column_max + first + i,
-                                     _mm512_max_ps(value, _mm512_loadu_ps(column_max + first + i)));
+                for (int64_t i = 0; i < PANEL; i += WIDTH) {
+                    vf value = vf_load(acc + r * PANEL + i);
+                    if (columns < first + PANEL)
+                        value = vf_select(vm_first(columns - first - i), value, vf_set(MASKED));
+                    vf_store(s + (row + r) * n + first + i, value);
+                    vf_store(column_max + first + i,
+                                     vf_max(value, vf_load(column_max + first + i)));
                 }
         }
     }
@@ -115,60 +104,55 @@ static void compute_similarities(const uint16_t *rows, int64_t count, const uint
 
 /* Log-sum-exp of one row of s (n,). */
 static float row_logsumexp(const float *s, int64_t n) {
-    __m512 maxima = _mm512_set1_ps(MASKED), sum = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += 16) maxima = _mm512_max_ps(maxima, _mm512_loadu_ps(s + i));
-    const float row_max = _mm512_reduce_max_ps(maxima);
-    for (int64_t i = 0; i < n; i += 16) {
-        __m512 difference = _mm512_sub_ps(_mm512_loadu_ps(s + i), _mm512_set1_ps(row_max));
-        sum = _mm512_add_ps(sum, exp2_float(_mm512_mul_ps(difference, _mm512_set1_ps(LOG2_E))));
+    vf maxima = vf_set(MASKED), sum = vf_set(0.0f);
+    for (int64_t i = 0; i < n; i += WIDTH) maxima = vf_max(maxima, vf_load(s + i));
+    const float row_max = vf_reduce_max(maxima);
+    for (int64_t i = 0; i < n; i += WIDTH) {
+        vf difference = vf_sub(vf_load(s + i), vf_set(row_max));
+        sum = vf_add(sum, exp2_float(vf_mul(difference, vf_set(LOG2_E))));
     }
-    return row_max + logf(_mm512_reduce_add_ps(sum));
+    return row_max + logf(vf_reduce_add(sum));
 }
 
-/* exp(x - maximum), 16 at once. */
-INLINE __m512 relative_exp(const float *x, const float *maximum) {
-    __m512 difference = _mm512_sub_ps(_mm512_loadu_ps(x), _mm512_loadu_ps(maximum));
-    return exp2_float(_mm512_mul_ps(difference, _mm512_set1_ps(LOG2_E)));
+/* exp(x - maximum), WIDTH at once. */
+INLINE vf relative_exp(const float *x, const float *maximum) {
+    vf difference = vf_sub(vf_load(x), vf_load(maximum));
+    return exp2_float(vf_mul(difference, vf_set(LOG2_E)));
 }
 
 /* Add the rows of s (count, n) to the sums of exponentials of the columns (n,). The sums so far are relative to
    previous_max (n,), which becomes column_max (n,). */
 static void add_to_column_sums(const float *s, int64_t count, int64_t n, const float *column_max, float *previous_max,
                                float *sum) {
-    for (int64_t i = 0; i < n; i += 16) {
-        __m512 factor = relative_exp(previous_max + i, column_max + i);
-        _mm512_storeu_ps(sum + i, _mm512_mul_ps(factor, _mm512_loadu_ps(sum + i)));
+    for (int64_t i = 0; i < n; i += WIDTH) {
+        vf factor = relative_exp(previous_max + i, column_max + i);
+        vf_store(sum + i, vf_mul(factor, vf_load(sum + i)));
     }
     for (int64_t row = 0; row < count; row++, s += n)
-        for (int64_t i = 0; i < n; i += 16)
-            _mm512_storeu_ps(sum + i, _mm512_add_ps(relative_exp(s + i, column_max + i), _mm512_loadu_ps(sum + i)));
+        for (int64_t i = 0; i < n; i += WIDTH)
+            vf_store(sum + i, vf_add(relative_exp(s + i, column_max + i), vf_load(sum + i)));
     memcpy(previous_max, column_max, n * sizeof(float));
 }
 
 /* List the entries of one row of s (n,) that exceed `bound`, in ascending order: their values and columns. Returns
-   their number. Up to 16 elements beyond them are overwritten. */
+   their number. */
 INLINE int32_t list_entries(const float *s, int64_t n, float bound, float *values, int32_t *columns) {
     int32_t length = 0;
-    __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (int64_t i = 0; i < n; i += 16) {
-        __m512 value = _mm512_loadu_ps(s + i);
-        __mmask16 above = _mm512_cmp_ps_mask(value, _mm512_set1_ps(bound), _CMP_GT_OQ);
-        if (!above) continue;
-        _mm512_storeu_ps(values + length, _mm512_maskz_compress_ps(above, value));
-        __m512i column = _mm512_add_epi32(index, _mm512_set1_epi32((int32_t)i));
-        _mm512_storeu_si512(columns + length, _mm512_maskz_compress_epi32(above, column));
-        length += __builtin_popcount(above);
+    for (int64_t i = 0; i < n; i += WIDTH) {
+        if (!vm_any(vf_greater(vf_load(s + i), vf_set(bound)))) continue;
+        for (int64_t j = i; j < i + WIDTH; j++)
+            if (s[j] > bound) values[length] = s[j], columns[length++] = (int32_t)j;
     }
     return length;
 }
 
 /* Update the running maximum `best` (n,) of 2 s + term in each column, and its row `argmax` (n,), with one more row. */
 INLINE void update_column_argmax(const float *s, float term, int32_t row, int64_t n, float *best, int32_t *argmax) {
-    for (int64_t i = 0; i < n; i += 16) {
-        __m512 value = _mm512_fmadd_ps(_mm512_loadu_ps(s + i), _mm512_set1_ps(2.0f), _mm512_set1_ps(term));
-        __mmask16 better = _mm512_cmp_ps_mask(value, _mm512_loadu_ps(best + i), _CMP_GT_OQ);
-        _mm512_mask_storeu_ps(best + i, better, value);
-        _mm512_mask_storeu_epi32(argmax + i, better, _mm512_set1_epi32(row));
+    for (int64_t i = 0; i < n; i += WIDTH) {
+        vf value = vf_fma(vf_load(s + i), vf_set(2.0f), vf_set(term));
+        vm better = vf_greater(value, vf_load(best + i));
+        vf_store_where(better, best + i, value);
+        vi_store_where(better, argmax + i, vi_set(row));
     }
 }
 
@@ -182,18 +166,18 @@ typedef struct {
     float *values;                                        /* (m, list_length) the list of each row */
     int32_t *columns, *lengths;                           /* (m, list_length), (m,) */
     int64_t n, list_length;
-} Buffers;
+} HeadBuffers;
 
 /* Lay out the scratch buffer. */
-static Buffers lay_out(int64_t count0, int64_t count1, float threshold, uint8_t *scratch) {
+static HeadBuffers lay_out(int64_t count0, int64_t count1, float threshold, uint8_t *scratch) {
     const int64_t m = round_up_to_panel(count0), n = round_up_to_panel(count1);
-    Buffers b = {.n = n, .list_length = list_length(n, threshold)};
+    HeadBuffers b = {.n = n, .list_length = list_length(n, threshold)};
     b.rows0 = (uint16_t *)scratch, b.panels1 = b.rows0 + m * EMBED_DIM;
     b.row_term = (float *)(b.panels1 + 2 * n * EMBED_DIM), b.column_term = b.row_term + m;
     b.column_max = b.column_term + n, b.previous_max = b.column_max + n, b.column_sum = b.previous_max + n;
     b.best = b.column_sum + n, b.argmax = (int32_t *)(b.best + n), b.lengths = b.argmax + n;
     b.s = (float *)(b.lengths + m), b.values = b.s + block_rows(n) * n;
-    b.columns = (int32_t *)(b.values + m * b.list_length + 16);
+    b.columns = (int32_t *)(b.values + m * b.list_length);
     for (int64_t i = 0; i < n; i++) {
         b.column_max[i] = b.previous_max[i] = MASKED, b.column_sum[i] = 0.0f;
         b.best[i] = -INFINITY, b.argmax[i] = 0;
@@ -203,7 +187,7 @@ static Buffers lay_out(int64_t count0, int64_t count1, float threshold, uint8_t 
 
 /* Go through all similarities: subtract the log-sum-exps from row_term and column_term, find the best row of each
    column, and list the entries of each row. */
-static void go_through(Buffers *b, int64_t count0, int64_t count1, float threshold) {
+static void go_through(HeadBuffers *b, int64_t count0, int64_t count1, float threshold) {
     const float log_threshold = logf(threshold) - ROUNDING;
     for (int64_t start = 0; start < count0; start += block_rows(b->n)) {
         const int64_t rows = min_i64(block_rows(b->n), count0 - start);
@@ -222,12 +206,12 @@ static void go_through(Buffers *b, int64_t count0, int64_t count1, float thresho
 
 /* Match two images with at least one keypoint each: mutual best matches whose score exceeds the threshold. Writes
    matches0 (count0,), -1 if unmatched, and scores (count0,), 0 if unmatched. */
-void lgbatch_head(const Head *head, const float *x0, const float *x1, int64_t count0, int64_t count1, float threshold,
+EXPORT void EXPORTED(head)(const Head *head, const float *x0, const float *x1, int64_t count0, int64_t count1, float threshold,
                   uint8_t *scratch, int64_t *matches0, float *scores) {
-    Buffers b = lay_out(count0, count1, threshold, scratch);
+    HeadBuffers b = lay_out(count0, count1, threshold, scratch);
     uint16_t *rows1 = b.panels1 + b.n * EMBED_DIM;
-    project(head, x0, count0, b.rows0);
-    project(head, x1, count1, rows1);
+    project_descriptors(head, x0, count0, b.rows0);
+    project_descriptors(head, x1, count1, rows1);
     transpose_to_panels(rows1, count1, b.panels1);
     log_matchability(head, x0, count0, b.row_term);
     log_matchability(head, x1, count1, b.column_term);
@@ -246,6 +230,3 @@ void lgbatch_head(const Head *head, const float *x0, const float *x1, int64_t co
         matches0[i] = is_match ? j : -1, scores[i] = is_match ? score : 0.0f;
     }
 }
-
-END_TARGET
-#endif

@@ -3,15 +3,6 @@
    GEMMs with weights are int8 with int32 accumulators; attention.c describes attention. Layer normalization, the
    residual stream and the confidences are float. Queries are not padded; keys are padded to a multiple of PANEL. */
 
-#include "kernels.h"
-
-#ifdef HAS_KERNELS
-
-#include <math.h>
-#include <string.h>
-
-#include "simd.h"
-
 /* Buffers for CHUNK_ROWS rows. */
 typedef struct {
     float wide[CHUNK_ROWS * 3 * EMBED_DIM];        /* output of a projection or of linear1 */
@@ -21,18 +12,18 @@ typedef struct {
 } Buffers;
 
 /* Size of the scratch buffer of lgbatch_layer, which must be aligned to 64 bytes. */
-size_t lgbatch_layer_scratch_bytes(int64_t count0, int64_t count1) {
+EXPORT size_t EXPORTED(layer_scratch_bytes)(int64_t count0, int64_t count1) {
     const int64_t longest = count0 > count1 ? count0 : count1;
     return align_bytes(sizeof(Buffers)) + qkv_bytes(count0) + qkv_bytes(count1) + longest * EMBED_DIM * 4;
 }
 
 /* Rotary embedding of x (HEAD_DIM,): rotate the pairs (x[i], x[i + HEAD_DIM / 2]). */
 INLINE void rotate(float *x, const float *cosines, const float *sines) {
-    for (int i = 0; i < HEAD_DIM / 2; i += 16) {
-        __m512 first = _mm512_loadu_ps(x + i), second = _mm512_loadu_ps(x + HEAD_DIM / 2 + i);
-        __m512 c = _mm512_loadu_ps(cosines + i), s = _mm512_loadu_ps(sines + i);
-        _mm512_storeu_ps(x + i, _mm512_fmsub_ps(first, c, _mm512_mul_ps(second, s)));
-        _mm512_storeu_ps(x + HEAD_DIM / 2 + i, _mm512_fmadd_ps(first, s, _mm512_mul_ps(second, c)));
+    for (int i = 0; i < HEAD_DIM / 2; i += WIDTH) {
+        vf first = vf_load(x + i), second = vf_load(x + HEAD_DIM / 2 + i);
+        vf c = vf_load(cosines + i), s = vf_load(sines + i);
+        vf_store(x + i, vf_fms(first, c, vf_mul(second, s)));
+        vf_store(x + HEAD_DIM / 2 + i, vf_fma(first, s, vf_mul(second, c)));
     }
 }
 
@@ -66,18 +57,18 @@ static void project(const Dense *layer, const float *x, const Side *side, Buffer
 
 /* Layer normalization, then GELU, of one row in place. */
 INLINE void norm_gelu(float *row, int64_t count, const float *weight, const float *bias) {
-    __m512 sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
-    for (int64_t i = 0; i < count; i += 16) sum = _mm512_add_ps(sum, _mm512_loadu_ps(row + i));
-    __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / count);
-    for (int64_t i = 0; i < count; i += 16) {
-        __m512 centred = _mm512_sub_ps(_mm512_loadu_ps(row + i), mean);
-        squares = _mm512_fmadd_ps(centred, centred, squares);
+    vf sum = vf_set(0.0f), squares = vf_set(0.0f);
+    for (int64_t i = 0; i < count; i += WIDTH) sum = vf_add(sum, vf_load(row + i));
+    vf mean = vf_set(vf_reduce_add(sum) / count);
+    for (int64_t i = 0; i < count; i += WIDTH) {
+        vf centred = vf_sub(vf_load(row + i), mean);
+        squares = vf_fma(centred, centred, squares);
     }
-    __m512 inverse_std = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(squares) / count + 1e-5f));
-    for (int64_t i = 0; i < count; i += 16) {
-        __m512 normed = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(row + i), mean), inverse_std);
-        normed = _mm512_fmadd_ps(normed, _mm512_loadu_ps(weight + i), _mm512_loadu_ps(bias + i));
-        _mm512_storeu_ps(row + i, gelu(normed));
+    vf inverse_std = vf_set(1.0f / sqrtf(vf_reduce_add(squares) / count + 1e-5f));
+    for (int64_t i = 0; i < count; i += WIDTH) {
+        vf normed = vf_mul(vf_sub(vf_load(row + i), mean), inverse_std);
+        normed = vf_fma(normed, vf_load(weight + i), vf_load(bias + i));
+        vf_store(row + i, gelu(normed));
     }
 }
 
@@ -100,8 +91,8 @@ static void feed_forward(const FeedForward *ffn, const float *x, const float *co
             quantize(row, 2 * EMBED_DIM, buffers->quantized + r * 2 * EMBED_DIM, buffers->scale + r * groups);
         }
         dense(&ffn->linear2, buffers->quantized, buffers->scale, rows, buffers->narrow);
-        for (int64_t i = 0; i < rows * EMBED_DIM; i += 16)
-            _mm512_storeu_ps(y + i, _mm512_add_ps(_mm512_loadu_ps(x + i), _mm512_loadu_ps(buffers->narrow + i)));
+        for (int64_t i = 0; i < rows * EMBED_DIM; i += WIDTH)
+            vf_store(y + i, vf_add(vf_load(x + i), vf_load(buffers->narrow + i)));
     }
 }
 
@@ -110,18 +101,18 @@ static void predict_decisions(const Layer *layer, const Side *side) {
     float *outputs[2] = {side->confidence, side->matchability};
     for (int64_t row = 0; row < side->count; row++) {
         for (int output = 0; output < 2; output++) {
-            __m512 sum = _mm512_setzero_ps();
-            for (int64_t i = 0; i < EMBED_DIM; i += 16) {
-                __m512 weight = _mm512_loadu_ps(layer->decision_weight + output * EMBED_DIM + i);
-                sum = _mm512_fmadd_ps(_mm512_loadu_ps(side->y + row * EMBED_DIM + i), weight, sum);
+            vf sum = vf_set(0.0f);
+            for (int64_t i = 0; i < EMBED_DIM; i += WIDTH) {
+                vf weight = vf_load(layer->decision_weight + output * EMBED_DIM + i);
+                sum = vf_fma(vf_load(side->y + row * EMBED_DIM + i), weight, sum);
             }
-            outputs[output][row] = 1.0f / (1.0f + expf(-(_mm512_reduce_add_ps(sum) + layer->decision_bias[output])));
+            outputs[output][row] = 1.0f / (1.0f + expf(-(vf_reduce_add(sum) + layer->decision_bias[output])));
         }
     }
 }
 
 /* Run a layer on a pair of images with at least one keypoint each. */
-void lgbatch_layer(const Layer *layer, const Side *side0, const Side *side1, uint8_t *scratch) {
+EXPORT void EXPORTED(layer)(const Layer *layer, const Side *side0, const Side *side1, uint8_t *scratch) {
     const Side *sides[2] = {side0, side1};
     Buffers *buffers = (Buffers *)scratch;
     scratch += align_bytes(sizeof(Buffers));
@@ -145,6 +136,3 @@ void lgbatch_layer(const Layer *layer, const Side *side0, const Side *side1, uin
         if (layer->decision_weight) predict_decisions(layer, sides[i]);
     }
 }
-
-END_TARGET
-#endif

@@ -5,15 +5,6 @@
    the first PANEL keys, so that no pass over all keys is needed first; bfloat16 has the range for larger exponentials.
    If a sum of exponentials still exceeds SUM_LIMIT, the tile is computed again relative to the true row maximum. */
 
-#include "kernels.h"
-
-#ifdef HAS_KERNELS
-
-#include <math.h>
-#include <string.h>
-
-#include "simd.h"
-
 enum {
     QUERY_TILES = 4, /* query tiles that reuse one block of keys */
     KEY_BLOCK = 128, /* keys per block: their keys and values stay in the L1 cache */
@@ -22,14 +13,14 @@ enum {
 #define SUM_LIMIT 1e30f /* largest accepted sum of exponentials */
 
 /* Size of the memory that qkv_init lays out for `count` keypoints. */
-size_t qkv_bytes(int64_t count) {
+static size_t qkv_bytes(int64_t count) {
     const size_t n = round_up_to_panel(count);
     return align_bytes(count * EMBED_DIM) + align_bytes(count * HEADS * 4) + n * EMBED_DIM +
            2 * align_bytes(HEADS * n * 4) + n * EMBED_DIM * 2;
 }
 
 /* Lay out the arrays in memory aligned to 64 bytes, and zero the padded keys and values. */
-void qkv_init(PackedQKV *qkv, uint8_t *memory, int64_t count) {
+static void qkv_init(PackedQKV *qkv, uint8_t *memory, int64_t count) {
     const size_t n = round_up_to_panel(count);
     qkv->count = count, qkv->padded = n;
     qkv->query = memory, memory += align_bytes(count * EMBED_DIM);
@@ -48,42 +39,39 @@ void qkv_init(PackedQKV *qkv, uint8_t *memory, int64_t count) {
 
 /* Quantize x (HEAD_DIM,) to int8 and return its scale. */
 INLINE float quantize_head(const float *x, int8_t *q) {
-    __m512 maxima = _mm512_setzero_ps();
-    for (int i = 0; i < HEAD_DIM; i += 16) maxima = _mm512_max_ps(maxima, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
-    float max_abs = _mm512_reduce_max_ps(maxima);
-    __m512 inverse_scale = _mm512_set1_ps(max_abs > 0 ? 127.0f / max_abs : 0.0f);
-    for (int i = 0; i < HEAD_DIM; i += 16) {
-        __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), inverse_scale));
-        _mm_storeu_si128((__m128i *)(q + i), _mm512_cvtepi32_epi8(rounded));
+    vf maxima = vf_set(0.0f);
+    for (int i = 0; i < HEAD_DIM; i += WIDTH) maxima = vf_max(maxima, vf_abs(vf_load(x + i)));
+    float max_abs = vf_reduce_max(maxima);
+    vf inverse_scale = vf_set(max_abs > 0 ? 127.0f / max_abs : 0.0f);
+    for (int i = 0; i < HEAD_DIM; i += WIDTH) {
+        vi rounded = vf_to_int(vf_mul(vf_load(x + i), inverse_scale));
+        store_bytes((uint8_t *)q + i, rounded);
     }
     return max_abs / 127.0f;
 }
 
 /* Quantize and store query (HEAD_DIM,) and key (HEAD_DIM,) of one keypoint and head. Cross-attention shares one vector:
    if both pointers are equal, it is quantized once. */
-void qkv_set_query_key(PackedQKV *qkv, int64_t row, int64_t head, const float *query, const float *key) {
+static void qkv_set_query_key(PackedQKV *qkv, int64_t row, int64_t head, const float *query, const float *key) {
     int8_t q[HEAD_DIM];
     float scale = quantize_head(query, q);
     qkv->query_scale[row * HEADS + head] = scale * (LOG2_E / sqrtf(HEAD_DIM));
-    __m512i packed = _mm512_loadu_si512(q);
     uint8_t *stored = qkv->query + row * EMBED_DIM + head * HEAD_DIM;
-    _mm512_storeu_si512(stored, _mm512_xor_si512(packed, _mm512_set1_epi8(-128))); /* adds the zero point 128 */
-    if (key != query) scale = quantize_head(key, q), packed = _mm512_loadu_si512(q);
+    for (int i = 0; i < HEAD_DIM; i++) stored[i] = (uint8_t)(q[i] + ZERO_POINT);
+    if (key != query) scale = quantize_head(key, q);
     int8_t *panel = qkv->key + (head * qkv->padded + row / PANEL * PANEL) * HEAD_DIM + row % PANEL * 4;
     for (int i = 0; i < HEAD_DIM; i += 4) memcpy(panel + i * PANEL, q + i, 4);
-    __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), packed);
-    qkv->key_zero_point_sum[head * qkv->padded + row] = -128 * _mm512_reduce_add_epi32(sums);
+    int32_t sum = 0;
+    for (int i = 0; i < HEAD_DIM; i++) sum += q[i];
+    qkv->key_zero_point_sum[head * qkv->padded + row] = -ZERO_POINT * sum;
     qkv->key_scale[head * qkv->padded + row] = scale;
 }
 
 /* Store the values (HEAD_DIM,) of keypoints `row` (even) and `row` + 1. `odd` is NULL if `row` is the last keypoint. */
-void qkv_set_values(PackedQKV *qkv, int64_t row, int64_t head, const float *even, const float *odd) {
+static void qkv_set_values(PackedQKV *qkv, int64_t row, int64_t head, const float *even, const float *odd) {
     uint16_t *value = qkv->value + (head * qkv->padded + row) * HEAD_DIM;
-    for (int i = 0; i < HEAD_DIM; i += 16) {
-        __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(even + i)));
-        __m512i high = _mm512_setzero_si512();
-        if (odd) high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(odd + i)));
-        _mm512_storeu_si512(value + 2 * i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    for (int i = 0; i < HEAD_DIM; i += WIDTH) {
+        store_pairs(value + 2 * i, vf_load(even + i), odd ? vf_load(odd + i) : vf_set(0.0f));
     }
 }
 
@@ -91,7 +79,7 @@ void qkv_set_values(PackedQKV *qkv, int64_t row, int64_t head, const float *even
 typedef struct {
     const uint8_t *query;                /* first row */
     float context[TILE_ROWS * HEAD_DIM]; /* sum of exponential * value */
-    float sum[TILE_ROWS * 16];           /* sum of exponentials, as 16 partial sums per row */
+    float sum[TILE_ROWS * WIDTH];        /* sum of exponentials, as WIDTH partial sums per row */
     float scale[TILE_ROWS];              /* query scale */
     float row_max[TILE_ROWS];            /* exponents are relative to it */
     int64_t rows;
@@ -106,14 +94,13 @@ static void compute_row_max(QueryTile *tile, const PackedQKV *keys, int64_t head
         gemm_int8(tile->query, EMBED_DIM, keys->key + first * HEAD_DIM, HEAD_DIM / 4, keys->key_zero_point_sum + first,
                   tile->rows, acc);
         for (int64_t r = 0; r < tile->rows; r++) {
-            __m512 maxima = _mm512_set1_ps(tile->row_max[r]), query_scale = _mm512_set1_ps(tile->scale[r]);
-            for (int i = 0; i < PANEL && start + i < count; i += 16) {
-                __m512 scale = _mm512_mul_ps(query_scale, _mm512_loadu_ps(keys->key_scale + first + i));
-                __m512 exponent = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(acc + r * PANEL + i)), scale);
-                __mmask16 valid = (__mmask16)((1u << min_i64(16, count - start - i)) - 1);
-                maxima = _mm512_mask_max_ps(maxima, valid, maxima, exponent);
+            vf maxima = vf_set(tile->row_max[r]), query_scale = vf_set(tile->scale[r]);
+            for (int i = 0; i < PANEL && start + i < count; i += WIDTH) {
+                vf scale = vf_mul(query_scale, vf_load(keys->key_scale + first + i));
+                vf exponent = vf_mul(vi_to_float(vi_load(acc + r * PANEL + i)), scale);
+                maxima = vf_select(vm_first(count - start - i), vf_max(maxima, exponent), maxima);
             }
-            tile->row_max[r] = _mm512_reduce_max_ps(maxima);
+            tile->row_max[r] = vf_reduce_max(maxima);
         }
     }
 }
@@ -122,21 +109,22 @@ static void compute_row_max(QueryTile *tile, const PackedQKV *keys, int64_t head
    valid; padding gets 0. */
 static void exponentiate(QueryTile *tile, const int32_t *similarity, const float *key_scale, int64_t count,
                          uint16_t *weight) {
-    const uint64_t valid = count >= PANEL ? ~0ull : (1ull << count) - 1;
+    vm valid[PANEL / WIDTH];
+    for (int i = 0; i < PANEL; i += WIDTH) valid[i / WIDTH] = vm_first(count - i);
     for (int64_t r = 0; r < tile->rows; r++, similarity += PANEL, weight += KEY_BLOCK) {
-        __m512 query_scale = _mm512_set1_ps(tile->scale[r]), row_max = _mm512_set1_ps(tile->row_max[r]);
-        __m512 sum = _mm512_loadu_ps(tile->sum + 16 * r), e[2];
-        for (int i = 0; i < PANEL; i += 32) {
+        vf query_scale = vf_set(tile->scale[r]), row_max = vf_set(tile->row_max[r]);
+        vf sum = vf_load(tile->sum + WIDTH * r), e[2];
+        for (int i = 0; i < PANEL; i += 2 * WIDTH) {
             for (int half = 0; half < 2; half++) {
-                __m512 scale = _mm512_mul_ps(query_scale, _mm512_loadu_ps(key_scale + i + 16 * half));
-                __m512 product = _mm512_cvtepi32_ps(_mm512_loadu_si512(similarity + i + 16 * half));
-                e[half] = exp2_bf16(_mm512_fmsub_ps(product, scale, row_max));
-                e[half] = _mm512_maskz_mov_ps((__mmask16)(valid >> (i + 16 * half)), e[half]);
-                sum = _mm512_add_ps(sum, e[half]);
+                vf scale = vf_mul(query_scale, vf_load(key_scale + i + WIDTH * half));
+                vf product = vi_to_float(vi_load(similarity + i + WIDTH * half));
+                e[half] = exp2_bf16(vf_fms(product, scale, row_max));
+                e[half] = vf_select(valid[i / WIDTH + half], e[half], vf_set(0.0f));
+                sum = vf_add(sum, e[half]);
             }
-            _mm512_storeu_si512(weight + i, (__m512i)_mm512_cvtne2ps_pbh(e[1], e[0]));
+            store_bf16(weight + i, e[0], e[1]);
         }
-        _mm512_storeu_ps(tile->sum + 16 * r, sum);
+        vf_store(tile->sum + WIDTH * r, sum);
     }
 }
 
@@ -158,24 +146,24 @@ static void accumulate_keys(QueryTile *tile, const PackedQKV *keys, int64_t head
 static void normalize(QueryTile *tile, const PackedQKV *keys, int64_t head, float *context) {
     float sum[TILE_ROWS], largest = 0.0f;
     for (int64_t r = 0; r < tile->rows; r++) {
-        sum[r] = _mm512_reduce_add_ps(_mm512_loadu_ps(tile->sum + 16 * r));
+        sum[r] = vf_reduce_add(vf_load(tile->sum + WIDTH * r));
         if (!(sum[r] <= largest)) largest = sum[r]; /* NaN too */
     }
     if (!(largest < SUM_LIMIT)) {
         memset(tile->context, 0, sizeof tile->context), memset(tile->sum, 0, sizeof tile->sum);
         compute_row_max(tile, keys, head, keys->count);
         for (int64_t start = 0; start < keys->count; start += KEY_BLOCK) accumulate_keys(tile, keys, head, start);
-        for (int64_t r = 0; r < tile->rows; r++) sum[r] = _mm512_reduce_add_ps(_mm512_loadu_ps(tile->sum + 16 * r));
+        for (int64_t r = 0; r < tile->rows; r++) sum[r] = vf_reduce_add(vf_load(tile->sum + WIDTH * r));
     }
     for (int64_t r = 0; r < tile->rows; r++, context += EMBED_DIM) {
-        __m512 inverse = _mm512_set1_ps(1.0f / sum[r]);
-        for (int i = 0; i < HEAD_DIM; i += 16)
-            _mm512_storeu_ps(context + i, _mm512_mul_ps(_mm512_loadu_ps(tile->context + r * HEAD_DIM + i), inverse));
+        vf inverse = vf_set(1.0f / sum[r]);
+        for (int i = 0; i < HEAD_DIM; i += WIDTH)
+            vf_store(context + i, vf_mul(vf_load(tile->context + r * HEAD_DIM + i), inverse));
     }
 }
 
 /* Softmax attention of the queries of one image to the keys and values of an image: context (count, EMBED_DIM). */
-void attend(const PackedQKV *queries, const PackedQKV *keys, float *context) {
+static void attend(const PackedQKV *queries, const PackedQKV *keys, float *context) {
     for (int64_t head = 0; head < HEADS; head++) {
         for (int64_t first = 0; first < queries->count; first += TILE_ROWS * QUERY_TILES) {
             QueryTile tiles[QUERY_TILES];
@@ -196,6 +184,3 @@ void attend(const PackedQKV *queries, const PackedQKV *keys, float *context) {
         }
     }
 }
-
-END_TARGET
-#endif

@@ -1,8 +1,8 @@
-/* LightGlue layers in 8 bits for processors with AVX-512 VNNI and BF16. layer.c describes the numerics.
+/* LightGlue layers in 8 bits. layer.h describes the numerics.
 
    Arrays are row-major and owned by the caller. Quantization is symmetric: value = scale * int8. Activations have one
-   scale per row and group of GROUP columns, computed at run time; weights have one scale per output. The instruction
-   vpdpbusd multiplies uint8 by int8, so activations are stored with zero point 128. Accumulators start at
+   scale per row and group of GROUP columns, computed at run time; weights have one scale per output. The instructions of
+   x86 multiply uint8 by int8, so activations are stored with zero point 128 there. Accumulators start at
    -128 * (sum of the int8 factors), which removes the zero point from the product. */
 
 #ifndef LGBATCH_KERNELS_H
@@ -11,17 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAS_KERNELS /* on other targets only lgbatch_supported is compiled */
-#endif
-
-#ifdef _WIN32
-#define EXPORT __declspec(dllexport)
-#define INTERNAL
-#else
-#define EXPORT __attribute__((visibility("default")))
-#define INTERNAL __attribute__((visibility("hidden"))) /* no symbol of another library can replace it */
-#endif
+#include "target.h"
 
 enum {
     EMBED_DIM = 256, /* embedding dimension */
@@ -29,7 +19,6 @@ enum {
     HEAD_DIM = 64,   /* head dimension */
     GROUP = 256,     /* activation columns that share a scale */
     PANEL = 64,      /* GEMM columns (outputs or keys) stored together */
-    TILE_ROWS = 6,   /* GEMM rows computed at once against a panel */
     CHUNK_ROWS = 48, /* rows per pass through a block: their hidden activations stay in the L2 cache */
 };
 
@@ -79,46 +68,13 @@ typedef struct {
 
 /* Queries, keys and values of one image, packed for attention. `padded` is count rounded up to a multiple of PANEL. */
 typedef struct {
-    uint8_t *query;              /* (count, EMBED_DIM), zero point 128 */
+    uint8_t *query;              /* (count, EMBED_DIM), zero point ZERO_POINT */
     float *query_scale;          /* (count, HEADS), includes log2(e) / sqrt(HEAD_DIM): softmax uses exp2 */
     int8_t *key;                 /* (HEADS, padded / PANEL, HEAD_DIM / 4, PANEL, 4) */
-    int32_t *key_zero_point_sum; /* (HEADS, padded): -128 * sum of a key's int8 values */
+    int32_t *key_zero_point_sum; /* (HEADS, padded): -ZERO_POINT * sum of a key's int8 values */
     float *key_scale;            /* (HEADS, padded) */
     uint16_t *value;             /* (HEADS, padded / 2, HEAD_DIM, 2) bfloat16 */
     int64_t count, padded;
 } PackedQKV;
-
-/* module.c */
-EXPORT int64_t lgbatch_supported(void);
-
-/* layer.c */
-EXPORT size_t lgbatch_layer_scratch_bytes(int64_t count0, int64_t count1);
-EXPORT void lgbatch_layer(const Layer *layer, const Side *side0, const Side *side1, uint8_t *scratch);
-
-/* head.c */
-EXPORT size_t lgbatch_head_scratch_bytes(int64_t count0, int64_t count1, float threshold);
-EXPORT void lgbatch_head(const Head *head, const float *x0, const float *x1, int64_t count0, int64_t count1,
-                         float threshold, uint8_t *scratch, int64_t *matches0, float *scores);
-
-/* nearest.c */
-EXPORT void lgbatch_two_largest(const uint8_t *x, int64_t rows, int64_t steps, const int8_t *panels, int64_t columns,
-                                int32_t *largest, int32_t *second);
-
-/* tile.c */
-INTERNAL void gemm_int8(const uint8_t *x, int64_t stride, const int8_t *panel, int64_t steps,
-                        const int32_t *zero_point_sum, int64_t rows, int32_t *acc);
-INTERNAL void gemm_bf16(const uint16_t *x, int64_t stride, const uint16_t *panel, int64_t steps, int64_t rows,
-                        float *acc);
-
-/* dense.c */
-INTERNAL void quantize(const float *x, int64_t count, uint8_t *q, float *scale);
-INTERNAL void dense(const Dense *layer, const uint8_t *x, const float *x_scale, int64_t rows, float *y);
-
-/* attention.c */
-INTERNAL size_t qkv_bytes(int64_t count);
-INTERNAL void qkv_init(PackedQKV *qkv, uint8_t *memory, int64_t count);
-INTERNAL void qkv_set_query_key(PackedQKV *qkv, int64_t row, int64_t head, const float *query, const float *key);
-INTERNAL void qkv_set_values(PackedQKV *qkv, int64_t row, int64_t head, const float *even, const float *odd);
-INTERNAL void attend(const PackedQKV *queries, const PackedQKV *keys, float *context);
 
 #endif
