@@ -22,7 +22,7 @@ EMBED_DIM, GROUP, PANEL = 256, 256, 64
 ISA_VARIABLE = "LGBATCH_ISA"
 """The environment variable that names an instruction set to use instead of the fastest."""
 PORTABLE = "portable"
-"""Plain C, which any processor runs: the reference of the tests. It is slower than fp32, so it is never the fastest."""
+"""Plain C, which any processor runs: the reference of the tests. It is slower than fp32, so it is never chosen."""
 
 
 class DenseStruct(ctypes.Structure):
@@ -104,29 +104,26 @@ def unavailable_reason() -> str | None:
     if _library() is None:
         return "lgbatch was installed without its kernels: install a C compiler and reinstall lgbatch"
     if chosen_isa() is None:
-        return "the processor has neither AVX2 nor NEON's dot products"
+        return "the processor has no instructions with which 8 bits are faster than fp32"
     return None
 
 
 def available_isas() -> list[str]:
     """The instruction sets that the kernels were compiled for and this machine runs, the fastest first."""
-    library, isas = _library(), list[str]()
-    while library and (name := library.lgbatch_isa_name(index := len(isas))):
-        isas.append(name.decode() if library.lgbatch_isa_runs(index) else "")
-    return [isa for isa in isas if isa]
+    return list(_isas())
 
 
 def chosen_isa() -> str | None:
-    """The instruction set that is used: the one that LGBATCH_ISA names, or the fastest. None if there is none.
+    """The instruction set that is used: the one that LGBATCH_ISA names, or the fastest. None if fp32 is faster.
 
     Raises InputError if this machine lacks the named one.
     """
-    isas = available_isas()
+    isas = _isas()
     forced = os.environ.get(ISA_VARIABLE)
     if forced and forced not in isas:
         known = f"this machine runs {', '.join(isas)}" if isas else "lgbatch was installed without its kernels"
         raise InputError(f"{ISA_VARIABLE}={forced} is unavailable ({known}): name another or unset it")
-    return forced or next((isa for isa in isas if isa != PORTABLE), None)
+    return forced or next((isa for isa, beats_fp32 in isas.items() if beats_fp32), None)
 
 
 def load_kernels() -> Kernels:
@@ -157,6 +154,16 @@ def two_largest(rows: NDArray[np.uint8], panels: NDArray[np.int32]) -> tuple[NDA
     return first, second
 
 
+def _isas() -> dict[str, bool]:
+    """The instruction sets that this machine runs, the fastest first, and whether they are faster than fp32 here."""
+    library, index, isas = _library(), 0, dict[str, bool]()
+    while library and (name := library.lgbatch_isa_name(index)):
+        if library.lgbatch_isa_runs(index):
+            isas[name.decode()] = bool(library.lgbatch_isa_beats_fp32(index))
+        index += 1
+    return isas
+
+
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """The compiled file, or None if lgbatch was installed without it."""
@@ -164,8 +171,9 @@ def _library() -> ctypes.CDLL | None:
     if spec is None or spec.origin is None:
         return None
     library = ctypes.CDLL(spec.origin)
-    library.lgbatch_isa_name.argtypes = library.lgbatch_isa_runs.argtypes = [c_int64]
-    library.lgbatch_isa_name.restype, library.lgbatch_isa_runs.restype = c_char_p, c_int64
+    for name, result in (("name", c_char_p), ("runs", c_int64), ("beats_fp32", c_int64)):
+        function = getattr(library, f"lgbatch_isa_{name}")
+        function.argtypes, function.restype = [c_int64], result
     return library
 
 

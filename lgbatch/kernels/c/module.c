@@ -30,6 +30,7 @@ static int64_t has(Features wanted) {
 enum {
     FMA = 1 << 12,                                             /* c1 */
     AVX2 = 1 << 5,                                             /* b7 */
+    AVX512F = 1 << 16,                                         /* b7 */
     AVX512 = 1 << 16 | 1 << 17 | 1 << 30 | (int)(1u << 31),    /* b7: F, DQ, BW, VL */
     AVX512_VNNI = 1 << 11,                                     /* c7 */
     AVX_VNNI = 1 << 4, AVX512_BF16 = 1 << 5,                   /* a7_1 */
@@ -38,6 +39,7 @@ enum {
 static int64_t runs_avx512_vnni(void) { return saves(0xe6) && has((Features){FMA, AVX2 | AVX512, AVX512_VNNI, 0}); }
 static int64_t runs_avx512_bf16(void) { return runs_avx512_vnni() && has((Features){0, 0, 0, AVX512_BF16}); }
 static int64_t runs_avx2(void) { return saves(0x6) && has((Features){FMA, AVX2, 0, 0}); }
+static int64_t lacks_avx512(void) { return !saves(0xe6) || !has((Features){0, AVX512F, 0, 0}); }
 static int64_t runs_avx_vnni(void) { return runs_avx2() && has((Features){0, 0, 0, AVX_VNNI}); }
 #endif
 
@@ -71,32 +73,34 @@ static int64_t runs_neon_bf16(void) { return 0; }
 #endif
 #endif
 
-static int64_t runs_portable(void) { return 1; }
+static int64_t always(void) { return 1; }
+static int64_t never(void) { return 0; }
 
 static const struct {
     const char *name;
     int64_t (*runs)(void);
+    int64_t (*beats_fp32)(void); /* ONNX Runtime's fp32 on the same processor: AVX2 loses to AVX-512 (measured) */
 } ISAS[] = {
     /* the fastest first */
 #ifdef HAS_AVX512_BF16
-    {"avx512-bf16", runs_avx512_bf16},
+    {"avx512-bf16", runs_avx512_bf16, always},
 #endif
 #ifdef HAS_AVX512_VNNI
-    {"avx512-vnni", runs_avx512_vnni},
+    {"avx512-vnni", runs_avx512_vnni, always},
 #endif
 #ifdef HAS_AVX_VNNI
-    {"avx-vnni", runs_avx_vnni},
+    {"avx-vnni", runs_avx_vnni, always},
 #endif
 #ifdef HAS_AVX2
-    {"avx2", runs_avx2},
+    {"avx2", runs_avx2, lacks_avx512},
 #endif
 #ifdef HAS_NEON_BF16
-    {"neon-bf16", runs_neon_bf16},
+    {"neon-bf16", runs_neon_bf16, always},
 #endif
 #ifdef HAS_NEON_DOTPROD
-    {"neon-dotprod", runs_neon_dotprod},
+    {"neon-dotprod", runs_neon_dotprod, always},
 #endif
-    {"portable", runs_portable},
+    {"portable", always, never},
 };
 
 /* The name of an instruction set, the fastest first; NULL after the last. In the names of functions, _ replaces -. */
@@ -106,6 +110,9 @@ EXPORT const char *lgbatch_isa_name(int64_t index) {
 
 /* Whether the processor and the operating system can run it. */
 EXPORT int64_t lgbatch_isa_runs(int64_t index) { return ISAS[index].runs(); }
+
+/* Whether it is faster than fp32 there. */
+EXPORT int64_t lgbatch_isa_beats_fp32(int64_t index) { return ISAS[index].beats_fp32(); }
 
 /* setuptools builds an extension module, and some linkers require its entry point. lgbatch/kernels/library.py loads
    the file with ctypes; nothing imports it. */

@@ -33,9 +33,12 @@
 #define END_TARGET
 #endif
 
-/* The versions of the compilers that know a feature: Clang's, Apple Clang's (numbered differently) and GCC's. */
+/* The versions of the compilers that know a feature: Clang's, Apple Clang's (numbered differently) and GCC's. Until Clang
+   19, immintrin.h had vectors on Windows only where a compiler flag asked for them. */
 #if defined(__apple_build_version__)
 #define KNOWN_SINCE(clang, apple_clang, gcc) (__clang_major__ >= apple_clang)
+#elif defined(__clang__) && defined(_MSC_VER)
+#define KNOWN_SINCE(clang, apple_clang, gcc) (__clang_major__ >= 19 && __clang_major__ >= clang)
 #elif defined(__clang__)
 #define KNOWN_SINCE(clang, apple_clang, gcc) (__clang_major__ >= clang)
 #elif defined(__GNUC__)
