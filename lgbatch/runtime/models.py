@@ -13,7 +13,7 @@ from lgbatch.kernels import stages as kernels
 from lgbatch.runtime.cuda import free_memory
 from lgbatch.runtime.devices import UNSUPPORTED_FAMILIES, Device, choose_device, matching_device, warn_cpu_fallback
 from lgbatch.runtime.environment import available_cores
-from lgbatch.runtime.precision import matching_precision, stages_kind, tell_missing_kernels
+from lgbatch.runtime.precision import matching_precision, stages_kind
 from lgbatch.runtime.registry import INTERFACE, PACK, Shape, family, model_path, shape, stage_file, stage_names
 from lgbatch.runtime.session import Array, OnnxSession, Session
 
@@ -122,7 +122,6 @@ def open_stages(folder: Path, settings: Settings, *, device_id: int = 0) -> Stag
     Raises ModelError as open_extractor and matching_precision.
     """
     device, precision = matching_device(choose_device(settings.device)), matching_precision(settings)
-    tell_missing_kernels(folder, settings)
     path = model_path(folder, settings.extractor, stages_kind(settings))
     dimensions = shape(settings.extractor)
     kinds = stage_names(dimensions.layers) | ({} if precision == "int8" else PACK)

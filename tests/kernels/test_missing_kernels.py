@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from lgbatch.cli import main as cli
 from lgbatch.config import Settings
 from lgbatch.kernels import library
+from lgbatch.matching.lightglue import Matcher
 from lgbatch.runtime import precision
-from lgbatch.runtime.models import open_stages
 from lgbatch.runtime.precision import missing_kernels, tell_missing_kernels
 
 SETTINGS = Settings(device="cpu")
@@ -59,19 +59,18 @@ def test_who_does_not_miss_the_kernels_is_not_told(no_kernels: None, changes: di
     assert missing_kernels(Settings.load(device="cpu", **changes)) is None
 
 
-def test_doctor_always_says_it(no_kernels: None, tmp_path: Path) -> None:
-    for _ in range(2):
-        result = CliRunner().invoke(cli.app, ["doctor", "--device", "cpu", "--models", str(tmp_path)])
-        assert result.exit_code == 1 and "problem     matching takes up to 3 times as long" in result.stdout
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.weights
-def test_matching_says_it(no_kernels: None, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_always_says_it_and_matching_once(
+    no_kernels: None, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for model in models.iterdir():
         if model.name != precision.NOTICE:
             (tmp_path / model.name).symlink_to(model)
-    assert open_stages(tmp_path, SETTINGS).precision == "fp32"
+    for _ in range(2):
+        result = CliRunner().invoke(cli.app, ["doctor", "--device", "cpu", "--models", str(tmp_path)])
+        assert result.exit_code == 1 and "problem     matching takes up to 3 times as long" in result.stdout
+        assert result.stderr == ""
+    assert Matcher(tmp_path, SETTINGS).stages.precision == "fp32"
     assert capsys.readouterr().err.count("without its int8 kernels") == 1
-    open_stages(tmp_path, SETTINGS)
+    Matcher(tmp_path, SETTINGS)
     assert capsys.readouterr().err == ""
