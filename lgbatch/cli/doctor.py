@@ -13,13 +13,14 @@ from lgbatch.config import Settings
 from lgbatch.errors import InputError, ModelError
 from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.kernels import library as kernels
+from lgbatch.kernels.processor import features
 from lgbatch.runtime.cuda import driver_version, gpus
 from lgbatch.runtime.devices import PROVIDERS, matching_device, resolve_device, unavailable_reason, unused_gpu
 from lgbatch.runtime.environment import available_cores, installed_versions, total_memory, versions
 from lgbatch.runtime.models import Model, Stages, open_extractor, open_stages
 from lgbatch.runtime.packages import installation, pycolmap_problem, runtime_conflict
 from lgbatch.runtime.placement import Placement, describe, placement
-from lgbatch.runtime.precision import matching_precision, stages_kind
+from lgbatch.runtime.precision import matching_precision, missing_kernels, stages_kind
 from lgbatch.runtime.registry import FP32_ONLY, Kind, default_folder, family, model_path
 from lgbatch.runtime.session import find_cuda_libraries
 
@@ -27,7 +28,7 @@ app = new_app()
 
 OPTIONAL_PACKAGES = ("torch", "onnx", "onnxscript", "scikit-image")
 """Packages to report besides those in a summary."""
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16")
 """CPU features to report, as in /proc/cpuinfo."""
 GOOD, NOT_EXPORTED = "good", "not made yet"
 """States of a model; any other state is the message of a ModelError."""
@@ -95,6 +96,7 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
     precision = reason = None
     try:
         precision, reason = matching_precision(settings), _precision_reason(settings)
+        problems += [missing] if (missing := missing_kernels(settings)) else []
     except (InputError, ModelError) as error:
         problems.append(str(error))
     if unused := unused_gpu(settings.device):
@@ -184,13 +186,8 @@ def _existing(folder: Path) -> Path:
 
 
 def _instructions() -> list[str]:
-    """Those of INSTRUCTIONS that the processor has. Without /proc/cpuinfo, the name of its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return [platform.machine()]
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return [name for name in INSTRUCTIONS if name in flags]
+    """Those of INSTRUCTIONS that the processor has; the name of its architecture if that cannot be told."""
+    return [name for name in INSTRUCTIONS if name in features()] if features() else [platform.machine()]
 
 
 @command(app, "doctor", example="lgbatch doctor")

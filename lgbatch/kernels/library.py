@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.errors import InputError
+from lgbatch.kernels.processor import gains_from_kernels
 
 EMBED_DIM, GROUP, PANEL = 256, 256, 64
 """Constants of kernels.h. The structs below must match it too, field by field."""
@@ -23,6 +24,8 @@ ISA_VARIABLE = "LGBATCH_ISA"
 """The environment variable that names an instruction set to use instead of the fastest."""
 PORTABLE = "portable"
 """Plain C, which any processor runs: the reference of the tests. It is slower than fp32, so it is never chosen."""
+_REINSTALL = "run `pip install --force-reinstall --no-deps --no-cache-dir lgbatch`"
+"""pip's cache keeps what it built from source, without the kernels too."""
 
 
 class DenseStruct(ctypes.Structure):
@@ -101,11 +104,21 @@ class Kernels(NamedTuple):
 
 def unavailable_reason() -> str | None:
     """Why the kernels cannot run on this machine, or None. Raises InputError as chosen_isa."""
+    if chosen_isa() is not None:
+        return None
+    return missing_reason() or "the processor has no instructions with which 8 bits are faster than fp32"
+
+
+def missing_reason() -> str | None:
+    """Why kernels are missing that would be faster than fp32 on this processor, with the way out, or None.
+
+    Raises InputError as chosen_isa.
+    """
+    if chosen_isa() is not None or not gains_from_kernels():
+        return None
     if _library() is None:
-        return "lgbatch was installed without its kernels: install a C compiler and reinstall lgbatch"
-    if chosen_isa() is None:
-        return "the processor has no instructions with which 8 bits are faster than fp32"
-    return None
+        return f"lgbatch was installed without its int8 kernels: install a C compiler (GCC or Clang), then {_REINSTALL}"
+    return f"the int8 kernels were compiled by too old a compiler: install GCC 11 or Clang 19, then {_REINSTALL}"
 
 
 def available_isas() -> list[str]:

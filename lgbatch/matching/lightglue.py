@@ -23,6 +23,7 @@ from lgbatch.matching.device_backend import DeviceBackend
 from lgbatch.matching.schedule import pack
 from lgbatch.photos.coordinates import angles_to_upright, to_upright, upright_size
 from lgbatch.runtime.models import open_stages
+from lgbatch.runtime.precision import tell_missing_kernels
 from lgbatch.runtime.session import Array
 from lgbatch.types import Features, FloatArray, IntArray, Matches
 
@@ -98,9 +99,11 @@ class Matcher:
     def __init__(self, models: Path, settings: Settings, *, device_id: int = 0) -> None:
         """Open the stages for settings.extractor. `device_id` is the index of the GPU, if one is used.
 
+        Says once on standard error if the kernels are missing, and the processor could run them.
         Raises ModelError as models.open_stages.
         """
         self.stages = open_stages(models, settings, device_id=device_id)
+        tell_missing_kernels(models, settings)
         self.shape = self.stages.shape
         self.stage_trace: StageTrace | None = None
         """The stages that ran are appended to this list, unless it is None."""

@@ -25,11 +25,13 @@ import sys
 from lgbatch.runtime import cuda
 cuda.gpus = lambda: ("a GPU",)
 from lgbatch.cli.main import main
-sys.argv[1:] = ["doctor", "--json", "--models", sys.argv[1]]
+sys.argv[1:] = ["doctor", "--json", "--precision", "fp32", "--models", sys.argv[1]]
 main()
 """
 
 EXTRACTOR = Settings().extractor
+CPU = ("--device", "cpu", "--precision", "fp32")
+"""Options with which an installation without the kernels has no problem."""
 
 
 def run_doctor(*options: str) -> tuple[int, dict[str, object]]:
@@ -40,7 +42,7 @@ def run_doctor(*options: str) -> tuple[int, dict[str, object]]:
 
 @pytest.mark.weights
 def test_doctor_finds_no_problem_with_good_models(models: Path) -> None:
-    status, values = run_doctor("--device", "cpu", "--precision", "fp32", "--models", str(models))
+    status, values = run_doctor(*CPU, "--models", str(models))
     assert status == 0 and values["problems"] == []
     assert values["cores"] == available_cores() and values["precision"] == "fp32"
     assert values["models"] == {f"{EXTRACTOR} extractor": "good", f"{EXTRACTOR} LightGlue": "good"}
@@ -57,14 +59,14 @@ def test_doctor_finds_no_problem_with_good_models(models: Path) -> None:
 
 @pytest.mark.weights
 def test_a_damaged_model_is_a_problem_and_a_missing_one_is_not(models: Path, tmp_path: Path) -> None:
-    status, values = run_doctor("--device", "cpu", "--models", str(tmp_path / "none"))
+    status, values = run_doctor(*CPU, "--models", str(tmp_path / "none"))
     assert (status, values["models"]) == (
         0,
         {f"{EXTRACTOR} extractor": "not made yet", f"{EXTRACTOR} LightGlue": "not made yet"},
     )
     model = model_path(models, EXTRACTOR, "extractor")
     (tmp_path / model.name).write_bytes(model.read_bytes()[:1000])
-    status, values = run_doctor("--device", "cpu", "--models", str(tmp_path))
+    status, values = run_doctor(*CPU, "--models", str(tmp_path))
     assert status == 1 and len(values["problems"]) == 1
     assert "cannot be opened" in str(values["problems"]) and f"lgbatch export {EXTRACTOR}" in str(values["problems"])
 
@@ -81,7 +83,7 @@ def test_conflicting_runtimes_and_a_missing_pycolmap_are_problems(
 ) -> None:
     monkeypatch.setattr(doctor, "runtime_conflict", lambda: "two runtimes")
     monkeypatch.setattr(doctor, "pycolmap_problem", lambda: "no pycolmap")
-    status, values = run_doctor("--device", "cpu", "--models", str(tmp_path))
+    status, values = run_doctor(*CPU, "--models", str(tmp_path))
     assert (status, values["problems"], values["pycolmap_cuda"]) == (1, ["two runtimes", "no pycolmap"], None)
     text = CliRunner().invoke(cli.app, ["doctor", "--device", "cpu", "--models", str(tmp_path)]).stdout
     assert "COLMAP      not available" in text and "problem     no pycolmap" in text

@@ -5,12 +5,29 @@ import pytest
 from lgbatch.kernels import library
 
 
+@pytest.fixture(autouse=True)
+def nothing_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(library.ISA_VARIABLE, raising=False)
+
+
 def test_an_installation_without_a_c_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_library", lambda: None)
-    assert "install a C compiler" in str(library.unavailable_reason())
+    monkeypatch.setattr(library, "gains_from_kernels", lambda: True)
+    reason = library.unavailable_reason()
+    assert reason == library.missing_reason() and "install a C compiler" in str(reason)
+    assert "--no-cache-dir lgbatch" in str(reason)  # or pip installs what it built without the compiler
+
+
+def test_kernels_of_an_old_compiler_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_isas", lambda: {"portable": False})
+    monkeypatch.setattr(library, "gains_from_kernels", lambda: True)
+    reason = library.unavailable_reason()
+    assert reason == library.missing_reason()
+    assert "too old a compiler" in str(reason) or library._library() is None
 
 
 def test_a_processor_without_the_instructions_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_isas", lambda: {"avx2": False, "portable": False})
-    monkeypatch.delenv("LGBATCH_ISA", raising=False)
+    monkeypatch.setattr(library, "gains_from_kernels", lambda: False)
     assert "faster than fp32" in str(library.unavailable_reason())
+    assert library.missing_reason() is None
