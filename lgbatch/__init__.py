@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lgbatch.api.mapping import reconstruct, refine, write_refined_database
     from lgbatch.api.matcher import BatchMatcher
     from lgbatch.api.models import convert, evaluate, georeference, localize, triangulate, undistort, view
-    from lgbatch.api.run import run
+    from lgbatch.api.run import run, write_report
     from lgbatch.api.steps import estimate_pairs, extract, import_matches, match, pairs
     from lgbatch.config import Settings
     from lgbatch.errors import (
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from lgbatch.reconstruction.georeference.results import Georeferenced, GeoreferencedModel
     from lgbatch.reconstruction.known_poses.results import Triangulated
     from lgbatch.reconstruction.results import Doubtful, Model, Unregistered
-    from lgbatch.report.make import WrittenReport, write_report
+    from lgbatch.report.make import WrittenReport
     from lgbatch.storage.features import FeatureStore
     from lgbatch.storage.matches import MatchStore
     from lgbatch.types import Failure, Features, Matches, Pair
     from lgbatch.workspace.progress import ProgressEvent, report_progress
 
 _MODULES = {
-    "api.run": ("run",),
+    "api.run": ("run", "write_report"),
     "api.steps": ("extract", "pairs", "estimate_pairs", "match", "import_matches"),
     "api.mapping": ("reconstruct", "refine", "write_refined_database"),
     "api.models": ("evaluate", "georeference", "triangulate", "localize", "undistort", "convert", "view"),
@@ -69,7 +69,7 @@ _MODULES = {
     "reconstruction.georeference.results": ("Georeferenced", "GeoreferencedModel"),
     "reconstruction.known_poses.results": ("Triangulated",),
     "pipelines.localization.results": ("Localization", "Localized"),
-    "report.make": ("write_report", "WrittenReport"),
+    "report.make": ("WrittenReport",),
     "interchange.undistort": ("Undistorted",),
     "interchange.view": ("Viewed",),
     "interchange.stores": ("Converted",),

@@ -1,4 +1,4 @@
-"""A whole run, as the command run."""
+"""A whole run and its report, as the commands run and report."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 from lgbatch.config import Settings
 from lgbatch.pipelines import sfm
 from lgbatch.pipelines.summary import Summary
-from lgbatch.report.make import report_at_end
+from lgbatch.report.make import WrittenReport, report_at_end
+from lgbatch.report.make import write_report as write_workspace_report
 
 
 def run(
@@ -40,3 +41,18 @@ def run(
         retry_failed=retry_failed,
         at_end=report_at_end if settings.report else sfm.no_report,
     )
+
+
+def write_report(
+    workspace: str | Path, output: str | Path | None = None, *, photos: str | Path | None = None
+) -> WrittenReport:
+    """Write the page that shows what came of a run, and why photos are not registered, as `lgbatch report`.
+
+    The page is `output`, by default report.html in the workspace; a file .json beside it has the same facts. Both are
+    made from the files that are there, also of an unfinished run. `photos` is the folder of the photos, by default that
+    of the extraction. `run` writes the report unless the setting `report` is False.
+
+    Raises LgbatchError if the folder holds nothing of a run, or a file cannot be written.
+    """
+    page, folder = (Path(path) if path else None for path in (output, photos))
+    return write_workspace_report(Path(workspace), page, folder)

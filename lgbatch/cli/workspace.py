@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
+from lgbatch.api.run import write_report
 from lgbatch.cli.info import describe, format_infos, may_be_store
 from lgbatch.cli.options import Json, WorkspaceFolder, command, new_app
 from lgbatch.cli.stages import HERE, Images
 from lgbatch.errors import InputError
 from lgbatch.pipelines.second_try import remove_tried_images
-from lgbatch.report.make import write_report
 from lgbatch.storage.pack import pack as pack_store
 from lgbatch.storage.remove import remove_absent, remove_images
 from lgbatch.types import counted, escape
@@ -78,7 +78,7 @@ def report(
     The page, report.html, holds all that it shows: it opens offline, in any browser. report.json beside it has the same
     facts. Both are made from the files of the workspace, at any time.
     """
-    done = write_report(workspace, output, images)
+    done = write_report(workspace, output, photos=images)
     for note in done.notes:
         print(f"lgbatch: {escape(note)}", file=sys.stderr)
     values = {"page": str(done.page), "facts": str(done.facts), "bytes": done.bytes, "headline": done.headline}
