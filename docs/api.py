@@ -31,6 +31,7 @@ SECTIONS = {
         "interchange.undistort",
         "interchange.stores",
         "interchange.view",
+        "report.make",
     ),
     "Errors": ("errors",),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from lgbatch.export import onnx_graph, parity, quantize, reference
-from lgbatch.export.fp16 import fp16
+from lgbatch.export.fp16 import fp16_stage
 from lgbatch.export.lightglue import graphs as matcher
 from lgbatch.runtime.registry import Kind, family, stage_file
 
@@ -32,10 +32,10 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
         return {
             stage_file(stage, graph, "int8"): (graph, content) for stage, graph, content in matcher.stages_int8(state)
         }
-    convert = fp16 if kind == "stages-fp16" else lambda model: model
-    return {
-        stage_file(stage, graph, "fp32"): (graph, convert(content)) for stage, graph, content in matcher.stages(state)
-    }
+    models = matcher.stages(state)
+    if kind == "stages-fp16":
+        models = ((stage, graph, fp16_stage(graph, model)) for stage, graph, model in models)
+    return {stage_file(stage, graph, "fp32"): (graph, model) for stage, graph, model in models}
 
 
 def save(content: Content, path: Path, metadata: Mapping[str, str]) -> None:

@@ -164,11 +164,18 @@ def _open_stages(folder: Path, state: reference.State) -> dict[str, Stage]:
     opened: dict[str, Stage] = {}
     for stage, _, module in stage_modules(state, EAGER_OPSET):
         if (path := folder / f"{stage}.onnx").exists():
-            opened[stage] = functools.partial(_open(path).run, None)
+            opened[stage] = functools.partial(_run_in_its_types, _open(path))
         else:
             module.load_state_dict(load_dequantized(path.with_suffix(".npz")))
             opened[stage] = functools.partial(_run_eagerly, module)
     return opened
+
+
+def _run_in_its_types(session: ort.InferenceSession, feed: Feed) -> Sequence[NDArray[Any]]:
+    """Run a session whose points may be in half precision, with inputs and outputs in single precision."""
+    half = {slot.name for slot in session.get_inputs() if slot.type == "tensor(float16)"}
+    outputs = session.run(None, {name: v.astype(np.float16) if name in half else v for name, v in feed.items()})
+    return [output.astype(np.float32) if output.dtype == np.float16 else output for output in outputs]
 
 
 def _run_eagerly(module: torch.nn.Module, feed: Feed) -> Sequence[NDArray[Any]]:

@@ -11,7 +11,7 @@ from lgbatch._version import __version__
 
 if TYPE_CHECKING:
     from lgbatch.api.matcher import BatchMatcher
-    from lgbatch.api.models import convert, evaluate, georeference, localize, triangulate, undistort, view
+    from lgbatch.api.models import convert, evaluate, georeference, localize, triangulate, undistort, view, write_report
     from lgbatch.api.steps import estimate_pairs, extract, import_matches, match, pairs, reconstruct, refine
     from lgbatch.config import Settings
     from lgbatch.errors import (
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lgbatch.reconstruction.georeference.results import Georeferenced, GeoreferencedModel
     from lgbatch.reconstruction.known_poses.results import Triangulated
     from lgbatch.reconstruction.results import Doubtful, Model, Unregistered
+    from lgbatch.report.make import Written as WrittenReport
     from lgbatch.storage.features import FeatureStore
     from lgbatch.storage.matches import MatchStore
     from lgbatch.types import Failure, Features, Matches, Pair
@@ -48,7 +49,16 @@ if TYPE_CHECKING:
 _MODULES = {
     "pipelines.sfm": ("run",),
     "api.steps": ("extract", "pairs", "estimate_pairs", "match", "import_matches", "reconstruct", "refine"),
-    "api.models": ("evaluate", "georeference", "triangulate", "localize", "undistort", "convert", "view"),
+    "api.models": (
+        "evaluate",
+        "georeference",
+        "triangulate",
+        "localize",
+        "undistort",
+        "convert",
+        "view",
+        "write_report",
+    ),
     "pipelines.infer": ("infer", "InferResult"),
     "api.matcher": ("BatchMatcher",),
     "matching.lightglue": ("MatchTrace",),
@@ -69,6 +79,7 @@ _MODULES = {
     "interchange.undistort": ("Undistorted",),
     "interchange.view": ("Viewed",),
     "interchange.stores": ("Converted",),
+    "report.make": ("WrittenReport",),
     "errors": (
         "LgbatchError",
         "InputError",
@@ -82,7 +93,7 @@ _MODULES = {
 }
 """The modules below lgbatch, and their public names."""
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-_OWN_NAMES = {"infer": "run"}
+_OWN_NAMES = {"infer": "run", "WrittenReport": "Written"}
 """Names that are others in their modules."""
 
 __all__ = [
@@ -121,6 +132,7 @@ __all__ = [
     "Unregistered",
     "Viewed",
     "WorkspaceError",
+    "WrittenReport",
     "__version__",
     "convert",
     "estimate_pairs",
@@ -141,6 +153,7 @@ __all__ = [
     "triangulate",
     "undistort",
     "view",
+    "write_report",
 ]
 
 # ONNX Runtime 1.29 and later send telemetry unless this is set before the import (on Windows: see runtime/devices.py).

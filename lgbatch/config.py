@@ -203,7 +203,7 @@ class Settings(PairSettings):
         "auto",
         "Device of the models. auto: an NVIDIA GPU if ONNX Runtime can use it, else the CPU. tensorrt, openvino, "
         "coreml and directml run extraction only. If the device is unavailable, a warning says which one is used.",
-        ("extract", "match", "infer", "doctor", "bench match", "bench extract", "bench run"),
+        ("extract", "match", "infer", "doctor", "bench match", "bench extract", "bench run", "shard"),
         "none",
         MACHINE,
     )
@@ -218,7 +218,7 @@ class Settings(PairSettings):
     threads: int = setting(
         0,
         "CPU threads. 0 uses all cores.",
-        (*_EXTRACTION, "pairs", "match", "reconstruct", "refine"),
+        (*_EXTRACTION, "pairs", "match", "reconstruct", "refine", "shard"),
         "none",
         MACHINE,
         low=0,
@@ -233,6 +233,7 @@ class Settings(PairSettings):
         low=0,
         high=1024,
     )
+    report: bool = setting(True, "At the end, write report.html: what came of the run, and why.", ("run",), "none")
 
     def __post_init__(self) -> None:
         """Check types and ranges."""

@@ -11,7 +11,7 @@ from lgbatch.colmap.import_stores import import_stores
 from lgbatch.colmap.sensors.calibration import read_calibration
 from lgbatch.colmap.sensors.rigs import check_rigs
 from lgbatch.config import Settings, Stage
-from lgbatch.errors import InputError
+from lgbatch.errors import InputError, LgbatchError
 from lgbatch.export.models import ensure_models
 from lgbatch.features.extract import Extracted, extract
 from lgbatch.features.orient import orient
@@ -26,6 +26,7 @@ from lgbatch.pipelines.second_try import outdate_second_try, second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.reconstruction.refinement.refine import refine
+from lgbatch.report.make import is_current, report_run
 from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
@@ -47,10 +48,11 @@ def run(
 ) -> Summary:
     """Reconstruct the photos below `images` into the workspace `out`.
 
-    Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json, and second/ if there is a second
-    try. Finished stages are skipped as long as their input is unchanged. `models` is the folder of the ONNX models;
-    missing ones are exported first. Pass either `settings`, or changes to the defaults by name, such as
-    max_keypoints=1024. `pairs` is a pairs file to use instead of pairs.txt.
+    Writes features.h5, pairs.txt, matches.h5, database.db, sparse/0 and summary.json, second/ if there is a second try,
+    and report.html and report.json unless the settings say otherwise. Finished stages are skipped as long as their
+    input is unchanged. `models` is the folder of the ONNX models; missing ones are exported first. Pass either
+    `settings`, or changes to the defaults by name, such as max_keypoints=1024. `pairs` is a pairs file to use instead
+    of pairs.txt.
 
     Photos and pairs that cannot be used are in the summary's `failures`. Later runs skip them unless `retry_failed` is
     set. Raises LgbatchError if the run cannot start or continue, or if another command works in `out`.
@@ -74,7 +76,15 @@ def run(
     else:
         check_sources(settings)
     with locked(workspace.root, create=True):
-        return _run(rerun, crawled, models, retry_failed)
+        try:
+            summary = _run(rerun, crawled, models, retry_failed)
+        except LgbatchError:
+            if settings.report:
+                report_run(workspace.root, images)
+            raise
+        if settings.report and not (summary.finished_already and is_current(workspace.root)):
+            report_run(workspace.root, images)
+        return summary
 
 
 def as_settings(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:

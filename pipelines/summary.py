@@ -20,7 +20,7 @@ from lgbatch.pipelines.summary_text import format_lines
 from lgbatch.reconstruction.advice import advice
 from lgbatch.reconstruction.refinement.results import Refinement
 from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction, Unregistered, Warned
-from lgbatch.runtime.environment import peak_memory_mb, versions
+from lgbatch.runtime.environment import peak_child_memory_mb, peak_memory_mb, versions
 from lgbatch.storage.durable import replace_synced
 from lgbatch.types import Failure
 from lgbatch.workspace.rerun import Rerun
@@ -100,6 +100,8 @@ class Summary:
     """All stages were skipped because nothing changed: the figures are those of an earlier run."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by stage."""
+    memory_mb: dict[str, float | None] = field(default_factory=dict)
+    """Peak memory by the end of each stage, in MiB; of verification, mapping and refinement that of their process."""
     failures: list[Failure] = field(default_factory=list)
 
     @contextmanager
@@ -110,6 +112,7 @@ class Summary:
             yield
         finally:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+            self.memory_mb[stage] = peak_memory_mb()
 
     def add_oriented(self, result: Oriented) -> None:
         """Add how many photos were turned."""
@@ -160,6 +163,7 @@ class Summary:
         self.doubtful = list(result.doubtful) or None
         self.advice = advice(result, rerun) or None
         self.seconds |= {"verify": round(result.seconds_verification, 3), "map": round(result.seconds_mapping, 3)}
+        self._add_child_memory("verify", "map")
         self._update_finished_already(result)
 
     def add_second_try(self, result: SecondTry, rerun: Rerun) -> None:
@@ -172,6 +176,7 @@ class Summary:
             first = {step: self.seconds[step] for step in ("verify", "map")}
             self.add_reconstruction(result, rerun)
             self.seconds |= first | {"second": round(result.seconds_second, 3)}
+            self.memory_mb["second"] = peak_memory_mb()
 
     def add_refinement(self, result: Refinement) -> None:
         """Add what refinement changed. The models are the refined ones from then on."""
@@ -181,6 +186,11 @@ class Summary:
             self.models, largest = list(result.models), result.models[0]
             self.registered_images, self.points3D = largest.registered_images, largest.points3D
         self.seconds["refine"] = round(result.seconds, 3)
+        self._add_child_memory("refine")
+
+    def _add_child_memory(self, *stages: str) -> None:
+        for stage in stages:
+            self.memory_mb.setdefault(stage, peak_child_memory_mb())
 
     def _update_finished_already(self, result: StageResult) -> None:
         self.finished_already = self.finished_already is not False and result.finished_already

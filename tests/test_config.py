@@ -134,7 +134,8 @@ def test_settings_affect_the_stages_that_use_them() -> None:
         assert Settings().recorded(stage).items() <= Settings().affecting(stage).items()
     assert Settings().recorded("extract").keys() == {"extractor", "max_keypoints", "resize"}
     users = {user for f in dataclasses.fields(Settings) for user in meta(f).users}
-    assert users == {*get_args(Stage), "infer", "doctor", "undistort", "bench match", "bench extract", "bench run"}
+    commands = {"run", "infer", "doctor", "shard", "undistort", "bench match", "bench extract", "bench run"}
+    assert users == {*get_args(Stage), *commands}
     assert all(meta(f).users and meta(f).help and meta(f).group for f in dataclasses.fields(Settings))
     assert all({*meta(f).help_for} <= {*meta(f).users} for f in dataclasses.fields(Settings))
 

@@ -77,7 +77,7 @@ assert listed == pairs
 with MatchStore(path.with_name("matches.h5"), append={}) as store:
     plan = plan_matching(store, listed, {name: ImageRecord(1, 1, 64, None) for name in images}, "refuse")
 capacity.cached_images = lambda *_: 100
-capacity.batch_tokens = capacity.concurrent_stems = lambda *_: 128
+capacity.batch_tokens = capacity.group_tokens = capacity.concurrent_stems = lambda *_: 128
 matcher = SimpleNamespace(encode=lambda _: None, match=lambda pairs, _: [None] * len(pairs), stages=None)
 outcomes = match_pairs(plan.missing, dict.fromkeys(images, 64), lambda name: name, [matcher])
 next(outcomes)

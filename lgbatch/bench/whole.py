@@ -86,7 +86,8 @@ def run(images: Path, truth: Path | None = None, *, models: Path, settings: Sett
 
 def _lgbatch_command(images: Path, out: Path, models: Path, settings: Settings) -> list[str | Path]:
     config = write_config(out / "bench.toml", settings)
-    return ["lgbatch", "run", images.absolute(), "-o", out, "--models", models.absolute(), "--config", config, "--json"]
+    options = ["--json", "--no-report"]
+    return ["lgbatch", "run", images.absolute(), "-o", out, "--models", models.absolute(), "--config", config, *options]
 
 
 def _reconstruct(

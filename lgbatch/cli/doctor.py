@@ -10,7 +10,7 @@ from typing import Any
 
 from lgbatch.cli.options import Json, Models, command, new_app
 from lgbatch.config import Settings
-from lgbatch.errors import ModelError
+from lgbatch.errors import InputError, ModelError
 from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.kernels import library as kernels
 from lgbatch.runtime.cuda import driver_version, gpus
@@ -18,6 +18,7 @@ from lgbatch.runtime.devices import PROVIDERS, matching_device, resolve_device, 
 from lgbatch.runtime.environment import available_cores, installed_versions, total_memory, versions
 from lgbatch.runtime.models import Model, Stages, open_extractor, open_stages
 from lgbatch.runtime.packages import installation, pycolmap_problem, runtime_conflict
+from lgbatch.runtime.placement import Placement, describe, placement
 from lgbatch.runtime.precision import matching_precision, stages_kind
 from lgbatch.runtime.registry import FP32_ONLY, Kind, default_folder, family, model_path
 from lgbatch.runtime.session import find_cuda_libraries
@@ -57,8 +58,10 @@ class Diagnosis:
             *(f"--device    {name}: {reason or 'available'}" for name, reason in v["devices"].items()),
             f"extraction  fp32 on {v['device']}",
             f"matching    {matching}",
+            f"kernels     {', '.join(v['kernels']) or 'not installed'}",
             f"models      {v['models_folder']}, {v['free_gb']:.1f} GB of disk space free",
             *(f"            {self._format_model(name)}" for name in v["models"]),
+            *(f"placement   {name}: {describe(found)}" for name, found in v["placement"].items()),
             *(f"problem     {problem}" for problem in v["problems"] or ["none"]),
         ]
         return "\n".join(lines)
@@ -92,7 +95,7 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
     precision = reason = None
     try:
         precision, reason = matching_precision(settings), _precision_reason(settings)
-    except ModelError as error:
+    except (InputError, ModelError) as error:
         problems.append(str(error))
     if unused := unused_gpu(settings.device):
         problems.append(unused)
@@ -117,10 +120,12 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
             "matching_device": matching_device(device),
             "precision": precision,
             "reason": reason,
+            "kernels": kernels.available_isas(),
             "models_folder": str(models),
             "free_gb": round(free, 1),
             "models": states,
             "weights": {name: model.weights for name, model in opened.items()},
+            "placement": {name: _placement(model) for name, model in opened.items() if model.device != "cpu"},
             "problems": problems,
         }
     )
@@ -143,7 +148,7 @@ def _precision_reason(settings: Settings) -> str:
         return f"LightGlue for {settings.extractor} is too narrow for 8 bits"
     if settings.precision != "auto":
         return "as requested by --precision"
-    return kernels.unavailable_reason() or "the processor has AVX-512 VNNI and BF16"
+    return kernels.unavailable_reason() or f"the kernels for {kernels.chosen_isa()} run here"
 
 
 def _open_models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict[str, Model | Stages]]:
@@ -165,6 +170,12 @@ def _open_models(folder: Path, settings: Settings) -> tuple[dict[str, str], dict
             except ModelError as error:
                 states[name] = str(error)
     return states, opened
+
+
+def _placement(model: Model | Stages) -> Placement:
+    """Where the nodes of an opened model run."""
+    parts = [model] if isinstance(model, Model) else model.models.values()
+    return placement([part.path for part in parts], model.device)
 
 
 def _existing(folder: Path) -> Path:

@@ -54,7 +54,7 @@ def infer(
     return 0
 
 
-@command(app, *RUN, example="lgbatch demo -o demo/")
+@command(app, *RUN, "run", example="lgbatch demo -o demo/")
 def demo(
     output: OutputFolder = Path("demo"),
     models: Models = None,

@@ -18,6 +18,7 @@ from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.hdf5 import open_file
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.provenance import format_provenance
+from lgbatch.storage.store import Store
 from lgbatch.types import counted
 from lgbatch.workspace.folder import Workspace
 
@@ -42,6 +43,7 @@ def describe(path: Path) -> list[Info]:
     keypoints  or matches: their number in all items
     made       entries by provenance: fingerprint, `by` (the provenance; None if unknown), items, keypoints or matches
     bytes      size of the file; packing frees `unused_bytes` of it, which is None for a file of another program
+    shards     number of shards that the file links to, which have the items; 0 for a plain file
     journal    whether there was a journal of an interrupted commit, which opening the store has finished
 
     Raises InputError if there is no such file, StoreError or DatabaseError if one cannot be read.
@@ -79,7 +81,7 @@ def _describe_matches(path: Path) -> Info:
     with MatchStore(path) as store:
         made = _entries(store.provenances, "matches")
         made = made or _unknown_entry([store.count(*names) for names in store.groups()], "matches")
-        return {"kind": "matches", "unused_bytes": store.unused_bytes, "made": made}
+        return {"kind": "matches", "unused_bytes": store.unused_bytes, "shards": _shards(store), "made": made}
 
 
 def _describe_features(path: Path) -> Info:
@@ -87,7 +89,12 @@ def _describe_features(path: Path) -> Info:
         made = _entries(store.provenances, "keypoints")
         made = made or _unknown_entry([store.count(name) for name in store.names()], "keypoints")
         folder = str(store.image_folder) if store.image_folder else None
-        return {"kind": "features", "unused_bytes": store.unused_bytes, "made": made, "image_folder": folder}
+        sizes = {"unused_bytes": store.unused_bytes, "shards": _shards(store)}
+        return {"kind": "features", **sizes, "made": made, "image_folder": folder}
+
+
+def _shards(store: Store) -> int:
+    return len(store.shards) if store.shards else 0
 
 
 def _entries(provenances: Mapping[int, Info], points: str) -> list[Info]:
@@ -145,6 +152,8 @@ def _lines(info: Info) -> list[str]:
         lines.append(f"  made by   {provenance}: {_contents(info['kind'], entry)}")
     unused = info["unused_bytes"]
     lines.append(f"  size      {_size(info['bytes'])}" + (f", of which {_size(unused)} unused" if unused else ""))
+    if info["shards"]:
+        lines.append(f"  shards    {info['shards']}, which have the items: the file only links to them")
     if info["journal"]:
         lines.append("  journal   finished a commit that a killed program had left unfinished")
     if info.get("image_folder"):

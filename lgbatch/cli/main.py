@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lgbatch._version import __version__
-from lgbatch.cli import bench, doctor, examples, export, stages, workspace
+from lgbatch.cli import bench, doctor, examples, export, shard, stages, workspace
 from lgbatch.cli.models import convert, evaluate, georeference, localize, triangulate, undistort, view
 from lgbatch.cli.options import FAILED, new_app
 
@@ -39,6 +39,7 @@ ON_MODELS = evaluate, georeference, triangulate, localize, undistort, convert, v
 for group in *ON_WORKSPACES, *ON_MODELS, export, doctor:
     app.add_typer(group.app)
 app.add_typer(bench.app, name="bench")
+app.add_typer(shard.app, name="shard")
 
 
 def main() -> None:

@@ -50,6 +50,14 @@ RetryFailed = Annotated[
         "--retry-failed", help="Retry photos and pairs that failed; see `lgbatch errors`.", rich_help_panel=RERUNS
     ),
 ]
+RefinedDatabase = Annotated[
+    Path | None,
+    typer.Option(
+        "--write-database",
+        metavar="FILE",
+        help="Also write a copy of database.db with the refined keypoints and intrinsics, to map again with COLMAP.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print the result as one JSON object on standard output.", rich_help_panel=OUTPUT),

@@ -14,6 +14,7 @@ from lgbatch.cli.options import (
     Json,
     Models,
     OutputFolder,
+    RefinedDatabase,
     RetryFailed,
     WorkspaceFolder,
     command,
@@ -36,7 +37,7 @@ RUN = get_args(Stage)
 app = new_app()
 
 
-@command(app, *RUN, example="lgbatch run photos/ -o out/", instead_of={"pairs": "pairs"})
+@command(app, *RUN, "run", example="lgbatch run photos/ -o out/", instead_of={"pairs": "pairs"})
 def run(
     images: ImageFolder,
     output: OutputFolder,
@@ -52,9 +53,11 @@ def run(
     Photos are turned upright first, and those that the model lacks are tried again with SIFT. Finished stages are
     skipped. Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once.
     """
-    return print_summary(
-        sfm.run(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed), as_json
-    )
+    summary = sfm.run(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed)
+    status, page = print_summary(summary, as_json), Workspace(output).report
+    if settings.report and not as_json and page.is_file():
+        print(f"report      {page}")
+    return status
 
 
 @command(app, "orient", "extract", example="lgbatch extract photos/ -w out")
@@ -151,13 +154,19 @@ def reconstruct(
 
 @command(app, "refine", example="lgbatch refine -w out")
 def refine(
-    workspace: WorkspaceFolder = HERE, images: Images = None, as_json: Json = False, *, settings: Settings
+    workspace: WorkspaceFolder = HERE,
+    images: Images = None,
+    database: RefinedDatabase = None,
+    as_json: Json = False,
+    *,
+    settings: Settings,
 ) -> int:
     """Refine the models in sparse/ again. Refinement starts from the models as they were mapped.
 
     With --no-refine, restore the models as they were mapped.
     """
-    return print_summary(steps.refine(workspace, photos=images, settings=settings), as_json)
+    summary = steps.refine(workspace, photos=images, database=database, settings=settings)
+    return print_summary(summary, as_json)
 
 
 def print_summary(summary: Summary, as_json: bool) -> int:

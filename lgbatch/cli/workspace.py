@@ -1,7 +1,8 @@
-"""Commands on the files of a workspace: errors, info, remove, pack."""
+"""Commands on the files of a workspace: errors, info, report, remove, pack."""
 
 import json
 import logging
+import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Annotated
 
 import typer
 
+from lgbatch.api.models import write_report
 from lgbatch.cli.info import describe, format_infos, may_be_store
 from lgbatch.cli.options import Json, WorkspaceFolder, command, new_app
-from lgbatch.cli.stages import HERE
+from lgbatch.cli.stages import HERE, Images
 from lgbatch.errors import InputError
 from lgbatch.pipelines.second_try import remove_tried_images
 from lgbatch.storage.pack import pack as pack_store
 from lgbatch.storage.remove import remove_absent, remove_images
-from lgbatch.types import counted
+from lgbatch.types import counted, escape
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger
 from lgbatch.workspace.lock import locked
@@ -58,6 +60,29 @@ def info(
     """
     infos = describe(path)
     print(json.dumps({"files": infos}) if as_json else format_infos(infos))
+    return 0
+
+
+@command(app, example="lgbatch report out")
+def report(
+    workspace: Annotated[Path, typer.Argument(metavar="OUT", help="Workspace of a run, finished or not.")] = HERE,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The page. By default report.html in the workspace."),
+    ] = None,
+    images: Images = None,
+    as_json: Json = False,
+) -> int:
+    """Write a page that shows what came of a run, and why photos are not registered.
+
+    The page, report.html, holds all that it shows: it opens offline, in any browser. report.json beside it has the same
+    facts. Both are made from the files of the workspace, at any time.
+    """
+    done = write_report(workspace, output, photos=images)
+    for note in done.notes:
+        print(f"lgbatch: {escape(note)}", file=sys.stderr)
+    values = {"page": str(done.page), "facts": str(done.facts), "bytes": done.bytes, "headline": done.headline}
+    print(json.dumps(values) if as_json else f"{done.headline}: {done.page}, {done.bytes / 1e6:.1f} MB")
     return 0
 
 

@@ -270,7 +270,9 @@ def _add_matches(
     Uses no transaction: the draft needs none, and COLMAP aborts the process if it cannot write the end of one. Raises
     DatabaseError if matches are invalid or differ from those in the database.
     """
-    digests = {image.name: camera_digest(db.read_camera(image.camera_id)) for image in db.read_all_images()}
+    known = {camera.camera_id: camera for camera in db.read_all_cameras()}
+    cameras = {image.name: known[image.camera_id] for image in db.read_all_images()}
+    digests = {name: camera_digest(camera) for name, camera in cameras.items()}
     matched_pairs = 0
     for pair in track(pairs, "database", total=len(pairs), unit="pair", shown=progress):
         indices = matches.indices(pair)
@@ -283,6 +285,7 @@ def _add_matches(
         elif len(indices):
             db.write_matches(a, b, indices.astype(np.uint32))
         packed = matches.geometry(pair) if len(indices) and not db.exists_two_view_geometry(a, b) else None
-        if packed and (geometry := unpack_geometry(packed, indices, (digests[pair.a], digests[pair.b]))):
-            db.write_two_view_geometry(a, b, geometry)
+        of_pair = [cameras[name] for name in pair]
+        if packed and (found := unpack_geometry(packed, indices, (digests[pair.a], digests[pair.b]), of_pair)):
+            db.write_two_view_geometry(*((b, a) if found.swapped else (a, b)), found.geometry)
     return matched_pairs

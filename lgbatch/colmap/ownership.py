@@ -19,8 +19,17 @@ _OFFSET = 68  # of the application id in the header of an SQLite file, 4 bytes, 
 
 def mark(draft: Path) -> None:
     """Mark a closed database that nothing else has open as written by lgbatch. Raises sqlite3.Error."""
+    _set_application_id(draft, _APPLICATION_ID)
+
+
+def unmark(draft: Path) -> None:
+    """Remove the mark from such a database: it is the user's, and no import rebuilds it. Raises sqlite3.Error."""
+    _set_application_id(draft, 0)
+
+
+def _set_application_id(draft: Path, value: int) -> None:
     with contextlib.closing(sqlite3.connect(draft)) as connection:
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {value}")
 
 
 def is_marked(path: Path) -> bool:

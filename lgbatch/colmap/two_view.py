@@ -12,9 +12,10 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lgbatch.types import FloatArray, IntArray
 
@@ -26,6 +27,8 @@ MIN_EVIDENCE = 12.0
 _LARGEST_MIN_RATIO = 0.9
 _HEAD = struct.Struct("<8sB")
 """Digest of the cameras, and configuration."""
+_SWAPPED = 0x80
+"""Flag of the configuration: see Unpacked."""
 _MATRICES = 27
 """Numbers of E, F and H."""
 
@@ -86,36 +89,71 @@ def camera_digest(camera: "pycolmap.Camera") -> bytes:
     return hashlib.blake2b(repr((*parts, [*camera.params])).encode(), digest_size=8).digest()
 
 
-def pack_geometry(geometry: "pycolmap.TwoViewGeometry", matches: IntArray, digests: tuple[bytes, bytes]) -> bytes:
-    """Pack a geometry for matches.h5: digest of the cameras, configuration, E, F and H, and a bit for each match."""
-    head = _HEAD.pack(_pair_digest(digests), int(geometry.config))
+class Unpacked(NamedTuple):
+    """A geometry from matches.h5."""
+
+    geometry: "pycolmap.TwoViewGeometry"
+    swapped: bool
+    """It is of the second image and the first."""
+
+
+def pack_geometry(
+    geometry: "pycolmap.TwoViewGeometry", matches: IntArray, digests: tuple[bytes, bytes], *, swapped: bool = False
+) -> bytes:
+    """Pack a geometry for matches.h5: of the pair as it is stored or, if `swapped`, of its second and first image.
+
+    These are a digest of the cameras, the configuration, E, F and H, a bit for each match and, if COLMAP has estimated
+    the focal length from the pair, the parameters of both cameras. All arguments are in the order of the geometry.
+    """
+    head = _HEAD.pack(_pair_digest(digests), int(geometry.config) | _SWAPPED * swapped)
     inliers = geometry.inlier_matches
     if not len(inliers):
         return head
     matrices = [np.full((3, 3), np.nan) if m is None else m for m in (geometry.E, geometry.F, geometry.H)]
     is_inlier = np.isin(matches[:, 0], inliers[:, 0])  # no keypoint is in two matches
-    return head + np.array(matrices, "<f8").tobytes() + np.packbits(is_inlier).tobytes()
+    estimated = [camera.params for camera in (geometry.camera1, geometry.camera2) if camera is not None]
+    parameters = np.concatenate([np.zeros(0), *estimated]).astype("<f8").tobytes()
+    return head + np.array(matrices, "<f8").tobytes() + np.packbits(is_inlier).tobytes() + parameters
 
 
 def unpack_geometry(
-    packed: bytes, matches: IntArray, digests: tuple[bytes, bytes]
-) -> "pycolmap.TwoViewGeometry | None":
-    """Return the geometry that pack_geometry packed; None if it does not belong to these cameras and matches."""
+    packed: bytes, matches: IntArray, digests: tuple[bytes, bytes], cameras: Sequence["pycolmap.Camera"]
+) -> Unpacked | None:
+    """Return the geometry that pack_geometry packed; None if it does not belong to these cameras and matches.
+
+    All arguments are in the stored order of the pair.
+    """
     import pycolmap
 
+    swapped = len(packed) >= _HEAD.size and bool(packed[8] & _SWAPPED)
+    if swapped:
+        matches, digests, cameras = matches[:, ::-1], (digests[1], digests[0]), cameras[::-1]
     if len(packed) < _HEAD.size or packed[:8] != _pair_digest(digests):
         return None
-    geometry = pycolmap.TwoViewGeometry(config=pycolmap.TwoViewGeometryConfiguration(packed[8]))
+    geometry = pycolmap.TwoViewGeometry(config=pycolmap.TwoViewGeometryConfiguration(packed[8] & ~_SWAPPED))
     if len(packed) == _HEAD.size:
-        return geometry
-    end = _HEAD.size + 8 * _MATRICES
-    bits = np.unpackbits(np.frombuffer(packed, np.uint8, offset=end))
-    if not len(matches) <= len(bits) < len(matches) + 8:
+        return Unpacked(geometry, swapped)
+    start = _HEAD.size + 8 * _MATRICES
+    end = start + -(-len(matches) // 8)
+    sizes = [len(camera.params) for camera in cameras]
+    if len(packed) not in (end, end + 8 * sum(sizes)):
         return None
+    bits = np.unpackbits(np.frombuffer(packed[start:end], np.uint8))
     matrices = np.frombuffer(packed, "<f8", _MATRICES, _HEAD.size).reshape(3, 3, 3)
     geometry.E, geometry.F, geometry.H = (None if np.isnan(m).any() else m for m in matrices)
     geometry.inlier_matches = matches[bits[: len(matches)] > 0].astype(np.uint32)
-    return geometry
+    if len(packed) > end:
+        parameters = np.split(np.frombuffer(packed, "<f8", sum(sizes), end), sizes[:1])
+        geometry.camera1, geometry.camera2 = map(_with_parameters, cameras, parameters)
+    return Unpacked(geometry, swapped)
+
+
+def _with_parameters(camera: "pycolmap.Camera", parameters: NDArray[np.float64]) -> "pycolmap.Camera":
+    import pycolmap
+
+    changed = pycolmap.Camera(camera.todict())
+    changed.params = [*parameters]
+    return changed
 
 
 def _pair_digest(digests: tuple[bytes, bytes]) -> bytes:

@@ -12,7 +12,7 @@ from lgbatch.photos.coordinates import to_original
 from lgbatch.photos.masks import drop_masked, keypoints_to_detect
 from lgbatch.runtime.devices import BATCH_SIZES, stop_if_lost
 from lgbatch.runtime.models import Model, open_extractor
-from lgbatch.runtime.registry import MIN_SIDE
+from lgbatch.runtime.registry import MIN_SIDE, SUBPIXEL_FITS, family
 from lgbatch.runtime.session import Array
 from lgbatch.storage.provenance import Provenance
 from lgbatch.types import ByteArray, Features, Photo
@@ -38,6 +38,8 @@ class Extractor:
             "max_keypoints": settings.max_keypoints,
             "resize": settings.resize,
         }
+        if fit := SUBPIXEL_FITS.get(family(settings.extractor)):
+            self.provenance["subpixel_fit"] = fit
 
     def extract(self, photos: Sequence[Photo]) -> list[Features]:
         """Extract up to settings.max_keypoints keypoints of each photo. All photos must have one shape (H, W, 3).

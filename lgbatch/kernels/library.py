@@ -1,19 +1,28 @@
 """Loads the compiled kernels with ctypes and mirrors the structs of kernels.h.
 
-The kernels need AVX-512 VNNI and BF16 (AMD since Zen 4, Intel Xeon since Sapphire Rapids). `unavailable_reason` says
-why they cannot run.
+One file holds the kernels for several instruction sets. `chosen_isa` is the one that is used, `unavailable_reason` says
+why there is none.
 """
 
 import ctypes
 import functools
 import importlib.util
-from ctypes import POINTER, c_float, c_int64, c_size_t, c_void_p
+import os
+from collections.abc import Callable
+from ctypes import POINTER, c_char_p, c_float, c_int64, c_size_t, c_void_p
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lgbatch.errors import InputError
+
 EMBED_DIM, GROUP, PANEL = 256, 256, 64
 """Constants of kernels.h. The structs below must match it too, field by field."""
+ISA_VARIABLE = "LGBATCH_ISA"
+"""The environment variable that names an instruction set to use instead of the fastest."""
+PORTABLE = "portable"
+"""Plain C, which any processor runs: the reference of the tests. It is slower than fp32, so it is never chosen."""
 
 
 class DenseStruct(ctypes.Structure):
@@ -79,24 +88,58 @@ class SideStruct(ctypes.Structure):
     )
 
 
+class Kernels(NamedTuple):
+    """The functions of kernels.h for one instruction set, and its name."""
+
+    isa: str
+    layer_scratch_bytes: Callable[..., int]
+    layer: Callable[..., None]
+    head_scratch_bytes: Callable[..., int]
+    head: Callable[..., None]
+    two_largest: Callable[..., None]
+
+
 def unavailable_reason() -> str | None:
-    """Why the kernels cannot run on this machine, or None."""
-    library = load_library()
-    if library is None:
+    """Why the kernels cannot run on this machine, or None. Raises InputError as chosen_isa."""
+    if _library() is None:
         return "lgbatch was installed without its kernels: install a C compiler and reinstall lgbatch"
-    if not library.lgbatch_supported():
-        return "the processor lacks AVX-512 VNNI or BF16"
+    if chosen_isa() is None:
+        return "the processor has no instructions with which 8 bits are faster than fp32"
     return None
+
+
+def available_isas() -> list[str]:
+    """The instruction sets that the kernels were compiled for and this machine runs, the fastest first."""
+    return list(_isas())
+
+
+def chosen_isa() -> str | None:
+    """The instruction set that is used: the one that LGBATCH_ISA names, or the fastest. None if fp32 is faster.
+
+    Raises InputError if this machine lacks the named one.
+    """
+    isas = _isas()
+    forced = os.environ.get(ISA_VARIABLE)
+    if forced and forced not in isas:
+        known = f"this machine runs {', '.join(isas)}" if isas else "lgbatch was installed without its kernels"
+        raise InputError(f"{ISA_VARIABLE}={forced} is unavailable ({known}): name another or unset it")
+    return forced or next((isa for isa, beats_fp32 in isas.items() if beats_fp32), None)
+
+
+def load_kernels() -> Kernels:
+    """The kernels of the chosen instruction set. Raises RuntimeError if there are none, InputError as chosen_isa."""
+    if reason := unavailable_reason():
+        raise RuntimeError(reason)
+    return _declare(str(chosen_isa()))
 
 
 def two_largest(rows: NDArray[np.uint8], panels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The largest and the second largest product of each row with the columns, (N,) each. None is negative.
 
-    `rows` is (N, 4 S), `panels` (P, S, PANEL): each value holds four int8 values of a column. The last columns may be
-    zeros. Only if the kernels can run.
+    `rows` is (N, 4 S), `panels` (P, S, PANEL): each value holds four int8 values of a column, none negative. The last
+    columns may be zeros. Raises RuntimeError as load_kernels.
     """
-    library, (count, steps, _) = load_library(), panels.shape
-    assert library is not None
+    count, steps, _ = panels.shape
     first, second = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
     arrays = (
         rows.ctypes.data,
@@ -107,32 +150,48 @@ def two_largest(rows: NDArray[np.uint8], panels: NDArray[np.int32]) -> tuple[NDA
         first.ctypes.data,
         second.ctypes.data,
     )
-    library.lgbatch_two_largest(*arrays)
+    load_kernels().two_largest(*arrays)
     return first, second
 
 
+def _isas() -> dict[str, bool]:
+    """The instruction sets that this machine runs, the fastest first, and whether they are faster than fp32 here."""
+    library, index, isas = _library(), 0, dict[str, bool]()
+    while library and (name := library.lgbatch_isa_name(index)):
+        if library.lgbatch_isa_runs(index):
+            isas[name.decode()] = bool(library.lgbatch_isa_beats_fp32(index))
+        index += 1
+    return isas
+
+
 @functools.cache
-def load_library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None if lgbatch was installed without them."""
+def _library() -> ctypes.CDLL | None:
+    """The compiled file, or None if lgbatch was installed without it."""
     spec = importlib.util.find_spec("lgbatch.kernels._kernels")
     if spec is None or spec.origin is None:
         return None
     library = ctypes.CDLL(spec.origin)
-    library.lgbatch_supported.restype = c_int64
-    if library.lgbatch_supported():
-        _declare(library)
+    for name, result in (("name", c_char_p), ("runs", c_int64), ("beats_fp32", c_int64)):
+        function = getattr(library, f"lgbatch_isa_{name}")
+        function.argtypes, function.restype = [c_int64], result
     return library
 
 
-def _declare(library: ctypes.CDLL) -> None:
-    """Declare the signatures of kernels.h."""
+@functools.cache
+def _declare(isa: str) -> Kernels:
+    """The functions of an instruction set, with the signatures of kernels.h."""
     pointer, count = c_void_p, c_int64
-    layer, head = library.lgbatch_layer, library.lgbatch_head
-    layer.argtypes = [POINTER(LayerStruct), POINTER(SideStruct), POINTER(SideStruct), pointer]
-    head.argtypes = [POINTER(HeadStruct), *[pointer] * 2, *[count] * 2, c_float, *[pointer] * 3]
-    layer.restype = head.restype = None
-    library.lgbatch_two_largest.argtypes = [pointer, count, count, pointer, count, pointer, pointer]
-    library.lgbatch_two_largest.restype = None
-    library.lgbatch_layer_scratch_bytes.argtypes = [count, count]
-    library.lgbatch_head_scratch_bytes.argtypes = [count, count, c_float]
-    library.lgbatch_layer_scratch_bytes.restype = library.lgbatch_head_scratch_bytes.restype = c_size_t
+
+    def function(name: str, result: Any, *arguments: Any) -> Any:
+        found = getattr(_library(), f"lgbatch_{name}_{isa.replace('-', '_')}")
+        found.restype, found.argtypes = result, arguments
+        return found
+
+    return Kernels(
+        isa,
+        function("layer_scratch_bytes", c_size_t, count, count),
+        function("layer", None, POINTER(LayerStruct), POINTER(SideStruct), POINTER(SideStruct), pointer),
+        function("head_scratch_bytes", c_size_t, count, count, c_float),
+        function("head", None, POINTER(HeadStruct), *[pointer] * 2, *[count] * 2, c_float, *[pointer] * 3),
+        function("two_largest", None, pointer, count, count, pointer, count, pointer, pointer),
+    )

@@ -24,8 +24,7 @@ from lgbatch.kernels.library import (
     HeadStruct,
     LayerStruct,
     SideStruct,
-    load_library,
-    unavailable_reason,
+    load_kernels,
 )
 
 Array = NDArray[Any]
@@ -47,10 +46,7 @@ class Stage(ABC):
 
         Raises OSError, ValueError or KeyError if it is damaged, and RuntimeError if the kernels are unavailable.
         """
-        reason, library = unavailable_reason(), load_library()
-        if reason or library is None:
-            raise RuntimeError(reason)
-        self._library = library
+        self._kernels = load_kernels()
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays: dict[str, Array] = {name: stored[name] for name in stored.files}
         self.metadata: dict[str, str] = json.loads(str(arrays.pop("metadata")))
@@ -99,8 +95,8 @@ class Layer(Stage):
                 inputs = [feed.get(f"{name}{side}") for name in ("x", "cosines", "sines")]
                 arrays = [*inputs, outputs[side], decisions[2 * side], decisions[2 * side + 1]]
                 sides.append(SideStruct(*[None if array is None else _address(array[item]) for array in arrays], count))
-            scratch = _scratch_address(self._library.lgbatch_layer_scratch_bytes(*lengths))
-            self._library.lgbatch_layer(byref(self._layer), byref(sides[0]), byref(sides[1]), scratch)
+            scratch = _scratch_address(self._kernels.layer_scratch_bytes(*lengths))
+            self._kernels.layer(byref(self._layer), byref(sides[0]), byref(sides[1]), scratch)
         return [*outputs, *decisions][: len(self.outputs)]
 
     def _layer_struct(self, arrays: Mapping[str, Array], has_self_attention: bool, has_decisions: bool) -> LayerStruct:
@@ -169,9 +165,9 @@ class Head(Stage):
         matches0, scores = np.full(x0.shape[:2], -1, np.int64), np.zeros(x0.shape[:2], np.float32)
         threshold = float(feed["threshold"])
         for item, lengths in enumerate(zip(feed["lengths0"].tolist(), feed["lengths1"].tolist(), strict=True)):
-            scratch = _scratch_address(self._library.lgbatch_head_scratch_bytes(*lengths, threshold))
+            scratch = _scratch_address(self._kernels.head_scratch_bytes(*lengths, threshold))
             inputs, outputs = ([_address(array[item]) for array in arrays] for arrays in ((x0, x1), (matches0, scores)))
-            self._library.lgbatch_head(byref(self._head), *inputs, *lengths, threshold, scratch, *outputs)
+            self._kernels.head(byref(self._head), *inputs, *lengths, threshold, scratch, *outputs)
         return [matches0, scores]
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lgbatch.matching.schedule import MAX_PADDING
 from lgbatch.runtime.models import Stages
 from lgbatch.types import FloatArray
 
@@ -43,11 +44,17 @@ class Backend(Protocol[PointsT]):
     inputs and outputs of a stage are NumPy arrays.
     """
 
+    padding: float
+    """Largest fraction of a batch that may be padding."""
+
     def run(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
         """Run a stage and return its outputs in the order of registry.INTERFACE.
 
         Ignores entries of `feed` that the stage does not take. Raises RuntimeError if the run fails.
         """
+
+    def join(self, images: Sequence[PointsT]) -> list[PointsT]:
+        """Return the images as one batch, if `pad` is faster then for any choice of them."""
 
     def pad(self, images: Sequence[PointsT], tensors: Sequence[str]) -> dict[str, Any]:
         """Batch images: return each of the named tensors as (B, L, C), padded to the longest image.
@@ -61,13 +68,16 @@ class Backend(Protocol[PointsT]):
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The points of one image in NumPy arrays, as the stage `stem` or a layer returned them."""
+    """The points of one image in NumPy arrays, as the stage `stem` or a layer returned them.
+
+    All arrays are float32, or float16 if the stages compute in fp16.
+    """
 
     x: FloatArray
-    """(N, W) float32, embeddings."""
+    """(N, W), embeddings."""
     cosines: FloatArray
     sines: FloatArray
-    """(N, D / 2) float32, rotary position encoding."""
+    """(N, D / 2), rotary position encoding."""
 
     def __len__(self) -> int:
         """Return the number of points, N."""
@@ -81,12 +91,18 @@ class EncodedImage:
 class HostBackend:
     """Backend[EncodedImage]: all tensors are NumPy arrays."""
 
+    padding = MAX_PADDING
+
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
 
     def run(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
         """Run a stage on arrays; see Backend.run."""
         return self._stages.run(stage, feed)
+
+    def join(self, images: Sequence[EncodedImage]) -> list[EncodedImage]:
+        """Return the images; see Backend.join."""
+        return list(images)
 
     def pad(self, images: Sequence[EncodedImage], tensors: Sequence[str]) -> dict[str, Any]:
         """Return the named tensors of the images as arrays (B, L, C), padded with zeros."""
@@ -103,7 +119,7 @@ def pad_rows(arrays: Sequence[FloatArray]) -> FloatArray:
     """Stack B arrays (N, C) into one (B, L, C), padded with zeros to the longest. A single array is not copied."""
     if len(arrays) == 1:
         return arrays[0][None]
-    padded = np.zeros((len(arrays), max(map(len, arrays)), arrays[0].shape[1]), dtype=np.float32)
+    padded = np.zeros((len(arrays), max(map(len, arrays)), arrays[0].shape[1]), dtype=arrays[0].dtype)
     for row, values in enumerate(arrays):
         padded[row, : len(values)] = values
     return padded

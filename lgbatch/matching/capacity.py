@@ -1,7 +1,7 @@
 """Sizes of matching batches and of the cache of encoded images, from the device and the free memory of a GPU.
 
-Half of a GPU's free memory is for the layer that runs, a quarter for cached images. The rest is for the tensors that
-pass from layer to layer, and for memory that allocators lose.
+Half of a GPU's free memory is for the layer that runs, a quarter for cached images, an eighth for the points that pass
+from layer to layer. The rest is for memory that allocators lose.
 """
 
 from lgbatch.runtime.devices import Device
@@ -13,6 +13,13 @@ TOKENS: dict[Device, int] = {"cpu": 4096, "cuda": 131072}
 """Tokens of a batch, that is keypoints of both sides including padding: on a CPU always, on a GPU at most."""
 INT8_TOKENS = 1
 """Makes each pair a batch of its own: the int8 kernels run one pair after the other, so that padding gains nothing."""
+GPU_THREADS = 2
+"""Threads of a GPU: one runs a stage while the other reads and decides."""
+REFILL = 4
+"""Batches whose pairs a thread of a GPU matches together, at most. Those that early exit leaves fill fewer batches, so
+that deep layers run full batches too."""
+_POINT_COPIES = 3
+"""Copies of the points of pairs between two layers: joined, packed, and those that the layer returns."""
 MIN_GPU_TOKENS = 4096
 """Even if little GPU memory seems to be free. The engine halves a batch that does not fit."""
 CPU_CACHE_BYTES = 384 << 20
@@ -34,10 +41,19 @@ def batch_tokens(stages: Stages, keypoints: int) -> int:
     return min(max(fitting, MIN_GPU_TOKENS), TOKENS["cuda"])
 
 
+def group_tokens(stages: Stages, keypoints: int) -> int:
+    """Tokens of the pairs that a thread matches together; see batch_tokens. On a CPU they are one batch."""
+    tokens = batch_tokens(stages, keypoints)
+    if stages.device == "cpu":
+        return tokens
+    fitting = stages.memory // 8 // (GPU_THREADS * _POINT_COPIES * _point_bytes(stages))
+    return max(tokens, min(fitting, REFILL * tokens))
+
+
 def cached_images(stages: Stages, keypoints: int) -> int:
     """Number of encoded images, with up to `keypoints` keypoints each, that the cache may hold."""
     cache_bytes = CPU_CACHE_BYTES if stages.device == "cpu" else stages.memory // 4
-    return cache_bytes // (keypoints * _point_bytes(stages.shape))
+    return cache_bytes // (keypoints * _point_bytes(stages))
 
 
 def cpu_workers(stages: Stages, keypoints: int) -> int:
@@ -59,9 +75,9 @@ def concurrent_stems(stages: Stages, keypoints: int) -> int:
     return max(1, CPU_STEM_BYTES // (keypoints * _layer_bytes(stages.shape, keypoints)))
 
 
-def _point_bytes(shape: Shape) -> int:
-    """Bytes of one point of an encoded image: its embedding and its rotary position encoding, in float32."""
-    return 4 * (shape.width + shape.head_dim)
+def _point_bytes(stages: Stages) -> int:
+    """Bytes of one point of an encoded image: its embedding and its rotary position encoding, in float32 or float16."""
+    return (2 if stages.precision == "fp16" else 4) * (stages.shape.width + stages.shape.head_dim)
 
 
 def _layer_bytes(shape: Shape, keypoints: int) -> int:

@@ -6,16 +6,21 @@ the host sends it the rows. An unchanged batch goes on without a copy.
 
 All of this is ONNX Runtime's I/O binding, which works alike on a GPU and on the CPU. A run returns once the device has
 finished, so that another session may read its outputs at once.
+
+Several threads keep a device busy: while one runs a stage, the others read images, decide on the points of their own
+batches and prepare the next run. Stages run one at a time, so that the device holds the intermediate tensors of one.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from lgbatch.matching.backend import POINT_TENSORS, BoolArray
+from lgbatch.matching.schedule import GPU_PADDING
 from lgbatch.runtime.models import Stages
 from lgbatch.runtime.registry import INTERFACE
 from lgbatch.runtime.session import OnnxSession, Tensor
@@ -27,13 +32,16 @@ DEVICE_OUTPUTS = frozenset([*POINT_TENSORS, "y0", "y1"])
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """The points of a padded batch of images, on the device. Padding is finite, and its values are never used."""
+    """The points of a padded batch of images, on the device. Padding is finite, and its values are never used.
+
+    All tensors are float32, or float16 if the stages compute in fp16.
+    """
 
     x: Tensor
-    """(B, L, W) float32, embeddings."""
+    """(B, L, W), embeddings."""
     cosines: Tensor
     sines: Tensor
-    """(B, L, D / 2) float32, rotary position encoding."""
+    """(B, L, D / 2), rotary position encoding."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +64,25 @@ class DeviceView:
 class DeviceBackend:
     """Backend[DeviceView]: tensors stay on the device that runs the stages."""
 
+    padding = GPU_PADDING
+
     def __init__(self, stages: Stages) -> None:
         """Use the sessions of `stages`, which ONNX Runtime must run and which must include `pack`."""
         self._sessions = {
             name: model.session for name, model in stages.models.items() if isinstance(model.session, OnnxSession)
         }
+        self._device = Lock()
 
     def run(self, stage: str, feed: Mapping[str, Any]) -> Sequence[Any]:
         """Run a stage and leave DEVICE_OUTPUTS on the device; see Backend.run."""
-        return self._sessions[stage].run_bound(feed, DEVICE_OUTPUTS)
+        with self._device:
+            return self._sessions[stage].run_bound(feed, DEVICE_OUTPUTS)
+
+    def join(self, images: Sequence[DeviceView]) -> list[DeviceView]:
+        """Copy the images into one batch, so that `pad` runs `pack` once; see Backend.join."""
+        if len({id(image.batch) for image in images}) == 1:
+            return list(images)
+        return self.split([len(image) for image in images], **self.pad(images, POINT_TENSORS))
 
     def pad(self, images: Sequence[DeviceView], tensors: Sequence[str]) -> dict[str, Any]:
         """Return the named tensors of the images as device tensors (B, L, C).
@@ -76,11 +94,13 @@ class DeviceBackend:
         session, length, start = self._sessions["pack"], max(map(len, images)), 0
         outputs = [output for name, output in zip(POINT_TENSORS, INTERFACE["pack"][1], strict=True) if name in tensors]
         widths = [getattr(images[0].batch, name).shape()[2] for name in tensors]
-        packed = [session.empty((len(images), length, width)) for width in widths]
+        shapes = zip(outputs, widths, strict=True)
+        packed = [session.empty(output, (len(images), length, width)) for output, width in shapes]
         for _, group in groupby(images, key=lambda image: id(image.batch)):
             views = list(group)
             feed = {name: getattr(views[0].batch, name) for name in POINT_TENSORS} | {"rows": _pad(views, length)}
-            session.run_into(feed, dict(zip(outputs, packed, strict=True)), start, len(views))
+            with self._device:
+                session.run_into(feed, dict(zip(outputs, packed, strict=True)), start, len(views))
             start += len(views)
         return dict(zip(tensors, packed, strict=True))
 

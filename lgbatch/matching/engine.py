@@ -15,7 +15,7 @@ from lgbatch.matching import capacity
 from lgbatch.matching.backend import Points
 from lgbatch.matching.image_cache import EncodedImageCache
 from lgbatch.matching.lightglue import Matcher, no_matches
-from lgbatch.matching.schedule import Batch, plan
+from lgbatch.matching.schedule import MAX_PADDING, Batch, plan
 from lgbatch.runtime.cuda import gpus
 from lgbatch.runtime.devices import choose_device, has_failed, matching_device, stop_if_lost, warn_gpu_left_out
 from lgbatch.types import Failure, Features, Matches, Pair, PairList
@@ -66,9 +66,9 @@ def open_matchers(models: Path, settings: Settings) -> list[Matcher]:
     """Open a matcher for each worker thread. Raises ModelError as models.open_stages.
 
     On a CPU, all threads share one matcher; their number is settings.workers, else settings.threads, else the number of
-    cores, or fewer if the memory is too small. Otherwise each GPU gets a matcher and a thread, up to settings.workers
-    if that is not 0. CUDA_VISIBLE_DEVICES hides GPUs. A GPU that falls back to the CPU, or to another precision than
-    the others, is left out with a warning.
+    cores, or fewer if the memory is too small. Otherwise each GPU gets a matcher and
+    capacity.GPU_THREADS threads, for up to settings.workers GPUs if that is not 0. CUDA_VISIBLE_DEVICES hides GPUs. A
+    GPU that falls back to the CPU, or to another precision than the others, is left out with a warning.
     """
     device = matching_device(choose_device(settings.device))
     matchers = [Matcher(models, settings)]
@@ -82,7 +82,7 @@ def open_matchers(models: Path, settings: Settings) -> list[Matcher]:
     for device_id, matcher in enumerate(matchers):
         if _runs_in(matcher) != _runs_in(used):
             warn_gpu_left_out(device_id, _runs_in(matcher), _runs_in(used))
-    return [matcher for matcher in matchers if _runs_in(matcher) == _runs_in(used)]
+    return [matcher for matcher in matchers if _runs_in(matcher) == _runs_in(used)] * capacity.GPU_THREADS
 
 
 def _runs_in(matcher: Matcher) -> str:
@@ -94,6 +94,10 @@ class _Limits(NamedTuple):
     """Encoded images that a cache holds."""
     tokens: Mapping[int, int]
     """Keypoints of a batch, of both sides and including padding, by the id() of the matcher."""
+    group: int
+    """Keypoints of the pairs that a thread matches together, in one or more batches."""
+    padding: float
+    """Largest fraction of those that may be padding."""
     stems: int
     """Images that the threads of a matcher encode at once."""
 
@@ -105,7 +109,10 @@ def _limits(uses: Mapping[str, int], counts: Mapping[str, int], matchers: Sequen
     total = sum(counts[name] * used for name, used in uses.items())
     share = total // (2 * workers) + 1  # with few pairs, still some for every worker
     tokens = {id(matcher): min(share, capacity.batch_tokens(matcher.stages, largest)) for matcher in matchers}
-    return _Limits(images, tokens, capacity.concurrent_stems(matchers[0].stages, largest))
+    batch = max(tokens.values(), default=1)  # a worker with a lower limit splits the batches that it gets
+    group = max(batch, min(share, *(capacity.group_tokens(matcher.stages, largest) for matcher in matchers)))
+    padding = MAX_PADDING if group == batch else 1.0  # a matcher divides a group into batches of little padding
+    return _Limits(images, tokens, group, padding, capacity.concurrent_stems(matchers[0].stages, largest))
 
 
 def _schedule(pairs: PairList, uses: Mapping[str, int], counts: Mapping[str, int], limits: _Limits) -> Iterator[Batch]:
@@ -114,8 +121,9 @@ def _schedule(pairs: PairList, uses: Mapping[str, int], counts: Mapping[str, int
     if names != pairs.names:
         positions = {name: i for i, name in enumerate(names)}
         ids = pairs.lookup(np.array([positions.get(name, -1) for name in pairs.names], np.int32))
-    tokens = max(limits.tokens.values(), default=1)  # a worker with a lower limit splits the batches that it gets
-    return plan([counts[name] for name in names], ids, images=limits.images, tokens=tokens)
+    return plan(
+        [counts[name] for name in names], ids, images=limits.images, tokens=limits.group, padding=limits.padding
+    )
 
 
 class _Worker:

@@ -137,7 +137,7 @@ class Matcher:
 
     def match_and_stop(self, pairs: Sequence[tuple[Points, Points]], tokens: int) -> list[tuple[Matches, int]]:
         """Match as `match`. Returns for each pair its matches and the number of layers that it went through."""
-        states = [_pair_state(first, second) for first, second in pairs]
+        states = [_pair_state(first, second) for first, second in self._joined(pairs)]
         self._run_layers(states, tokens)
         return [(state.matches, state.stop) for state in states]
 
@@ -151,18 +151,31 @@ class Matcher:
         layers0, layers1 = (np.minimum(image_layers, pair.stop) for image_layers in layers)
         return MatchTrace(pair.matches, pair.stop, depth, layers0, layers1)
 
+    def _joined(self, pairs: Sequence[tuple[Points, Points]]) -> Sequence[tuple[Points, Points]]:
+        """Return the pairs with all their images in one batch of the backend, if most images are in several pairs."""
+        images = {id(image): image for pair in pairs for image in pair}
+        if len(images) >= len(pairs):
+            return pairs
+        joined = dict(zip(images, self._backend.join([*images.values()]), strict=True))
+        return [(joined[id(first)], joined[id(second)]) for first, second in pairs]
+
     def _run_layers(self, pairs: Sequence[_PairState], tokens: int) -> None:
         """Run each pair through the layers until it exits, and set its matches."""
         for layer in range(self.shape.layers):
             exiting = []
-            for batch in _batches(pairs, tokens):
+            for batch in self._batches(pairs, tokens):
                 exiting += self._run_layer(batch, layer)
-            for batch in _batches(exiting, tokens):
+            for batch in self._batches(exiting, tokens):
                 self._set_matches(batch, layer)
             exited = {id(pair) for pair in exiting}
             pairs = [pair for pair in pairs if id(pair) not in exited and min(pair.lengths) > 0]
             if self._give_up and layer == GIVE_UP_LAYER:
-                pairs = [pair for batch in _batches(pairs, tokens) for pair in self._not_given_up(batch)]
+                pairs = [pair for batch in self._batches(pairs, tokens) for pair in self._not_given_up(batch)]
+
+    def _batches(self, pairs: Sequence[_PairState], tokens: int) -> list[list[_PairState]]:
+        """Divide pairs into batches of up to `tokens` points including padding."""
+        groups = pack([pair.lengths for pair in pairs], tokens, self._backend.padding)
+        return [[pairs[i] for i in group] for group in groups]
 
     def _run_layer(self, batch: Sequence[_PairState], layer: int) -> list[_PairState]:
         """Run a batch through a layer and prune its points. Returns the pairs that exit after this layer."""
@@ -274,7 +287,3 @@ def no_matches() -> Matches:
 def _pair_state(first: Points, second: Points) -> _PairState:
     images = tuple(_ImageState(points, np.arange(len(points), dtype=np.int32)) for points in (first, second))
     return _PairState(images, len(first) + len(second))
-
-
-def _batches(pairs: Sequence[_PairState], tokens: int) -> list[list[_PairState]]:
-    return [[pairs[i] for i in group] for group in pack([pair.lengths for pair in pairs], tokens)]

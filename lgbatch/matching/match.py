@@ -153,26 +153,32 @@ def _run(
 
 @contextmanager
 def open_pair_matcher(
-    features_path: Path, store_path: Path, settings: Settings, failures: Failures, models: Path | None
+    features_path: Path,
+    store_path: Path,
+    settings: Settings,
+    failures: Failures,
+    models: Path | None,
+    opened: Sequence[Matcher] = (),
 ) -> Iterator["PairMatcher"]:
     """Open the stores and LightGlue, or mutual nearest neighbours if there is no folder of models.
 
-    Raises as `match` does.
+    `opened` are the matchers of open_matchers for these models and settings, if the caller has them. Raises as `match`
+    does.
     """
     inputs = {"features": signature(features_path), "settings": item_settings(settings, "match")}
     with FeatureStore(features_path) as features:
-        method = _open_method(features, settings, models)
+        method = _open_method(features, settings, models, opened)
         with MatchStore(store_path, append=method.provenance) as store:
             if settings.precision == "auto":  # the store may come from another kind of machine
                 store.accept_differences("precision")
             yield PairMatcher(features, store, method, settings, failures, inputs)
 
 
-def _open_method(features: FeatureStore, settings: Settings, models: Path | None) -> _Method:
+def _open_method(features: FeatureStore, settings: Settings, models: Path | None, opened: Sequence[Matcher]) -> _Method:
     if models is None:
         return _Method(PROVENANCE, partial(match_nearest_pairs, threads=settings.threads or available_cores()))
     _check_extractor(features, settings)
-    matchers = open_matchers(models, settings)
+    matchers = opened or open_matchers(models, settings)
     return _Method(_provenance(matchers[0], settings), partial(match_pairs, matchers=matchers))
 
 

@@ -31,7 +31,11 @@ were independent. Measured on pairs of 8192 SIFT descriptors: by up to 6, and no
 def match_nearest_pairs(
     pairs: Sequence[Pair], counts: Mapping[str, int], read: Callable[[str], Features], threads: int
 ) -> Generator[tuple[Pair, Matches | Failure], None, None]:
-    """Match pairs ahead of the caller, in their order. Arguments and failures are those of engine.match_pairs."""
+    """Match pairs ahead of the caller, in their order. Arguments and failures are those of engine.match_pairs.
+
+    Raises InputError at once if the environment names kernels that cannot run here.
+    """
+    unavailable_reason()
 
     def match_pair(pair: Pair) -> tuple[Pair, Matches | Failure]:
         descriptors = []

@@ -2,7 +2,7 @@
 
     image0, scales0 = load_image("a.jpg", resize=1024)
     image1, scales1 = load_image("b.jpg", resize=1024)
-    runner = LightGlueRunner(extractor_path="disk-extractor-v3.onnx", lightglue_path="disk-matcher-v3.onnx")
+    runner = LightGlueRunner(extractor_path="disk-extractor-v4.onnx", lightglue_path="disk-matcher-v3.onnx")
     m_kpts0, m_kpts1 = runner.run(image0, image1, scales0, scales1)
 
 The runner has a fixed depth. For folders of photos, lgbatch.pipelines.sfm stores the features and matches with early

@@ -3,11 +3,12 @@
 import contextlib
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lgbatch.pairing.methods import pairs_all
-from lgbatch.reconstruction.results import Cause, Reconstruction
+from lgbatch.reconstruction.results import Cause, Reconstruction, Unregistered
 from lgbatch.types import counted
 from lgbatch.workspace.rerun import Rerun
 
@@ -27,6 +28,16 @@ def advice(result: Reconstruction, rerun: Rerun) -> str:
     text = _on_missing_images(result, rerun) if result.models else _on_no_model(result, rerun)
     text = "; ".join(filter(None, [text, _on_doubtful_images(result, rerun)]))
     return f"{text}; the models in sparse/ are from an earlier run" if result.older_models else text
+
+
+def advice_on(photo: Unregistered, result: Reconstruction, rerun: Rerun) -> str:
+    """Say in one line what to do about one photo that is not registered. Commands stand between backticks."""
+    if photo.cause == "failed":
+        return f"replace the photo, and run `{rerun.command()}`: a photo that has changed is read again"
+    if photo.cause == "no other image":
+        return "add photos of the same scene from other positions"
+    photos = "add photos between the models" if photo.cause == "other model" else _OVERLAP
+    return _way_out(replace(result, unregistered=(photo,)), rerun, photos)
 
 
 def _on_no_model(result: Reconstruction, rerun: Rerun) -> str:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,21 @@ class _Links:
     """Number of pairs whose other image is registered."""
 
 
+class PairCounts(Protocol):
+    """What of a database tells why images are not registered: pycolmap.Database, or a view of one."""
+
+    def read_all_images(self) -> Sequence[Any]:
+        """Return the images, which have an `image_id` and a `name`."""
+
+    def read_num_matches(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the ids of the pairs with matches, and their numbers of matches."""
+
+    def read_two_view_geometry_num_inliers(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the ids of the pairs with a two-view geometry, and their numbers of inlier matches."""
+
+
 def find_unregistered(
-    db: "pycolmap.Database",
+    db: PairCounts,
     keypoints: Mapping[int, int],
     models: Sequence[Iterable[int]],
     image_folder: Path,

@@ -48,11 +48,20 @@ def peak_memory_mb() -> float | None:
     with contextlib.suppress(OSError):  # Linux, where the peak of getrusage includes the parent process before exec
         lines = Path("/proc/self/status").read_text().splitlines()
         return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10, 1)
+    return _peak(children=False)
+
+
+def peak_child_memory_mb() -> float | None:
+    """Return the peak resident memory in MiB of the largest child process that has ended; None on Windows."""
+    return _peak(children=True)
+
+
+def _peak(*, children: bool) -> float | None:
     try:
         import resource
     except ImportError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 

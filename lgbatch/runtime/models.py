@@ -81,7 +81,7 @@ class Stages:
         session = self.models["pack"].session if "pack" in self.models else None
         if isinstance(session, OnnxSession):
             widths = {"x": self.shape.width, "cosines": self.shape.head_dim // 2, "sines": self.shape.head_dim // 2}
-            feed: dict[str, Array] = {name: np.zeros((1, 1, width), np.float32) for name, width in widths.items()}
+            feed: dict[str, Array] = {name: np.zeros((1, 1, n), session.number(name)) for name, n in widths.items()}
             session.shrink(feed | {"rows": np.zeros((1, 1), np.int64)})
 
 

@@ -14,6 +14,12 @@ STAGES_PRECISION: dict[Kind, str] = {"stages": "fp32", "stages-fp16": "fp16", "s
 """Precision of each kind of staged matcher."""
 FORMAT = "3"
 """Version in the file names of models. Increase it when inputs or outputs change, so that models are exported again."""
+EXTRACTOR_FORMATS = {"disk": "4"}
+"""Versions of the extractors that changed since, by family."""
+SUBPIXEL_FITS = {"disk": "quadratic"}
+"""How extractors whose keypoints were published at whole pixels refine them, by family. Part of the provenance."""
+FP16_FORMAT = "4"
+"""The same for the stages in fp16, whose points have other types."""
 MIN_SIDE = 5
 """Minimum short side of a photo in pixels: keypoints are local maxima in windows of at least this size."""
 _SIDES = [f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)]
@@ -35,6 +41,11 @@ INTERFACE: dict[str, tuple[list[str], list[str]]] = {
     "pack": (["x", "cosines", "sines", "rows"], ["packed_x", "packed_cosines", "packed_sines"]),
 }
 """Names of the inputs and outputs of each kind of graph, in order. lgbatch.export documents their shapes."""
+HALF_TENSORS = frozenset(
+    [f"{name}{side}" for name in ("x", "y", "cosines", "sines") for side in ("", "0", "1")] + INTERFACE["pack"][1]
+)
+"""Inputs and outputs of stages that are float16 in the stages of precision fp16: the tensors of points. Others are
+float32."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +112,10 @@ def family(extractor: str) -> str:
 
 def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
     """Return the path of a model: a file, or a folder of files for a staged matcher."""
-    name = extractor if kind == "extractor" else family(extractor)
-    return folder / (f"{name}-{kind}-v{FORMAT}" + ("" if kind.startswith("stages") else ".onnx"))
+    if kind == "extractor":
+        return folder / f"{extractor}-{kind}-v{EXTRACTOR_FORMATS.get(family(extractor), FORMAT)}.onnx"
+    version = FP16_FORMAT if kind == "stages-fp16" else FORMAT
+    return folder / (f"{family(extractor)}-{kind}-v{version}" + ("" if kind.startswith("stages") else ".onnx"))
 
 
 def precision_of(kind: Kind) -> str:

@@ -1,7 +1,10 @@
 """Sessions of ONNX Runtime, on the host and with tensors that stay on the device."""
 
+import contextlib
+import ctypes
 import functools
 import math
+import sys
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,6 +95,9 @@ class OnnxSession:
         self.inputs = [slot.name for slot in self._session.get_inputs()]
         self.outputs = [slot.name for slot in self._session.get_outputs()]
         shapes = [slot.shape for slot in self._session.get_outputs()]
+        slots = (*self._session.get_inputs(), *self._session.get_outputs())
+        self.half = frozenset(slot.name for slot in slots if slot.type == "tensor(float16)")
+        """Inputs and outputs in half precision."""
         self.widths = [shape[-1] if shape and isinstance(shape[-1], int) else None for shape in shapes]
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
@@ -112,18 +118,25 @@ class OnnxSession:
     def run_into(
         self, feed: Mapping[str, Array | Tensor], outputs: Mapping[str, Tensor], start: int, items: int
     ) -> None:
-        """Run and write the outputs, float32 (items, ...), into rows `start` to `start + items` of device tensors."""
+        """Run and write the outputs, (items, ...), into rows `start` to `start + items` of device tensors."""
         binding = self._bind_inputs(feed)
         for name, tensor in outputs.items():
             _, *inner = tensor.shape()
-            address = tensor.data_ptr() + 4 * start * math.prod(inner)
-            binding.bind_output(name, self.device, self._device_id, np.float32, [items, *inner], address)
+            number = self.number(name)
+            address = tensor.data_ptr() + number.itemsize * start * math.prod(inner)
+            binding.bind_output(name, self.device, self._device_id, number, [items, *inner], address)
         self._session.run_with_iobinding(binding)
 
-    def empty(self, shape: Sequence[int]) -> Tensor:
-        """Return an uninitialised float32 tensor on the device."""
-        tensor: Tensor = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, self.device, self._device_id)
+    def empty(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Return an uninitialised tensor on the device, for the output `name`."""
+        tensor: Tensor = ort.OrtValue.ortvalue_from_shape_and_type(
+            shape, self.number(name), self.device, self._device_id
+        )
         return tensor
+
+    def number(self, name: str) -> np.dtype[np.floating]:
+        """Return the type of an input or output of real numbers: float32 or float16."""
+        return np.dtype(np.float16 if name in self.half else np.float32)
 
     def shrink(self, feed: Mapping[str, Array]) -> None:
         """Run, then return the unused memory of the arena to the device. Otherwise an arena never shrinks."""
@@ -166,6 +179,8 @@ class OnnxSession:
         providers = provider_options(self.device, path, threads=threads, max_side=max_side, device_id=self._device_id)
         options.enable_mem_pattern = self.device != "directml"  # DirectML does not support it
         try:
+            if self.device in NVIDIA:
+                _load_cudnn()
             if self._shared_arena:
                 _create_shared_arena(self.device, self._device_id)
             session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
@@ -186,11 +201,23 @@ def find_cuda_libraries() -> None:
         return
     ort.set_default_logger_severity(4)
     try:
+        _load_cudnn()
         _create_shared_arena("cuda", 0)
     except Exception as error:
         if any(text in str(error) for text in _NO_PROVIDER):
             for device in NVIDIA:
                 provider_failed(device, warn=False)
+
+
+@functools.cache
+def _load_cudnn() -> None:
+    """Load cuDNN, which ONNX Runtime's CUDA provider looks for in the first run only. Raises OSError without it."""
+    names = ("cudnn64_9.dll",) if sys.platform == "win32" else ("libcudnn.so.9", "libcudnn.so")
+    for name in names[:-1]:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(name)
+            return
+    ctypes.CDLL(names[-1])
 
 
 @functools.cache

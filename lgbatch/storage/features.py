@@ -22,12 +22,22 @@ import numpy as np
 from h5py import h5d, h5g, h5o
 
 from lgbatch.errors import ItemError
-from lgbatch.storage.hdf5 import Array, hard_link_names, is_group, open_group, read_array, read_record, write_number
+from lgbatch.storage.hdf5 import (
+    DAMAGE,
+    Array,
+    hard_link_names,
+    is_group,
+    open_group,
+    read_array,
+    read_record,
+    short_reason,
+    write_number,
+)
 from lgbatch.storage.provenance import UNKNOWN, ImageRecord, version_of
-from lgbatch.storage.store import DAMAGE, Store, short_reason
+from lgbatch.storage.store import Store
 from lgbatch.types import ORIENTATIONS, Features, FloatArray, PhotoFile
 
-_IMAGE_FOLDER = "lgbatch_image_folder"
+IMAGE_FOLDER = "lgbatch_image_folder"
 _MAX_SIDE = 1 << 31
 
 
@@ -96,7 +106,7 @@ class FeatureStore(Store):
                 oris=_optional_array(node, b"oris"),
                 orientation=_orientation(node),
             )
-            record = read_record(self._root, name.encode(), self.record_words)
+            record = read_record(*self._place(self._root, name.encode()), self.record_words)
         except DAMAGE as error:
             raise ItemError(f"no features of {name} in {self.path.name} ({short_reason(error)})") from None
         lengths = [len(features.keypoints), len(features.scores), len(features.descriptors)]
@@ -109,13 +119,13 @@ class FeatureStore(Store):
     @property
     def image_folder(self) -> Path | None:
         """Folder that the images were extracted from; None if the file does not record it."""
-        text = self._file.attrs.get(_IMAGE_FOLDER)
+        text = self._file.attrs.get(IMAGE_FOLDER)
         return Path(text) if text and isinstance(text, str) else None
 
     def set_image_folder(self, folder: Path) -> None:
         """Record the folder of the images."""
         if self.image_folder != folder:
-            self._file.attrs[_IMAGE_FOLDER] = str(folder)
+            self._file.attrs[IMAGE_FOLDER] = str(folder)
 
     def write(self, name: str, features: Features, photo: PhotoFile | None = None) -> None:
         """Add an image. Raises StoreError if the store contains it already or the disk is full."""
@@ -155,12 +165,13 @@ class FeatureStore(Store):
     def _node(self, name: str) -> h5g.GroupID:
         if name not in self:
             raise KeyError(name)
-        return open_group(self._root, name.encode())
+        return open_group(*self._place(self._root, name.encode()))
 
     def _names(self) -> set[str]:
         if self._cached_names is None:
             with self.damage_as_store_error():
-                self._cached_names = set(_image_names(self._root, b""))
+                names = self.shards.links(self._root) if self.shards else image_names(self._root)
+                self._cached_names = set(names)
         return self._cached_names
 
 
@@ -200,7 +211,7 @@ def _photo_words(photo: PhotoFile | None) -> tuple[int, int, int]:
     return (photo.digest, photo.size, photo.mtime_ns) if photo else (UNKNOWN, 0, 0)
 
 
-def _image_names(parent: h5g.GroupID, prefix: bytes) -> Iterator[str]:
+def image_names(parent: h5g.GroupID, prefix: bytes = b"") -> Iterator[str]:
     """Yield the paths of all groups below `parent` that contain the dataset keypoints.
 
     A group of that name is a folder of photos.
@@ -209,4 +220,4 @@ def _image_names(parent: h5g.GroupID, prefix: bytes) -> Iterator[str]:
         if parent.links.exists(name + b"/keypoints") and not is_group(parent, name + b"/keypoints"):
             yield (prefix + name).decode()
         elif isinstance(node := h5o.open(parent, name), h5g.GroupID):
-            yield from _image_names(node, prefix + name + b"/")
+            yield from image_names(node, prefix + name + b"/")

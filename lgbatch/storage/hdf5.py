@@ -23,6 +23,8 @@ ATTRIBUTE = "lgbatch"
 # after a crash. HDF5 1.10 and later read the compressed datasets of item_templates.py.
 LIBVER = ("v108", "v110")
 _ATTRIBUTE = ATTRIBUTE.encode()
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+"""Exceptions raised when a damaged file is read."""
 WORD = h5t.NATIVE_UINT64
 # The table is padded to a multiple of this many bytes, so that most commits overwrite it in place.
 _TABLE_STEP = 512
@@ -43,10 +45,22 @@ def open_file(path: Path, mode: str = "r") -> h5py.File:
 
 def limit_cache(file: h5py.File) -> None:
     """Fix the size of HDF5's metadata cache at CACHE_BYTES: by default it grows to 32 MB with the number of items."""
-    config = file.id.get_mdc_config()
-    config.set_initial_size, config.initial_size, config.min_size, config.max_size = True, *[CACHE_BYTES] * 3
+    file.id.set_mdc_config(small_cache(file.id.get_mdc_config()))
+
+
+def small_cache(config: Any, size: int = CACHE_BYTES) -> Any:
+    """Fix the size of a metadata cache's configuration, in bytes of the file, and return it."""
+    config.set_initial_size, config.initial_size, config.min_size, config.max_size = True, *[size] * 3
     config.incr_mode, config.flash_incr_mode, config.decr_mode = 0, 0, 0
-    file.id.set_mdc_config(config)
+    return config
+
+
+def short_reason(error: Exception) -> str:
+    """Return an exception's message as one short line."""
+    text = getattr(error, "strerror", None) or str(error)
+    if "file signature not found" in text:  # HDF5's words
+        return "not an HDF5 file"
+    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
 
 
 def write_item(
@@ -84,7 +98,7 @@ def read_array(node: h5g.GroupID, key: bytes, kinds: str, axes: int) -> Array:
 
 
 def is_link(parent: h5g.GroupID, name: bytes) -> bool:
-    """Whether a name is a soft or external link. Stores contain none, and none is followed."""
+    """Whether a name is a soft or external link. None is followed, except those of ShardFiles."""
     return bool(parent.links.get_info(name).type != h5l.TYPE_HARD)
 
 
@@ -125,7 +139,7 @@ def read_table(file: h5py.File) -> dict[str, Any] | None:
         return None
     table: dict[str, Any] = json.loads(text)
     valid = isinstance(table["made"], dict) and isinstance(table["kind"], str) and isinstance(table["unused"], int)
-    valid = valid and all(isinstance(name, str) for name in table.get("twins", []))
+    valid = valid and all(isinstance(name, str) for key in ("twins", "shards") for name in table.get(key, []))
     for key, entry in table["made"].items() if valid else ():
         counts = entry["items"], entry["points"]
         valid = valid and int(key, 16) >= 0 and isinstance(entry["by"], dict) and {*map(type, counts)} == {int}

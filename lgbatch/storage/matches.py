@@ -26,6 +26,7 @@ from h5py import h5g
 
 from lgbatch.storage.features import as_float32
 from lgbatch.storage.hdf5 import link_names, open_group, read_array, read_bytes
+from lgbatch.storage.joining.shard_files import MAX_OPEN_SHARDS
 from lgbatch.storage.provenance import UNKNOWN, PairRecord, Provenance
 from lgbatch.storage.store import Store
 from lgbatch.types import IntArray, Matches, Pair
@@ -65,11 +66,10 @@ class MatchStore(Store):
 
         Pairs that are stored under the name that they share are removed: they may be of either image.
         """
-        by_group = _by_group(names, _hloc_name)
-        twins = {name for same in by_group.values() if len(same) > 1 for name in same} - self._twins
+        twins = twins_of(names) - self._twins
         if not twins:
             return
-        shared = set(map(_hloc_name, twins))
+        shared = set(map(hloc_name, twins))
         for first, second in self.groups():
             if first in shared or second in shared:
                 self._unlink(f"{first} {second}", self._group(first.encode()), second.encode())
@@ -110,7 +110,7 @@ class MatchStore(Store):
         """Return the number of matches of a pair, given by its names in `groups`."""
         group = self._group(first.encode())
         with self.damage_as_store_error(f"{first} {second}"):
-            return int(np.count_nonzero(_matches0(open_group(group, second.encode())) >= 0))
+            return int(np.count_nonzero(_matches0(open_group(*self._place(group, second.encode()))) >= 0))
 
     def record(self, pair: Pair) -> PairRecord | None:
         """Return the record of a pair, with the versions in the order of `pair`; None if the store lacks it."""
@@ -131,7 +131,7 @@ class MatchStore(Store):
         """
         location = self._location(pair)
         with self.damage_as_store_error(" ".join(pair)):
-            node = open_group(self._group(location.first), location.second)
+            node = self._node(location)
             matches0, scores0 = _matches0(node), as_float32(read_array(node, b"matching_scores0", "f", 1))
             if len(matches0) != len(scores0):
                 raise ValueError(f"{len(matches0)} matches0 and {len(scores0)} matching_scores0")
@@ -158,7 +158,7 @@ class MatchStore(Store):
         """
         location = self._location(pair)
         with self.damage_as_store_error(" ".join(pair)):
-            node = open_group(self._group(location.first), location.second)
+            node = self._node(location)
             return read_bytes(node, _GEOMETRY)
 
     def set_geometry(self, pair: Pair, geometry: bytes) -> None:
@@ -169,7 +169,7 @@ class MatchStore(Store):
         """
         location = self._location(pair)
         with self.damage_as_store_error(" ".join(pair)):
-            node = open_group(self._group(location.first), location.second)
+            node = self._node(location)
         self._set_bytes(" ".join(pair), node, _GEOMETRY, geometry)
 
     def write(
@@ -197,7 +197,7 @@ class MatchStore(Store):
 
     def remove_by_fingerprint(self, fingerprints: Set[int], keep: Set[str] = frozenset()) -> None:
         """Remove all pairs with one of these fingerprints, except those to `keep`: images, or pairs as 'a b'."""
-        kept = {self._group_name(name) for name in keep} | {_hloc_name(name) for name in keep}
+        kept = {self._group_name(name) for name in keep} | {hloc_name(name) for name in keep}
         for first in self._first_names():
             group = self._group(first)
             for second in link_names(group):
@@ -207,7 +207,7 @@ class MatchStore(Store):
                     self._unlink(f"{a} {b}", group, second)
 
     def _group_name(self, name: str) -> str:
-        return _TWIN_SEPARATOR + name.replace("/", _TWIN_SEPARATOR) if name in self._twins else _hloc_name(name)
+        return _TWIN_SEPARATOR + name.replace("/", _TWIN_SEPARATOR) if name in self._twins else hloc_name(name)
 
     def _first_names(self) -> set[bytes]:
         """Return the group names of all first images."""
@@ -229,15 +229,19 @@ class MatchStore(Store):
             raise KeyError(pair)
         return location
 
+    def _node(self, location: _Location) -> h5g.GroupID:
+        return open_group(*self._place(self._group(location.first), location.second))
+
     def _group(self, first: bytes, create: bool = False) -> h5g.GroupID:
         """Open the group of a first image. The most recently used groups stay open."""
         group = self._open_groups.get(first)
         if group is None:
             with nullcontext() if create else self.damage_as_store_error(first.decode(errors="replace")):
-                group = open_group(self._root, first, create=create)
+                place = (self._root, first) if create else self._place(self._root, first)
+                group = open_group(*place, create=create)
             self._open_groups[first] = group
             self._first_names().add(first)
-            if len(self._open_groups) > _MAX_OPEN_GROUPS:
+            if len(self._open_groups) > (_MAX_OPEN_GROUPS if self.shards is None else MAX_OPEN_SHARDS):
                 self._open_groups.popitem(last=False)
         self._open_groups.move_to_end(first)
         return group
@@ -251,7 +255,13 @@ def index_type(indices: IntArray) -> type[np.int16 | np.int32]:
     return np.int16 if indices.max(initial=0) <= np.iinfo(np.int16).max else np.int32
 
 
-def _hloc_name(name: str) -> str:
+def twins_of(names: Iterable[str]) -> set[str]:
+    """Return the names that hloc's layout makes equal to others."""
+    return {name for same in _by_group(names, hloc_name).values() if len(same) > 1 for name in same}
+
+
+def hloc_name(name: str) -> str:
+    """Return the name of an image's groups in hloc's layout."""
     return name.replace("/", "-")
 
 

@@ -15,6 +15,7 @@ from lgbatch.errors import InputError, StoreError
 from lgbatch.storage.durable import sync_folder
 from lgbatch.storage.hdf5 import (
     ATTRIBUTE,
+    DAMAGE,
     Array,
     is_group,
     link_names,
@@ -23,12 +24,14 @@ from lgbatch.storage.hdf5 import (
     read_array,
     read_record,
     read_table,
+    short_reason,
     write_table,
 )
 from lgbatch.storage.item_templates import ItemTemplates
+from lgbatch.storage.joining.shard_files import ShardFiles
 from lgbatch.storage.journal import JournaledFile
 from lgbatch.storage.matches import MatchStore, index_type
-from lgbatch.storage.store import DAMAGE, open_to_read, short_reason
+from lgbatch.storage.store import open_to_read
 
 _CLOSE_FIRST = os.name == "nt"
 """Windows replaces no open file. Elsewhere the store stays open, and locked, until it is replaced."""
@@ -51,8 +54,8 @@ def pack(path: Path, out: Path | None = None) -> Packed:
 
     Pairs that lgbatch 0.1 stored uncompressed are compressed. The copy is atomic, and compared with the store, array
     by array, before it is renamed to its final name.
-    Raises StoreError if the store is missing, in use or damaged, or the disk is full, and InputError if `out`
-    exists already.
+    Raises StoreError if the store is missing, in use, damaged or only links to shards, or the disk is full, and
+    InputError if `out` exists already.
     """
     target = out or path
     if out and out.exists():
@@ -61,6 +64,8 @@ def pack(path: Path, out: Path | None = None) -> Packed:
     try:
         with contextlib.ExitStack() as opened:
             source = opened.enter_context(_open_source(path, lock=out is None))
+            if shards := (read_table(source) or {}).get("shards"):
+                ShardFiles(path, shards).refuse_change()
             bytes_before = path.stat().st_size
             try:
                 _copy(source, draft)

@@ -7,7 +7,8 @@ attribute `lgbatch`, the provenance table, maps fingerprints to provenances, as 
     {"kind": "features" | "matches",
      "made": {fingerprint, 16 hex digits: {"by": provenance, "items": number of items, "points": their points}},
      "unused": unused bytes of the file, which packing frees,
-     "twins": names of the twins of matches.h5 (see matches.py), if it has any}
+     "twins": names of the twins of matches.h5 (see matches.py), if it has any,
+     "shards": paths of the stores that have the items, if the file only links to them (see joining/)}
 
 It is committed together with the items. Files of other programs have no such attributes, and can be read only.
 """
@@ -27,13 +28,13 @@ from lgbatch.errors import StoreError
 from lgbatch.storage import hdf5
 from lgbatch.storage.commit_journal import journal_path
 from lgbatch.storage.durable import replace_synced
-from lgbatch.storage.hdf5 import Array
+from lgbatch.storage.hdf5 import DAMAGE, Array, short_reason
 from lgbatch.storage.item_templates import ItemTemplates
+from lgbatch.storage.joining.shard_files import ShardFiles
 from lgbatch.storage.journal import JournaledFile, recover
 from lgbatch.storage.provenance import Provenance, fingerprint
 
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
-"""Exceptions raised when a damaged file is read."""
+_WAY_OUT = "move it away, and run the stage that writes it again"
 
 
 class Store:
@@ -60,6 +61,7 @@ class Store:
         self.path = path
         self._journaled: JournaledFile | None = None
         self._templates: ItemTemplates | None = None
+        self.shards: ShardFiles | None = None  # if the file only links to them
         self._changed = False
         try:
             self._file = open_to_read(path) if append is None else self._open_to_append()
@@ -68,12 +70,12 @@ class Store:
             raise StoreError(f"{path} is in use by another program: wait for it, or use another workspace") from None
         except OSError as error:
             self._close_journaled()
-            way_out = "move it away, and run the stage that writes it again"
-            raise StoreError(f"cannot open {path}: {short_reason(error)}; {way_out}") from None
+            raise StoreError(f"cannot open {path}: {short_reason(error)}; {_WAY_OUT}") from None
         try:
             with self.damage_as_store_error():
                 self._root = h5g.open(self._file.id, b"/")
                 self._table = hdf5.read_table(self._file) or {"made": {}}
+            self.shards = ShardFiles(path, self._table["shards"]) if "shards" in self._table else None
             if append is not None:
                 self._set_provenance(append)
         except BaseException:
@@ -137,8 +139,9 @@ class Store:
     def close(self) -> None:
         """Close the file. Changes since the last commit are lost."""
         self._close_groups()
-        if self._templates is not None:
-            self._templates.close()
+        for opened in self.shards, self._templates:
+            if opened is not None:
+                opened.close()
         self._file.close()
         self._close_journaled()
 
@@ -182,6 +185,8 @@ class Store:
             raise StoreError(
                 f"{self.path} holds {self.stored_kind}, not {self.kind}: use another --workspace, or move it away"
             )
+        if self.shards is not None:
+            self.shards.refuse_change()
         self._register(provenance)
         self._unused_at_open = self._table["unused"]
         self._templates = ItemTemplates() if self.use_templates else None
@@ -206,8 +211,8 @@ class Store:
         try:
             yield
         except DAMAGE as error:
-            damage = f"{self.path} is damaged ({f'{item}: ' * bool(item)}{short_reason(error)})"
-            raise StoreError(f"{damage}: move it away, and run the stage that writes it again") from None
+            path, reason = self.shards.followed if self.shards else self.path, f"{item}: " * bool(item)
+            raise StoreError(f"{path} is damaged ({reason}{short_reason(error)}): {_WAY_OUT}") from None
 
     def _write(
         self, item: str, parent: h5g.GroupID, name: bytes, arrays: Mapping[bytes, Array], record: Sequence[int]
@@ -247,8 +252,7 @@ class Store:
             raise StoreError(f"cannot write {subject}: {short_reason(cause)}; finished items are kept") from None
 
     def _update_totals(self, item_fingerprint: int, items: int, points: int) -> None:
-        entry = self._table["made"].get(f"{item_fingerprint:016x}")
-        if entry:
+        if entry := self._table["made"].get(f"{item_fingerprint:016x}"):
             entry["items"] += items
             entry["points"] += points
         self._changed = True
@@ -256,19 +260,15 @@ class Store:
     def _record(self, parent: h5g.GroupID, name: bytes) -> list[int] | None:
         """Read the record of an existing item; None if it has none."""
         with self.damage_as_store_error(name.decode(errors="replace")):
-            return hdf5.read_record(parent, name, self.record_words)
+            return hdf5.read_record(*self._place(parent, name), self.record_words)
+
+    def _place(self, parent: h5g.GroupID, name: bytes) -> tuple[h5g.GroupID, bytes]:
+        """Return the group and the name in it where an item, or a group of pairs, is: in a shard, if it is a link."""
+        return (parent, name) if self.shards is None else self.shards.follow(parent, name)
 
     def _set_record(self, parent: h5g.GroupID, name: bytes, record: Sequence[int]) -> None:
         hdf5.change_record(parent, name, record)
         self._changed = True
-
-
-def short_reason(error: Exception) -> str:
-    """Return an exception's message as one short line."""
-    text = getattr(error, "strerror", None) or str(error)
-    if "file signature not found" in text:  # HDF5's words
-        return "not an HDF5 file"
-    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
 
 
 def open_to_read(path: Path) -> h5py.File:

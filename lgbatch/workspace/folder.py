@@ -75,3 +75,8 @@ class Workspace:
     def summary(self) -> Path:
         """The summary of the last `lgbatch run` (JSON)."""
         return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The report of the workspace (HTML). Its facts are beside it (JSON)."""
+        return self.root / "report.html"

@@ -79,9 +79,8 @@ class Rerun:
             words: list[str | Path] = ["lgbatch", "run", self.photos, "-o", self.workspace]
             words += ["--pairs", self.pairs] if self.pairs else []
             words += self._models()
-            return self._line(
-                words, [stage for stage in get_args(Stage) if stage != "pairs" or not self.pairs], changes
-            )
+            stages = [stage for stage in get_args(Stage) if stage != "pairs" or not self.pairs]
+            return self._line(words, [*stages, "run"], changes)
         last = "match" if match_again else "reconstruct"
         first = next((step for step in _STEPS if step == last or _reads(step, changes)), last)
         steps = [*_STEPS][[*_STEPS].index(first) :]
@@ -101,7 +100,7 @@ class Rerun:
     def _models(self) -> list[str | Path]:
         return ["--models", self.models] if self.models else []
 
-    def _line(self, words: list[str | Path], users: Sequence[Stage], changes: dict[str, Any]) -> str:
+    def _line(self, words: list[str | Path], users: Sequence[str], changes: dict[str, Any]) -> str:
         """Join a command, the settings that are not the defaults, and those that change; none without effect."""
         settings = replace(self.settings, **changes)
         for f in settings_used_by(*users):

@@ -169,6 +169,11 @@ def recorded_figures(folder: Path, stage: str) -> dict[str, Any]:
     return figures
 
 
+def recorded_stages(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the fields of the results of all finished stages, by stage."""
+    return {stage: entry["figures"] for stage, entry in StageCache(folder, "")._read().items()}
+
+
 def signature(path: Path) -> Signature:
     """Return the size and modification time of a file."""
     try:

@@ -14,6 +14,7 @@ from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.pairing.candidates import exhaustive
 from lgbatch.pairing.evidence.find import Photos, find_candidates
+from lgbatch.pairing.evidence.lists import Candidates
 from lgbatch.pairing.evidence.stored import stored_candidates
 from lgbatch.pairing.methods import in_rounds, make_pairs, source_files, uses_features
 from lgbatch.pairing.pairs_file import read_pairs, write_pairs
@@ -111,6 +112,15 @@ def _inputs(workspace: Workspace, names: Sequence[str], settings: Settings, roun
     return inputs | ({"match": settings.affecting("match"), "import": settings.affecting("import")} if rounds else {})
 
 
+def candidates_of(workspace: Workspace, photos: Photos, settings: Settings) -> Candidates:
+    """Return the pairs that rounds choose from, from their file if it has those of these photos and settings.
+
+    Raises InputError if the file cannot be written.
+    """
+    key = digest([settings.affecting("pairs"), _inputs(workspace, photos.names, settings, rounds=False)])
+    return stored_candidates(workspace.candidates, photos.names, key, lambda: find_candidates(photos, settings))
+
+
 def _choose_in_rounds(
     workspace: Workspace,
     photos: Photos,
@@ -122,8 +132,7 @@ def _choose_in_rounds(
         raise InputError(f"{workspace.features} does not record the folder of the photos: give it with --images")
     if not photos.folder.is_dir():  # cameras would be without EXIF
         raise InputError(f"the folder of the photos, {photos.folder}, does not exist: give their folder with --images")
-    key = digest([settings.affecting("pairs"), _inputs(workspace, photos.names, settings, rounds=False)])
-    candidates = stored_candidates(workspace.candidates, photos.names, key, lambda: find_candidates(photos, settings))
+    candidates = candidates_of(workspace, photos, settings)
     start = time.perf_counter()
     tried = choose_in_rounds(workspace, photos.folder, candidates, settings, models=models, failures=failures)
     return ChosenPairs(

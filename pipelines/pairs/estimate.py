@@ -59,7 +59,7 @@ def estimate_pairs(
         pairs = make_pairs(photos, settings)
         count = len(pairs)
     chosen = time.perf_counter()
-    per_pair = _seconds_per_pair(pairs, photos.features, settings, models)
+    per_pair = seconds_per_pair(pairs, photos.features, settings, models)
     return Estimate(
         pairs=count,
         rounds=rounds,
@@ -70,11 +70,13 @@ def estimate_pairs(
     )
 
 
-def _seconds_per_pair(pairs: PairList, features_path: Path, settings: Settings, models: Path) -> float:
-    """Match some pairs, evenly spaced in the list."""
+def seconds_per_pair(
+    pairs: PairList, features_path: Path, settings: Settings, models: Path, count: int = _SAMPLE
+) -> float:
+    """Match `count` pairs, evenly spaced in the list, and return the seconds of each. Raises as `match`."""
     if not len(pairs):
         return 0.0
-    rows = np.unique(np.linspace(0, len(pairs) - 1, _SAMPLE).astype(np.int64))
+    rows = np.unique(np.linspace(0, len(pairs) - 1, count).astype(np.int64))
     sample = PairList(pairs.names, pairs.ids[rows])
     with FeatureStore(features_path) as features:
         counts = {name: features.record(name).keypoints for name in sample.images()}

@@ -72,6 +72,8 @@ def test_a_finished_model_is_evaluated_undistorted_and_converted(workspace: Path
     assert done.images == 5 and is_model(tmp_path / "dense" / "sparse" / "0")
     converted = lgbatch.convert(tmp_path / "dense", tmp_path / "dense", to="nerfstudio")
     assert (tmp_path / "dense" / "transforms.json") in converted.files
+    report = lgbatch.write_report(workspace, tmp_path / "page.html")
+    assert report.page.is_file() and report.facts.is_file() and "5" in report.headline
     triangulated = lgbatch.triangulate(workspace, workspace / "sparse" / "0")
     assert triangulated.model.registered_images == 5
     with pytest.raises(lgbatch.LgbatchError, match="GPS"):

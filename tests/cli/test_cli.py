@@ -20,7 +20,7 @@ from lgbatch.types import Features
 
 RUN = get_args(Stage)
 USERS: dict[str, tuple[str, ...]] = {
-    "run": RUN,
+    "run": (*RUN, "run"),
     "infer": ("infer",),
     "doctor": ("doctor",),
     "extract": ("orient", "extract"),
@@ -28,10 +28,11 @@ USERS: dict[str, tuple[str, ...]] = {
     "match": ("match", "import"),
     "reconstruct": ("reconstruct", "refine"),
     "refine": ("refine",),
-    "demo": RUN,
+    "demo": (*RUN, "run"),
     "errors": (),
     "info": (),
     "pack": (),
+    "report": (),
     "remove": (),
     "export": (),
 }

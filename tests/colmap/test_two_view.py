@@ -104,14 +104,22 @@ def test_packed_geometries_are_of_their_cameras_and_matches(database: Path) -> N
     assert camera_digest(other) != digest
     packed = pack_geometry(geometry, matches, (digest, digest))
     assert len(packed) <= 9 + 27 * 8 + -(-len(matches) // 8)
-    unpacked = unpack_geometry(packed, matches, (digest, digest))
-    assert unpacked is not None and equal(geometry, unpacked)
-    assert unpack_geometry(packed, matches, (digest, camera_digest(other))) is None
-    assert unpack_geometry(packed, matches[:-9], (digest, digest)) is None
-    assert unpack_geometry(packed[:5], matches, (digest, digest)) is None
+    unpacked = unpack_geometry(packed, matches, (digest, digest), of_pair)
+    assert unpacked is not None and equal(geometry, unpacked.geometry)
+    assert unpack_geometry(packed, matches, (digest, camera_digest(other)), of_pair) is None
+    assert unpack_geometry(packed, matches[:-9], (digest, digest), of_pair) is None
+    assert unpack_geometry(packed[:5], matches, (digest, digest), of_pair) is None
     rejected = pack_geometry(pycolmap.TwoViewGeometry(), matches, (digest, digest))
-    again = unpack_geometry(rejected, matches, (digest, digest))
-    assert again is not None and not len(again.inlier_matches)
+    again = unpack_geometry(rejected, matches, (digest, digest), of_pair)
+    assert again is not None and not len(again.geometry.inlier_matches)
+    swapped = pack_geometry(geometry, matches, (digest, digest), swapped=True)
+    unpacked = unpack_geometry(swapped, matches[:, ::-1], (digest, digest), of_pair[::-1])
+    assert unpacked is not None and unpacked.swapped and equal(geometry, unpacked.geometry)
+    geometry.camera1, geometry.camera2 = of_pair[0], other  # with focal lengths that COLMAP has estimated
+    packed = pack_geometry(geometry, matches, (digest, digest))
+    unpacked = unpack_geometry(packed, matches, (digest, digest), of_pair)
+    assert unpacked is not None and equal(geometry, unpacked.geometry)
+    assert [*unpacked.geometry.camera2.params] == [*other.params] and camera_digest(unpacked.geometry.camera1) == digest
 
 
 def test_a_rebuilt_database_takes_the_given_geometries(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The extract stage: batches, failures, repeated runs, and the pixels of keypoints."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -106,11 +107,12 @@ def test_keypoints_are_in_pixels_of_the_original_photo(models: Path, gallery: Pa
     cv2.imwrite(str(tmp_path / "big.png"), cv2.resize(whole, (1000, 750), interpolation=cv2.INTER_CUBIC))
     (ref,) = crawl(tmp_path).images
     extractor = Extractor(models, Settings(extractor="disk", resize=500, max_keypoints=300))
-    (features,) = extractor.extract([decode(ref, 500)])
+    half = decode(ref, 500)
+    (features,) = extractor.extract([half])
     assert features.image_size == (1000, 750)
-    # The detector returns whole pixels k of the half-size photo; their centres are at 2 k + 0.5.
-    halves = (features.keypoints - 0.5) / 2
-    np.testing.assert_allclose(halves, np.rint(halves), atol=1e-4)
+    # The centre of pixel k of the half-size photo is at 2 k + 0.5.
+    (of_half,) = extractor.extract([Photo(half.name, half.pixels, (500, 375))])
+    np.testing.assert_allclose(features.keypoints, 2 * of_half.keypoints + 0.5, atol=2e-3)
     assert features.keypoints[:, 0].max() > 600
     np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-4)
 
@@ -159,3 +161,20 @@ def test_features_record_the_decoding_and_older_ones_stay_valid(
     with FeatureStore(path) as store:
         decodings = [entry["by"].get("jpeg") for entry in store.provenances.values()]
     assert sorted(map(str, decodings)) == ["1/2 if shrunk 4 times, 1/4 if shrunk 8 times", "None"]
+
+
+@pytest.mark.weights
+def test_keypoints_at_whole_pixels_of_earlier_versions_are_not_mixed_with_new_ones(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, path, settings = tmp_path / "images", tmp_path / "features.h5", Settings(extractor="disk", max_keypoints=9)
+    textured(images, "a.png")
+    with monkeypatch.context() as earlier:
+        earlier.setattr("lgbatch.features.network.SUBPIXEL_FITS", {})
+        extract(images, path, models=models, settings=settings)
+    textured(images, "b.png")
+    with pytest.raises(StoreError, match=r"1 photo was extracted with subpixel_fit None \(now quadratic\)"):
+        extract(images, path, models=models, settings=settings)
+    assert extract(images, path, models=models, settings=replace(settings, on_change="recompute")).new == 2
+    with FeatureStore(path) as store:
+        assert [entry["by"]["subpixel_fit"] for entry in store.provenances.values()] == ["quadratic"]

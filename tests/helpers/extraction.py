@@ -1,4 +1,4 @@
-"""Helpers of the tests of extractors: a photo, a run of the model, and a comparison of features."""
+"""Helpers of the tests of extractors: a photo, a run of the model, and comparisons of features."""
 
 from pathlib import Path
 
@@ -34,6 +34,18 @@ def assert_same(actual: Found, expected: Found) -> None:
     assert len(rows) >= 0.995 * len(actual[0])
     assert (actual[2][rows] * expected[2][expected_rows]).sum(1).min() > 1 - 1e-3
     np.testing.assert_allclose(actual[1][rows], expected[1][expected_rows], atol=1e-3)
+
+
+def at_whole_pixels(found: Found, published: NDArray[np.float32]) -> Found:
+    """Features whose keypoints are moved back to the nearest published ones, (M, 2), if these are within half a pixel.
+
+    At least half of the keypoints must have moved.
+    """
+    keypoints, scores, descriptors = found
+    nearest = published[[np.linalg.norm(published - keypoint, axis=1).argmin() for keypoint in keypoints]]
+    distance = np.abs(nearest - keypoints)
+    assert (distance > 0).any(axis=1).mean() > 0.5
+    return np.where(distance <= 0.5 + 1e-3, nearest, keypoints), scores, descriptors
 
 
 def cut(features: Features, count: int) -> Features:

@@ -4,7 +4,7 @@ The reference uses the dequantized weights. The errors come from 8-bit activatio
 exponentials and values. Each bound states the maximum measured over 20 seeds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,18 @@ EQUAL_MATCHES = 0.98
 THRESHOLD = 0.1
 
 
+@pytest.fixture(scope="module", params=dict.fromkeys([library.chosen_isa(), library.PORTABLE]))
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The fastest instruction set, and plain C, with which test_instruction_sets.py compares all others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(library.ISA_VARIABLE, request.param)
+        yield request.param
+
+
 @pytest.fixture(scope="module", params=LAYERS)
-def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[reference.Weights, Layer]:
+def layer(
+    isa: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[reference.Weights, Layer]:
     """A random layer: its weights and the opened stage."""
     has_self_attention, has_decisions = LAYERS[request.param]
     rng = np.random.default_rng([has_self_attention, has_decisions])
@@ -49,7 +59,7 @@ def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> tuple[reference.Weights, Head]:
+def head(isa: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[reference.Weights, Head]:
     """A random head: its weights and the opened stage."""
     weights = reference.random_head(np.random.default_rng(0))
     return weights, Head(reference.write(weights, tmp_path_factory.mktemp("head") / "head.npz"))
@@ -205,7 +215,7 @@ def test_a_thread_has_one_scratch_buffer_for_all_stages(
 def test_the_scratch_buffer_grows_with_the_keypoints_and_not_with_their_product(
     head: tuple[reference.Weights, Head],
 ) -> None:
-    sizes = [head[1]._library.lgbatch_head_scratch_bytes(count, count, THRESHOLD) for count in (4096, 16384)]
+    sizes = [head[1]._kernels.head_scratch_bytes(count, count, THRESHOLD) for count in (4096, 16384)]
     assert sizes[0] < 8 << 20 and sizes[1] < 4.1 * sizes[0]
 
 

@@ -12,7 +12,14 @@ import pytest
 
 from lgbatch.config import Settings
 from lgbatch.matching.backend import POINT_TENSORS, HostBackend, Points
-from lgbatch.matching.capacity import CPU_CACHE_BYTES, batch_tokens, cached_images
+from lgbatch.matching.capacity import (
+    CPU_CACHE_BYTES,
+    GPU_THREADS,
+    REFILL,
+    batch_tokens,
+    cached_images,
+    group_tokens,
+)
 from lgbatch.matching.device_backend import DEVICE_OUTPUTS, DeviceBackend, DeviceView
 from lgbatch.matching.lightglue import Matcher
 from lgbatch.runtime.models import Stages
@@ -55,6 +62,7 @@ def test_matches_equal_those_of_the_host_backend(
 ) -> None:
     settings = replace(FP32, **changes)
     host, device = Matcher(models, settings), device_matcher(models, settings)
+    host._backend.padding = device._backend.padding  # in the same batches the results are equal to the last bit
     expected = host.match_and_stop(encoded_pairs(host, demo_features), tokens)
     results = device.match_and_stop(encoded_pairs(device, demo_features), tokens)
     for (matches, stop), (expected_matches, expected_stop) in zip(results, expected, strict=True):
@@ -111,6 +119,12 @@ def test_an_unchanged_batch_is_not_packed_again(models: Path, demo_features: Seq
     device.match([(images[0], images[1]), (images[0], images[2])], 1000)
     # Encoded images are batches of one: one run for the image that both pairs share, two for the others.
     assert packed == [{*INTERFACE["pack"][1]}] * 3
+    packed.clear()
+    images += [device.encode(cut(features, 200)) for features in demo_features[3:5]]
+    pairs = [(first, second) for i, first in enumerate(images) for second in images[:i]]
+    device.match(pairs, 10 * 400)
+    # Five images in ten pairs: one run for each to join them, and one for each side of the batch.
+    assert packed == [{*INTERFACE["pack"][1]}] * (5 + 2)
     packed.clear()
     device.match([(images[0], images[1])], 1000)
     assert packed == []
@@ -190,9 +204,15 @@ def test_batch_and_cache_sizes_follow_the_free_memory_of_a_gpu() -> None:
     assert (
         cached_images(stages(0, "fp32", "cpu"), 2048)
         == CPU_CACHE_BYTES // (2048 * 1280)
-        < cached_images(stages(8), 2048)
+        < cached_images(stages(8, "fp32"), 2048)
         == 762
     )
+    assert cached_images(stages(8), 2048) == 1525  # points in half precision
+    assert group_tokens(stages(0, "fp32", "cpu"), 2048) == 4096  # on a CPU, a batch
+    assert group_tokens(stages(80), 2048) == REFILL * batch_tokens(stages(80), 2048)
+    for gigabytes in (0.1, 1, 4, 8):  # an eighth of the memory for the points of all threads, or a single batch
+        tokens, points = batch_tokens(stages(gigabytes), 512), gigabytes * 1e9 / 8 / (3 * 640 * GPU_THREADS)
+        assert tokens <= group_tokens(stages(gigabytes), 512) <= max(tokens, points)
 
 
 @pytest.mark.weights

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from lgbatch.config import Settings
 from lgbatch.errors import LgbatchError
 from lgbatch.matching import capacity, engine
+from lgbatch.matching.capacity import GPU_THREADS
 from lgbatch.matching.device_backend import DeviceBackend
 from lgbatch.matching.engine import match_pairs
 from lgbatch.matching.lightglue import Matcher, no_matches
@@ -63,6 +64,79 @@ def test_every_pair_is_matched_once_with_the_matches_of_one_worker(
         np.testing.assert_allclose(matches.scores, reference.scores, atol=1e-4)
     assert sum(len(device.matched) for device in devices) == len(pairs)
     assert min(len(device.matched) for device in devices) > 0
+
+
+class SharedMatcher(Matcher):
+    """A matcher with DeviceBackend on the CPU, for several threads. Records what its sessions and threads do."""
+
+    def __init__(self, models: Path) -> None:
+        super().__init__(models, FP32)
+        self._backend = backend = DeviceBackend(self.stages)
+        self.running, self.packs, self.overlapped = 0, 0, False
+        for stage, session in backend._sessions.items():
+            session.run_bound = self.watched(session.run_bound)  # type: ignore[method-assign]
+            session.run_into = self.watched(session.run_into, packs=stage == "pack")  # type: ignore[method-assign]
+
+    def watched(self, run: Callable[..., Any], *, packs: bool = False) -> Callable[..., Any]:
+        """A run that fails if another one of the device is not finished."""
+
+        def watch(*args: Any) -> Any:
+            assert self.running == 0, "two stages at once"
+            self.running += 1
+            self.packs += packs
+            try:
+                return run(*args)
+            finally:
+                self.running -= 1
+
+        return watch
+
+    def keypoints_read(self) -> None:
+        self.overlapped = self.overlapped or self.running > 0
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("group", [1, 4])
+def test_threads_of_a_device_read_while_it_runs_and_give_the_matches_of_one(
+    models: Path, demo_features: Sequence[Features], monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    features = {f"{i:02}": cut(full, 300 + 30 * i) for i, full in enumerate(demo_features[:8])}
+    counts = {name: len(image.keypoints) for name, image in features.items()}
+    pairs = exhaustive(sorted(features))
+    expected = dict(match_pairs(pairs, counts, features.__getitem__, [Matcher(models, FP32)]))
+    device = SharedMatcher(models)
+    monkeypatch.setattr(capacity, "batch_tokens", lambda *_: 1500)
+    monkeypatch.setattr(capacity, "group_tokens", lambda *_: 1500 * group)
+
+    def read(name: str) -> Features:
+        time.sleep(0.02)
+        device.keypoints_read()
+        return features[name]
+
+    outcomes = list(match_pairs(pairs, counts, read, [device] * GPU_THREADS))
+    assert Counter(pair for pair, _ in outcomes) == Counter(pairs) and device.overlapped
+    for pair, matches in outcomes:
+        reference = expected[pair]
+        assert isinstance(matches, Matches) and isinstance(reference, Matches)
+        np.testing.assert_array_equal(matches.indices, reference.indices)
+        np.testing.assert_allclose(matches.scores, reference.scores, atol=1e-4)
+
+
+@pytest.mark.weights
+def test_pairs_that_are_left_fill_batches(models: Path, demo_features: Sequence[Features]) -> None:
+    device = SharedMatcher(models)
+    images = [device.encode(cut(full, 300)) for full in demo_features[:6]]
+    pairs = [(first, second) for i, first in enumerate(images) for second in images[:i]]
+    device.stage_trace = trace = []
+    device.match(pairs, 2400)
+    stages = [stage for stage, _ in trace]
+    assert stages.count("layer0") == 4  # of four pairs at most
+    # A batch of a later layer may come from two or three batches of the layer before.
+    assert device.packs <= len(images) + 2 * 3 * len(stages)
+    trace.clear()
+    for start in range(0, len(pairs), 4):
+        device.match(pairs[start : start + 4], 2400)
+    assert len(stages) < len(trace)  # the same batches of the first layer, but the others are not refilled
 
 
 class ExitingMatcher(DeviceMatcher):
@@ -129,7 +203,7 @@ def test_a_gpu_that_runs_otherwise_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fallback: str
 ) -> None:
     open_gpus(monkeypatch, "fp16 cuda", fallback, "fp16 cuda")
-    assert [matcher.stages.id for matcher in engine.open_matchers(Path(), Settings())] == [0, 2]  # type: ignore[attr-defined]
+    assert [matcher.stages.id for matcher in engine.open_matchers(Path(), Settings())] == [0, 2] * GPU_THREADS  # type: ignore[attr-defined]
     precision, device = fallback.split()
     line = f"GPU 1 is not used: matching would run there in {precision} on {device}, but runs in fp16 on cuda elsewhere"
     assert capsys.readouterr().err == f"lgbatch: {line}\n"
@@ -137,8 +211,8 @@ def test_a_gpu_that_runs_otherwise_is_left_out(
 
 def test_the_first_gpu_may_be_the_one_that_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     open_gpus(monkeypatch, "int8 cpu", "fp16 cuda")
-    (matcher,) = engine.open_matchers(Path(), Settings())
-    assert matcher.stages.precision == "fp16"
+    matchers = engine.open_matchers(Path(), Settings())
+    assert len(matchers) == GPU_THREADS and {matcher.stages.precision for matcher in matchers} == {"fp16"}
 
 
 def test_gpus_that_all_fall_back_are_threads_of_one_matcher(monkeypatch: pytest.MonkeyPatch) -> None:

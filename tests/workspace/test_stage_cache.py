@@ -101,7 +101,8 @@ def without_times(summary: Summary) -> dict[str, Any]:
     values = summary.as_dict()
     return {
         key: values[key]
-        for key in values.keys() - {"seconds", "peak_memory_mb", "finished_already", "dropped_from_database"}
+        for key in values.keys()
+        - {"seconds", "memory_mb", "peak_memory_mb", "finished_already", "dropped_from_database"}
     }
 
 

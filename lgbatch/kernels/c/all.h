@@ -1,0 +1,35 @@
+/* All kernels of one instruction set: each file in isa/ defines its vectors and includes this file.
+
+   Vectors hold WIDTH floats (vf), int32 (vi) or truth values (vm). The functions on them do what their names say;
+   besides,
+
+       vf_fma(a, b, c), vf_fms(a, b, c)   a b + c, a b - c
+       vf_scale(x, n)                     x 2^n, 0 if it underflows, beyond 1e38 if it overflows
+       vf_to_int(x)                       rounded to the nearest integer, like vf_round(x)
+       vm_first(n)                        true for the first n lanes; n may be negative or beyond WIDTH
+       vf_store_where(m, to, x)           stores the lanes of x where m is true
+       store_bytes(to, x)                 stores the low byte of each lane
+       store_bf16(to, x, y)               rounds to nearest even, x before y
+       store_pairs(to, x, y)              the same, but each value of y follows that of x
+
+   and those of tile.h. ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it
+   is 0 for instructions that multiply int8 by int8, and dot_uint8 then multiplies uint8 by uint8. */
+
+#include <math.h>
+#include <string.h>
+
+#define CONCAT(a, b, c) a##b##_##c
+#define EXPORTED_AS(name, isa) CONCAT(lgbatch_, name, isa)
+#define EXPORTED(name) EXPORTED_AS(name, ISA) /* for instance lgbatch_layer_avx2 */
+
+static const int32_t zeros[PANEL];
+
+#include "functions.h"
+#ifndef PORTABLE
+#include "tile.h"
+#endif
+#include "attention.h"
+#include "dense.h"
+#include "head.h"
+#include "layer.h"
+#include "nearest.h"

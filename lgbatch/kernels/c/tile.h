@@ -1,0 +1,85 @@
+/* Matrix products: the microkernels of gemm.h for int8 and bfloat16. */
+
+enum {
+    TILE_ROWS = 6, /* rows computed at once against a panel */
+    LONGEST = 128, /* steps, at most, of rows that are split into parts */
+};
+
+INLINE int32_t load_word(const uint8_t *bytes) {
+    int32_t word;
+    memcpy(&word, bytes, 4);
+    return word;
+}
+
+#define WHOLE(part, x) (x)
+#define EVEN_OR_ODD_BYTES(part, word) ((int32_t)((uint32_t)(word) >> 8 * (part) & 0x00ff00ff))
+#define BF16_TO_FLOAT(part, word) ((int32_t)((part) ? (uint32_t)(word) & 0xffff0000 : (uint32_t)(word) << 16))
+
+#define TILE int8_tile
+#define GEMM int8_gemm
+#define SCALAR int32_t
+#define VECTOR vi
+#define LOAD vi_load
+#define STORE vi_store
+#define DOT dot_int8
+#ifdef NATIVE_INT8
+#define PARTS 1
+#define PANEL_PART WHOLE
+#else
+#define PARTS 2
+#define PANEL_PART int8_part
+#define WORD_PART EVEN_OR_ODD_BYTES
+#endif
+#include "gemm.h"
+
+#define TILE bf16_tile
+#define GEMM bf16_gemm
+#define SCALAR float
+#define VECTOR vf
+#define LOAD vf_load
+#define STORE vf_store
+#define DOT dot_bf16
+#ifdef NATIVE_BF16
+#define PARTS 1
+#define PANEL_PART WHOLE
+#else
+#define PARTS 2
+#define PANEL_PART bf16_part
+#define WORD_PART BF16_TO_FLOAT
+#endif
+#include "gemm.h"
+
+/* acc (rows, PANEL) = start (PANEL,) + x (rows, 4 steps) panel (steps, PANEL, 4), for 1 to TILE_ROWS rows. x is
+   unsigned if ZERO_POINT is not 0. `stride` is the distance between rows of x in bytes. */
+INLINE void gemm_int8(const uint8_t *x, int64_t stride, const int8_t *panel, int64_t steps, const int32_t *start,
+                      int64_t rows, int32_t *acc) {
+    int8_gemm(x, stride, (const uint8_t *)panel, steps, start, 0, rows, acc);
+}
+
+#if ZERO_POINT
+#define gemm_uint8 gemm_int8
+#else
+#define TILE uint8_tile
+#define GEMM uint8_gemm
+#define SCALAR int32_t
+#define VECTOR vi
+#define LOAD vi_load
+#define STORE vi_store
+#define DOT dot_uint8
+#define PARTS 1
+#define PANEL_PART WHOLE
+#include "gemm.h"
+
+/* The same for unsigned x and columns without a negative value. */
+INLINE void gemm_uint8(const uint8_t *x, int64_t stride, const int8_t *panel, int64_t steps, const int32_t *start,
+                       int64_t rows, int32_t *acc) {
+    uint8_gemm(x, stride, (const uint8_t *)panel, steps, start, 0, rows, acc);
+}
+#endif
+
+/* acc (rows, PANEL) += x (rows, 2 steps) panel (steps, PANEL, 2), both bfloat16, for 1 to TILE_ROWS rows. `stride` is
+   the distance between rows of x in elements. */
+INLINE void gemm_bf16(const uint16_t *x, int64_t stride, const uint16_t *panel, int64_t steps, int64_t rows,
+                      float *acc) {
+    bf16_gemm((const uint8_t *)x, 2 * stride, (const uint8_t *)panel, steps, acc, PANEL, rows, acc);
+}

@@ -1,0 +1,86 @@
+/* Vectors of 128 bits, with dot products of int8. */
+
+#define WIDTH 4
+#define ZERO_POINT 0
+#define TILE_VECTORS 4
+#define NATIVE_INT8
+typedef float32x4_t vf;
+typedef int32x4_t vi;
+typedef uint32x4_t vm; /* all bits of a lane are set, or none */
+
+INLINE vf vf_load(const float *x) { return vld1q_f32(x); }
+INLINE void vf_store(float *to, vf x) { vst1q_f32(to, x); }
+INLINE vf vf_set(float x) { return vdupq_n_f32(x); }
+INLINE vf vf_add(vf a, vf b) { return vaddq_f32(a, b); }
+INLINE vf vf_sub(vf a, vf b) { return vsubq_f32(a, b); }
+INLINE vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }
+INLINE vf vf_div(vf a, vf b) { return vdivq_f32(a, b); }
+INLINE vf vf_max(vf a, vf b) { return vmaxq_f32(a, b); }
+INLINE vf vf_abs(vf x) { return vabsq_f32(x); }
+INLINE vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+INLINE vf vf_fms(vf a, vf b, vf c) { return vfmaq_f32(vnegq_f32(c), a, b); }
+INLINE vf vf_round(vf x) { return vrndnq_f32(x); }
+INLINE float vf_reduce_add(vf x) { return vaddvq_f32(x); }
+INLINE float vf_reduce_max(vf x) { return vmaxvq_f32(x); }
+INLINE vi vf_to_int(vf x) { return vcvtnq_s32_f32(x); }
+
+INLINE vi vi_load(const void *x) { return vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)x)); }
+INLINE void vi_store(int32_t *to, vi x) { vst1q_s32(to, x); }
+INLINE vi vi_set(int32_t x) { return vdupq_n_s32(x); }
+INLINE vi vi_add(vi a, vi b) { return vaddq_s32(a, b); }
+INLINE vi vi_min(vi a, vi b) { return vminq_s32(a, b); }
+INLINE vi vi_max(vi a, vi b) { return vmaxq_s32(a, b); }
+INLINE vf vi_to_float(vi x) { return vcvtq_f32_s32(x); }
+
+INLINE vm vm_first(int64_t n) {
+    static const int32_t lanes[WIDTH] = {0, 1, 2, 3};
+    return vcgtq_s32(vi_set(n > WIDTH ? WIDTH : n < 0 ? 0 : (int32_t)n), vld1q_s32(lanes));
+}
+INLINE int vm_any(vm m) { return vmaxvq_u32(m) != 0; }
+INLINE vm vf_greater(vf a, vf b) { return vcgtq_f32(a, b); }
+INLINE vf vf_select(vm m, vf a, vf b) { return vbslq_f32(m, a, b); }
+INLINE void vf_store_where(vm m, float *to, vf x) { vst1q_f32(to, vbslq_f32(m, x, vld1q_f32(to))); }
+INLINE void vi_store_where(vm m, int32_t *to, vi x) { vst1q_s32(to, vbslq_s32(m, x, vld1q_s32(to))); }
+
+/* Exponents from -127, which is 0, to 128, which is infinite. */
+INLINE vf vf_scale(vf x, vf n) {
+    vi exponent = vf_to_int(vminq_f32(vmaxq_f32(n, vf_set(-127.0f)), vf_set(128.0f)));
+    return vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32(vi_add(exponent, vi_set(127)), 23)));
+}
+
+INLINE void store_bytes(uint8_t *to, vi x) {
+    uint16x4_t half = vmovn_u32(vreinterpretq_u32_s32(x));
+    const uint32_t bytes = vget_lane_u32(vreinterpret_u32_u8(vmovn_u16(vcombine_u16(half, half))), 0);
+    memcpy(to, &bytes, 4);
+}
+
+/* x rounded to bfloat16, in the upper half of each lane; the lower half is noise. */
+INLINE uint32x4_t rounded_bf16(vf x) {
+    uint32x4_t bits = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    return vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+}
+INLINE void store_bf16(uint16_t *to, vf x, vf y) {
+    vst1q_u16(to, vcombine_u16(vshrn_n_u32(rounded_bf16(x), 16), vshrn_n_u32(rounded_bf16(y), 16)));
+}
+INLINE void store_pairs(uint16_t *to, vf x, vf y) {
+    vst1q_u16(to, vreinterpretq_u16_u32(vsriq_n_u32(rounded_bf16(y), rounded_bf16(x), 16)));
+}
+
+INLINE vi dot_int8(vi sum, vi x, vi p) { return vdotq_s32(sum, vreinterpretq_s8_s32(x), vreinterpretq_s8_s32(p)); }
+INLINE vi dot_uint8(vi sum, vi x, vi p) {
+    uint32x4_t unsigned_sum = vreinterpretq_u32_s32(sum);
+    return vreinterpretq_s32_u32(vdotq_u32(unsigned_sum, vreinterpretq_u8_s32(x), vreinterpretq_u8_s32(p)));
+}
+
+#ifdef NATIVE_BF16
+INLINE vf dot_bf16(vf sum, vi x, vi p) {
+    return vbfdotq_f32(sum, vreinterpretq_bf16_s32(x), vreinterpretq_bf16_s32(p));
+}
+#else
+INLINE vi bf16_part(int part, vi p) {
+    return part ? vandq_s32(p, vi_set((int32_t)0xffff0000)) : vshlq_n_s32(p, 16);
+}
+INLINE vf dot_bf16(vf sum, vi x, vi p) {
+    return vfmaq_f32(sum, vreinterpretq_f32_s32(x), vreinterpretq_f32_s32(p));
+}
+#endif

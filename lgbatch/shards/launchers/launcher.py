@@ -1,0 +1,51 @@
+"""What a launcher is, and the run of a plan with one: a step, its merge, the next step, until the end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from lgbatch.errors import LgbatchError
+from lgbatch.shards.folder import ShardFolder
+from lgbatch.shards.markers import done_marker
+from lgbatch.shards.merge import Merged, merge
+from lgbatch.shards.steps import Step, Unit
+from lgbatch.shards.work import current_step
+from lgbatch.workspace.folder import Workspace
+
+MOST_TRIES = 3
+"""How often a unit may end its worker, or come out damaged, before the run stops."""
+
+
+class Launcher(Protocol):
+    """Has the units of a step done."""
+
+    def run_units(self, out: Path, step: Step, units: list[Unit]) -> None:
+        """Do these units of a step, and return when they are done or cannot be done now.
+
+        Markers tell which are done. Raises LgbatchError if it makes no sense to go on: a missing model, a full disk.
+        """
+        ...
+
+
+def run_plan(out: Path, launcher: Launcher, tell: Callable[[Merged], None]) -> Merged:
+    """Do all steps of a plan with a launcher, and merge each. `tell` is called after each merge.
+
+    Raises LgbatchError as `merge` and the launcher, and if units of a step are not done after some tries.
+    """
+    folder, tries = ShardFolder(Workspace(out)), 0
+    while True:
+        step = current_step(folder)
+        if units := open_units(folder, step):
+            launcher.run_units(out, step, units)
+        merged = merge(out)
+        tell(merged)
+        if merged.finished:
+            return merged
+        tries = tries + 1 if merged.missing else 0
+        if tries == MOST_TRIES:
+            raise LgbatchError(f"{merged.missing[0]} is not done after {tries} tries: run its unit alone to see why")
+
+
+def open_units(folder: ShardFolder, step: Step) -> list[Unit]:
+    """The units of a step that are not done."""
+    return [unit for unit in step.units if not done_marker(folder, step, unit)]

@@ -1,0 +1,1 @@
+"""What units do: extraction of photos and matching of pairs, into stores of one form."""

@@ -1,0 +1,1 @@
+"""Joins shards, stores that other processes or machines have finished, into one store."""

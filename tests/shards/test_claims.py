@@ -1,0 +1,114 @@
+"""Leases: one worker at a time does a unit, a dead one's lease is taken over, and double work gives the same bytes."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from lgbatch.shards import leases
+from lgbatch.shards.leases import Holder, claim, kept, read_holder, release
+from lgbatch.shards.work import attempt_folder, claim_units, remove_abandoned
+from tests.shards.helpers import Set
+
+
+def dead_process() -> int:
+    """The id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_lease_has_one_holder_until_it_is_released(tmp_path: Path) -> None:
+    path, first, second = tmp_path / "a.lease", Holder.new(), Holder.new()
+    assert claim(path, first) and not claim(path, second)
+    release(path, second)
+    assert not claim(path, second)
+    release(path, first)
+    assert claim(path, second) and read_holder(path).token == second.token
+
+
+@pytest.mark.parametrize("how", ["expired", "dead process", "torn"])
+def test_a_dead_lease_is_taken_over_by_one_of_many(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "a.lease"
+    if how == "torn":
+        path.write_text("{")
+        assert not claim(path, Holder.new())  # it may be being written
+        os.utime(path, (time.time() - 1000,) * 2)
+    else:
+        changes = {"host": "elsewhere", "expires": 0.0} if how == "expired" else {"pid": dead_process()}
+        path.write_text(json.dumps(asdict(replace(Holder.new(), **changes))))
+    holders, barrier = [Holder.new() for _ in range(8)], threading.Barrier(8)
+    got = []
+
+    def take(holder: Holder) -> None:
+        barrier.wait()
+        if claim(path, holder):
+            got.append(holder.token)
+
+    threads = [threading.Thread(target=take, args=(holder,)) for holder in holders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1 and read_holder(path).token == got[0]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.lease"]
+
+
+def test_a_lease_is_renewed_while_the_work_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "_RENEW_SECONDS", 0.02)
+    path, holder = tmp_path / "a.lease", Holder.new()
+    claim(path, holder)
+    before = read_holder(path).expires
+    with kept([path], holder):
+        for _ in range(200):
+            time.sleep(0.02)
+            if read_holder(path).expires > before:
+                break
+    assert read_holder(path).expires > before and read_holder(path).is_alive
+
+
+def test_two_workers_on_one_unit_give_the_same_bytes(planned: Set) -> None:
+    step = planned.plan(2)
+    unit, results = step.units[0], []
+
+    def work() -> None:
+        results.append(planned.worker().do_unit(step, unit))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results[0].sha256 == results[1].sha256
+    shard = planned.folder.shard(step.name, unit.name)
+    first = shard.read_bytes()
+    shard.unlink()
+    planned.folder.marker(step.name, unit.name).unlink()
+    assert planned.worker().do_unit(step, unit).sha256 == results[0].sha256 and shard.read_bytes() == first
+
+
+def test_claims_leave_out_units_of_others_and_take_over_those_of_the_dead(planned: Set) -> None:
+    step = planned.plan(3)
+    alive, dead = (planned.folder.lease(step.name, unit.name) for unit in step.units[:2])
+    assert claim(alive, Holder.new()) and claim(dead, replace(Holder.new(), pid=dead_process()))
+    done = [unit for unit, _ in claim_units(planned.worker())]
+    assert done == list(step.units[1:]) and alive.exists() and not dead.exists()
+    alive.unlink()
+    assert [unit for unit, _ in claim_units(planned.worker())] == [step.units[0]]
+    assert list(claim_units(planned.worker())) == []
+
+
+def test_folders_of_killed_attempts_are_removed(planned: Set) -> None:
+    step = planned.plan(2)
+    with attempt_folder(planned.folder, step, step.units[0]) as path:
+        assert remove_abandoned(planned.folder, step) == 0
+        holder = replace(Holder.new(), pid=dead_process())
+        (path / "lease.json").write_bytes(leases._content(holder))
+        assert remove_abandoned(planned.folder, step) == 1 and not path.exists()
+    assert list(planned.folder.results(step.name).glob(".*")) == []
