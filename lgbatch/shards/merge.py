@@ -4,8 +4,10 @@ What comes next depends on the files alone: a merge that was killed is repeated,
 nothing.
 """
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ from lgbatch.shards.steps import Step, Unit, read_inputs, read_steps
 from lgbatch.shards.units.pairs import pairs_of
 from lgbatch.shards.units.photos import as_ref, photos_of, planned
 from lgbatch.shards.work import remove_abandoned
+from lgbatch.storage.durable import replace_synced
 from lgbatch.storage.joining.join import join
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import Failure, Pair, PairList
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger
 from lgbatch.workspace.lock import locked
-from lgbatch.workspace.stage_cache import signature
+from lgbatch.workspace.stage_cache import digest, signature
 
 _STAGES = ("crawl", "extract", "pairs", "match")
 
@@ -56,6 +59,7 @@ class Merged:
 def merge(out: Path) -> Merged:
     """Merge the units of the last step, if all are done, and plan the next one or write the database.
 
+    A workspace that was finished from the same results stays as it is, with what `lgbatch run` has added to it since.
     Units whose store does not have the hash of its marker lose the marker, so that they are done again. Photos and
     pairs that failed are recorded in errors.jsonl.
 
@@ -74,12 +78,18 @@ def merge(out: Path) -> Merged:
         damaged = _check(folder, [last])
         if missing := _missing(folder, steps):
             return Merged(step=last.name, missing=missing, damaged=damaged)
+        made_from = _results_digest(folder, steps)
+        if finished := _finished(folder, made_from):
+            return replace(finished, damaged=damaged)
         ledger = Ledger(out, limit=plan.settings.max_errors)
         _record(folder, steps, ledger)
         ledger.check_limit()
         if last.kind == "extract" or not folder.workspace.features.exists():
             _join(folder, steps, "extract", folder.workspace.features)
-        return _go_on(folder, plan, steps, Merged(step=last.name, damaged=damaged))
+        merged = _go_on(folder, plan, steps, Merged(step=last.name, damaged=damaged))
+        if merged.finished:
+            _keep(folder, made_from, merged)
+        return merged
 
 
 def plan_retry(out: Path) -> list[Step]:
@@ -147,6 +157,33 @@ def _go_on(folder: ShardFolder, plan: Plan, steps: Sequence[Step], merged: Merge
     import_stores(workspace, plan.photos, usable, plan.pairs or workspace.pairs, plan.settings)
     pairs = sum(unit.items for step in steps if step.kind == "match" and not step.retry for unit in step.units)
     return replace(merged, failures=len(ledger.entries()), finished=True, images=len(usable), pairs=pairs)
+
+
+def _results_digest(folder: ShardFolder, steps: Sequence[Step]) -> str:
+    """A digest of the results of all units, which are done."""
+    markers = [_marker(folder, step, unit) for step in steps for unit in step.units]
+    return digest([[marker.unit, marker.sha256, [entry["name"] for entry in marker.failures]] for marker in markers])
+
+
+def _finished(folder: ShardFolder, made_from: str) -> Merged | None:
+    """What the merge of these results has done, if its files are there; None if it is to be done."""
+    workspace = folder.workspace
+    if not all(path.exists() for path in (workspace.features, workspace.matches, workspace.database)):
+        return None
+    try:
+        content = json.loads(folder.merged.read_bytes())
+        return (
+            Merged(**content["merged"] | {"missing": (), "damaged": ()}) if content["made_from"] == made_from else None
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(folder: ShardFolder, made_from: str, merged: Merged) -> None:
+    """Record that the workspace is finished. Write errors are ignored: the merge is then done again."""
+    content = {"made_from": made_from, "merged": asdict(merged)}
+    with suppress(OSError):
+        replace_synced(folder.merged, json.dumps(content).encode())
 
 
 def _check(folder: ShardFolder, steps: Iterable[Step]) -> tuple[str, ...]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from lgbatch.pipelines import sfm
 from lgbatch.shards.merge import merge, plan_retry
 from lgbatch.shards.work import current_step
 from lgbatch.workspace.ledger import Ledger
-from tests.shards.helpers import Set, differences, state
+from tests.shards.helpers import SETTINGS, Set, differences, state
 from tests.torture.harness import contents
 
 
@@ -108,3 +109,18 @@ def test_a_plan_of_one_photo_has_no_pairs(planned: Set, tmp_path: Path) -> None:
     planned.plan()
     merged = planned.finish()
     assert merged.finished and (merged.images, merged.pairs) == (1, 0)
+
+
+def test_a_merge_after_a_run_leaves_what_the_run_has_added(planned: Set, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(planned.photos, photos)
+    planned.photos = photos
+    left_out = (photos / "a.png").rename(tmp_path / "a.png")
+    planned.plan(2)
+    merged = planned.finish()
+    left_out.rename(photos / "a.png")
+    sfm.run(photos, planned.out, models=planned.models, settings=SETTINGS)
+    before = state(planned.out)
+    assert merge(planned.out) == merged and state(planned.out) == before
+    (planned.out / "database.db").unlink()
+    assert merge(planned.out).finished and (planned.out / "database.db").exists()
