@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from lgbatch.errors import WorkspaceError
+
 LEASE_SECONDS = 120.0
 """A lease that is not renewed for so long has expired."""
 _RENEW_SECONDS = 30.0
@@ -69,7 +71,10 @@ def read_holder(path: Path) -> Holder | None:
 
 
 def claim(path: Path, holder: Holder) -> bool:
-    """Take a lease that nobody holds, or that has expired. Of several processes, one gets it."""
+    """Take a lease that nobody holds, or that has expired. Of several processes, one gets it.
+
+    Raises WorkspaceError if it cannot be written.
+    """
     if _create(path, holder):
         return True
     old, now = read_holder(path), file_time(path.parent)
@@ -85,6 +90,8 @@ def claim(path: Path, holder: Holder) -> bool:
             return False
         _replace(path, holder)
         return True
+    except OSError as error:
+        raise WorkspaceError(f"cannot write {path}: {error.strerror}") from None
     finally:
         takeover.unlink(missing_ok=True)
 
@@ -125,6 +132,10 @@ def _create(path: Path, holder: Holder) -> bool:
             file.write(_content(holder))
     except FileExistsError:
         return False
+    except OSError as error:  # a full disk: an empty lease would hold
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise WorkspaceError(f"cannot write {path}: {error.strerror}") from None
     return True
 
 

@@ -22,6 +22,7 @@ from lgbatch.shards.units.pairs import pairs_of
 from lgbatch.shards.units.photos import as_ref, photos_of, planned
 from lgbatch.shards.work import remove_abandoned
 from lgbatch.storage.durable import replace_synced
+from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.joining.join import join
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import Failure, Pair, PairList
@@ -84,9 +85,10 @@ def merge(out: Path) -> Merged:
         ledger = Ledger(out, limit=plan.settings.max_errors)
         _record(folder, steps, ledger)
         ledger.check_limit()
-        if last.kind == "extract" or not folder.workspace.features.exists():
+        names = _names(folder, steps, ledger)
+        if last.kind == "extract" or not _has_features(folder.workspace.features, names):
             _join(folder, steps, "extract", folder.workspace.features)
-        merged = _go_on(folder, plan, steps, Merged(step=last.name, damaged=damaged))
+        merged = _go_on(folder, plan, steps, names, Merged(step=last.name, damaged=damaged))
         if merged.finished:
             _keep(folder, made_from, merged)
         return merged
@@ -128,11 +130,10 @@ def plan_retry(out: Path) -> list[Step]:
         return added
 
 
-def _go_on(folder: ShardFolder, plan: Plan, steps: Sequence[Step], merged: Merged) -> Merged:
+def _go_on(folder: ShardFolder, plan: Plan, steps: Sequence[Step], names: Sequence[str], merged: Merged) -> Merged:
     """Plan the next step, or finish the workspace."""
     workspace = folder.workspace
     ledger = Ledger(workspace.root)
-    names = _names(folder, steps, ledger)
     if not names:
         first = ledger.entries()[0]
         raise InputError(f"no photo can be extracted ({first.name}: {first.reason}): `lgbatch errors` lists all")
@@ -253,6 +254,14 @@ def _join(folder: ShardFolder, steps: Sequence[Step], kind: str, target: Path, n
         if step.kind == kind:
             shards[step.retry] += [folder.shard(step.name, unit.name) for unit in step.units]
     join(target, shards[False], replacing=shards[True], names=names)
+
+
+def _has_features(path: Path, names: Sequence[str]) -> bool:
+    """Whether the store has all these photos: `lgbatch remove` may have been there."""
+    if not path.exists():
+        return False
+    with FeatureStore(path) as store:
+        return set(names).issubset(store.names())
 
 
 def _names(folder: ShardFolder, steps: Sequence[Step], ledger: Ledger) -> list[str]:

@@ -1,5 +1,6 @@
 """Leases: one worker at a time does a unit, a dead one's lease is taken over, and double work gives the same bytes."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lgbatch.errors import WorkspaceError
 from lgbatch.shards import leases
 from lgbatch.shards.leases import Holder, claim, kept, read_holder, release
 from lgbatch.shards.work import attempt_folder, claim_units, remove_abandoned
@@ -61,6 +63,23 @@ def test_a_dead_lease_is_taken_over_by_one_of_many(tmp_path: Path, how: str) -> 
         thread.join()
     assert len(got) == 1 and read_holder(path).token == got[0]
     assert [file.name for file in tmp_path.iterdir()] == ["a.lease"]
+
+
+def test_a_lease_that_cannot_be_written_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, content = tmp_path / "a.lease", leases._content
+
+    def full(holder: Holder) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(leases, "_content", full)
+    with pytest.raises(WorkspaceError, match="No space left"):
+        claim(path, Holder.new())
+    assert list(tmp_path.iterdir()) == []
+    path.write_bytes(content(replace(Holder.new(), pid=dead_process())))
+    with pytest.raises(WorkspaceError, match="No space left"):
+        claim(path, Holder.new())
+    monkeypatch.undo()
+    assert claim(path, Holder.new()) and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_lease_is_renewed_while_the_work_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

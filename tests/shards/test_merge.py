@@ -9,6 +9,7 @@ import pytest
 from lgbatch.pipelines import sfm
 from lgbatch.shards.merge import merge, plan_retry
 from lgbatch.shards.work import current_step
+from lgbatch.storage.remove import remove_images
 from lgbatch.workspace.ledger import Ledger
 from tests.shards.helpers import SETTINGS, Set, differences, state
 from tests.torture.harness import contents
@@ -124,3 +125,11 @@ def test_a_merge_after_a_run_leaves_what_the_run_has_added(planned: Set, tmp_pat
     assert merge(planned.out) == merged and state(planned.out) == before
     (planned.out / "database.db").unlink()
     assert merge(planned.out).finished and (planned.out / "database.db").exists()
+
+
+def test_photos_that_were_removed_before_the_end_come_back(planned: Set, single: Path) -> None:
+    planned.plan(2)
+    planned.do_step()
+    merge(planned.out)
+    remove_images(planned.out / "features.h5", planned.out / "matches.h5", ["a.png"])
+    assert planned.finish().finished and differences(planned.out, single) == []
