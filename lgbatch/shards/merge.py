@@ -29,6 +29,7 @@ from lgbatch.types import Failure, Pair, PairList
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger
 from lgbatch.workspace.lock import locked
+from lgbatch.workspace.rerun import Rerun
 from lgbatch.workspace.stage_cache import digest, signature
 
 _STAGES = ("crawl", "extract", "pairs", "match")
@@ -55,6 +56,8 @@ class Merged:
     """Images of the database."""
     pairs: int = 0
     """Pairs that were matched."""
+    command: str = ""
+    """The command that maps the images, with the settings of the plan; empty before the database is written."""
 
 
 def merge(out: Path) -> Merged:
@@ -80,7 +83,7 @@ def merge(out: Path) -> Merged:
         if missing := _missing(folder, steps):
             return Merged(step=last.name, missing=missing, damaged=damaged)
         made_from = _results_digest(folder, steps)
-        if finished := _finished(folder, made_from):
+        if finished := _finished(folder, plan, made_from):
             return replace(finished, damaged=damaged)
         ledger = Ledger(out, limit=plan.settings.max_errors)
         _record(folder, steps, ledger)
@@ -157,7 +160,21 @@ def _go_on(folder: ShardFolder, plan: Plan, steps: Sequence[Step], names: Sequen
     usable = [name for name in names if name not in failed]
     import_stores(workspace, plan.photos, usable, plan.pairs or workspace.pairs, plan.settings)
     pairs = sum(unit.items for step in steps if step.kind == "match" and not step.retry for unit in step.units)
-    return replace(merged, failures=len(ledger.entries()), finished=True, images=len(usable), pairs=pairs)
+    return replace(
+        merged,
+        failures=len(ledger.entries()),
+        finished=True,
+        images=len(usable),
+        pairs=pairs,
+        command=_mapping(plan, workspace.root),
+    )
+
+
+def _mapping(plan: Plan, out: Path) -> str:
+    """The command that maps the images."""
+    return Rerun(
+        settings=plan.settings, photos=plan.photos, workspace=out, models=plan.models, pairs=plan.pairs
+    ).command()
 
 
 def _results_digest(folder: ShardFolder, steps: Sequence[Step]) -> str:
@@ -166,7 +183,7 @@ def _results_digest(folder: ShardFolder, steps: Sequence[Step]) -> str:
     return digest([[marker.unit, marker.sha256, [entry["name"] for entry in marker.failures]] for marker in markers])
 
 
-def _finished(folder: ShardFolder, made_from: str) -> Merged | None:
+def _finished(folder: ShardFolder, plan: Plan, made_from: str) -> Merged | None:
     """What the merge of these results has done, if its files are there; None if it is to be done."""
     workspace = folder.workspace
     if not all(path.exists() for path in (workspace.features, workspace.matches, workspace.database)):
@@ -174,7 +191,11 @@ def _finished(folder: ShardFolder, made_from: str) -> Merged | None:
     try:
         content = json.loads(folder.merged.read_bytes())
         return (
-            Merged(**content["merged"] | {"missing": (), "damaged": ()}) if content["made_from"] == made_from else None
+            Merged(
+                **content["merged"] | {"missing": (), "damaged": (), "command": _mapping(plan, folder.workspace.root)}
+            )
+            if content["made_from"] == made_from
+            else None
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

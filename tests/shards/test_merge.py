@@ -1,11 +1,14 @@
 """A merge checks each result, tells what is missing, damaged or failed, and changes nothing when it is repeated."""
 
 import json
+import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lgbatch.cli.main import app
 from lgbatch.pipelines import sfm
 from lgbatch.shards.merge import merge, plan_retry
 from lgbatch.shards.work import current_step
@@ -133,3 +136,17 @@ def test_photos_that_were_removed_before_the_end_come_back(planned: Set, single:
     merge(planned.out)
     remove_images(planned.out / "features.h5", planned.out / "matches.h5", ["a.png"])
     assert planned.finish().finished and differences(planned.out, single) == []
+
+
+def test_the_command_that_maps_keeps_features_and_matches(planned: Set) -> None:
+    planned.plan(2, settings=replace(SETTINGS, resize=512, max_keypoints=100, filter_threshold=0.2))
+    merged = planned.finish()
+    before = contents.read(planned.out).items
+    stores = [(planned.out / name).stat().st_ino for name in ("features.h5", "matches.h5")]
+    app(shlex.split(merged.command)[1:], standalone_mode=False)
+    after = contents.read(planned.out).items
+    assert before.keys() == after.keys() and all(contents.equal(item, after[name]) for name, item in before.items())
+    assert stores == [(planned.out / name).stat().st_ino for name in ("features.h5", "matches.h5")]
+    assert (planned.out / "sparse/0").is_dir() and "--resize 512" in merged.command
+    moved = planned.out.rename(planned.out.with_name("moved"))
+    assert f"-o {moved}" in merge(moved).command
