@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from lgbatch.colmap.sensors.calibration import read_calibration
 from lgbatch.colmap.sensors.rigs import check_rigs
@@ -171,7 +172,7 @@ def _plan(
     )
 
 
-def _absolute(settings: Settings) -> dict[str, str]:
+def _absolute(settings: Settings) -> dict[str, Any]:
     paths = {name: getattr(settings, name) for name in PATHS}
     return {name: str(Path(path).resolve()) for name, path in paths.items() if path}
 
