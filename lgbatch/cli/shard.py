@@ -217,6 +217,7 @@ def describe(merged: Merged) -> str:
         lines.append(f"{merged.step} merged; next: {merged.next_step}, {counted(merged.next_units, 'unit')}")
     if merged.finished:
         lines.append(f"finished: {counted(merged.images, 'image')}, {counted(merged.pairs, 'pair')} in database.db")
+        lines.append(f"next, map them: {merged.command}")
     return "\n".join(lines)
 
 

@@ -35,6 +35,11 @@ class ShardFolder:
         """The initial cameras of all images."""
         return self.root / "cameras.json"
 
+    @property
+    def merged(self) -> Path:
+        """What the last merge has done, if it has written the database."""
+        return self.root / "merged.json"
+
     def step(self, step: str) -> Path:
         """The list of the units of a step."""
         return self.root / f"{step}.json"

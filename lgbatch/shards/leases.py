@@ -1,4 +1,7 @@
-"""Leases: who works on a unit. They save double work, and show what is being done; results do not depend on them."""
+"""Leases: who works on a unit. They save double work, and show what is being done; results do not depend on them.
+
+A lease is renewed by writing its file. Its age is told by the clock of the file system: those of machines may differ.
+"""
 
 import json
 import os
@@ -8,11 +11,14 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
+from lgbatch.errors import WorkspaceError
+
 LEASE_SECONDS = 120.0
-"""A lease that is not renewed for so long has expired. Clocks of the machines may differ by less than that."""
+"""A lease that is not renewed for so long has expired."""
 _RENEW_SECONDS = 30.0
 
 
@@ -23,49 +29,69 @@ class Holder:
     host: str
     pid: int
     token: str
-    expires: float
-    """Seconds since 1970."""
+    machine: str
+    """The host, since its last start, and the container: hosts and processes of several may have the same name."""
+    renewed: float = field(default=0.0, compare=False)
+    """When the lease was written, by the clock of the file system, in seconds since 1970."""
 
     @classmethod
     def new(cls) -> "Holder":
-        """The present process, from now on."""
-        return cls(socket.gethostname(), os.getpid(), uuid.uuid4().hex[:12], time.time() + LEASE_SECONDS)
+        """The present process."""
+        return cls(socket.gethostname(), os.getpid(), uuid.uuid4().hex[:12], _machine())
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the lease holds. A process of this machine that has ended holds none."""
-        return self.expires > time.time() and (self.host != socket.gethostname() or _is_running(self.pid))
+    def is_alive(self, now: float) -> bool:
+        """Whether the lease holds at a time of the file system. A process of this machine that has ended holds none."""
+        return self.renewed + LEASE_SECONDS > now and (self.machine != _machine() or _is_running(self.pid))
+
+
+def file_time(folder: Path) -> float:
+    """Return the time by the clock of the file system, such as that of an NFS server; ours if it cannot be written."""
+    path = folder / f".{uuid.uuid4().hex}.time"
+    try:
+        path.touch()
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with suppress(OSError):
+            path.unlink()
 
 
 def read_holder(path: Path) -> Holder | None:
     """Return who holds a lease; None if there is none. One that is being written counts as held."""
     try:
-        return Holder(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
-        with suppress(OSError):
-            return Holder("", 0, "", path.stat().st_mtime + LEASE_SECONDS)
+        with path.open("rb") as file:
+            content, renewed = file.read(), os.fstat(file.fileno()).st_mtime
     except OSError:
-        pass
-    return None
+        return None
+    try:
+        return replace(Holder(**json.loads(content)), renewed=renewed)
+    except (ValueError, TypeError):
+        return Holder("", 0, "", "", renewed)
 
 
 def claim(path: Path, holder: Holder) -> bool:
-    """Take a lease that nobody holds, or that has expired. Of several processes, one gets it."""
+    """Take a lease that nobody holds, or that has expired. Of several processes, one gets it.
+
+    Raises WorkspaceError if it cannot be written.
+    """
     if _create(path, holder):
         return True
-    old = read_holder(path)
-    if old and old.is_alive:
+    old, now = read_holder(path), file_time(path.parent)
+    if old and old.is_alive(now):
         return False
     takeover = path.with_name(f".{path.name}.takeover")
     if not _create(takeover, holder):
-        _remove_old(takeover)
+        _remove_old(takeover, now)
         return False
     try:
         old = read_holder(path)
-        if old and old.is_alive:  # another process was faster
+        if old and old.is_alive(now):  # another process was faster
             return False
         _replace(path, holder)
         return True
+    except OSError as error:
+        raise WorkspaceError(f"cannot write {path}: {error.strerror}") from None
     finally:
         takeover.unlink(missing_ok=True)
 
@@ -106,6 +132,10 @@ def _create(path: Path, holder: Holder) -> bool:
             file.write(_content(holder))
     except FileExistsError:
         return False
+    except OSError as error:  # a full disk: an empty lease would hold
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise WorkspaceError(f"cannot write {path}: {error.strerror}") from None
     return True
 
 
@@ -115,15 +145,28 @@ def _replace(path: Path, holder: Holder) -> None:
     draft.replace(path)
 
 
-def _remove_old(takeover: Path) -> None:
+def _remove_old(takeover: Path, now: float) -> None:
     """Remove the mark of a process that ended while it took a lease over."""
     with suppress(OSError):
-        if takeover.stat().st_mtime + LEASE_SECONDS < time.time():
+        if takeover.stat().st_mtime + LEASE_SECONDS < now:
             takeover.unlink()
 
 
 def _content(holder: Holder) -> bytes:
-    return json.dumps(asdict(holder) | {"expires": time.time() + LEASE_SECONDS}).encode()
+    content = asdict(holder)
+    del content["renewed"]
+    return json.dumps(content).encode()
+
+
+@cache
+def _machine() -> str:
+    parts = [socket.gethostname()]
+    with suppress(OSError):  # not on Linux
+        parts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    return " ".join(parts)
 
 
 def _is_running(pid: int) -> bool:

@@ -18,10 +18,11 @@ from lgbatch.shards.known import KnownPairs
 from lgbatch.shards.markers import done_marker
 from lgbatch.shards.plan import Plan, file_hash
 from lgbatch.shards.steps import Step, add_step, count_units, read_inputs, read_steps
-from lgbatch.shards.units.pairs import CameraValues, camera_values, pair_inputs, pairs_of, twins_of
+from lgbatch.shards.units.pairs import CameraValues, camera_values, pair_inputs, pairs_of
 from lgbatch.shards.units.photos import photos_of
 from lgbatch.storage.durable import replace_synced
 from lgbatch.storage.features import FeatureStore
+from lgbatch.storage.matches import twins_of
 from lgbatch.types import IntArray, Pair, PairList
 from lgbatch.workspace.forecast import BYTES_PER_PAIR
 from lgbatch.workspace.stage_cache import digest
@@ -92,7 +93,7 @@ def add_matching(
         versions=versions,
         shards=_shard_of_images(folder),
         cameras=cameras,
-        twins=twins_of(names),
+        twins=sorted(twins_of(names)),
     )
     return add_step(folder, "match", inputs, items, (seconds, BYTES_PER_PAIR), retry=retry)
 
@@ -124,11 +125,9 @@ def _results(folder: ShardFolder) -> Iterator[tuple[Sequence[Pair], IntArray]]:
 def _measured(folder: ShardFolder) -> float:
     """Seconds of a pair in the last step of matching; 0 if there is none."""
     steps = [step for step in read_steps(folder) if step.kind == "match"]
-    for step in steps[:-2:-1]:
-        markers = [marker for unit in step.units if (marker := done_marker(folder, step, unit))]
-        pairs = sum(len(marker.results) for marker in markers)
-        return sum(marker.seconds for marker in markers) / pairs if pairs else 0.0
-    return 0.0
+    markers = [marker for step in steps[-1:] for unit in step.units if (marker := done_marker(folder, step, unit))]
+    pairs = sum(len(marker.results) for marker in markers)
+    return sum(marker.seconds for marker in markers) / pairs if pairs else 0.0
 
 
 def _shard_of_images(folder: ShardFolder) -> dict[str, str]:

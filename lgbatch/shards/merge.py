@@ -4,8 +4,10 @@ What comes next depends on the files alone: a merge that was killed is repeated,
 nothing.
 """
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,16 @@ from lgbatch.shards.steps import Step, Unit, read_inputs, read_steps
 from lgbatch.shards.units.pairs import pairs_of
 from lgbatch.shards.units.photos import as_ref, photos_of, planned
 from lgbatch.shards.work import remove_abandoned
+from lgbatch.storage.durable import replace_synced
+from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.joining.join import join
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import Failure, Pair, PairList
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger
 from lgbatch.workspace.lock import locked
-from lgbatch.workspace.stage_cache import signature
+from lgbatch.workspace.rerun import Rerun
+from lgbatch.workspace.stage_cache import digest, signature
 
 _STAGES = ("crawl", "extract", "pairs", "match")
 
@@ -51,11 +56,14 @@ class Merged:
     """Images of the database."""
     pairs: int = 0
     """Pairs that were matched."""
+    command: str = ""
+    """The command that maps the images, with the settings of the plan; empty before the database is written."""
 
 
 def merge(out: Path) -> Merged:
     """Merge the units of the last step, if all are done, and plan the next one or write the database.
 
+    A workspace that was finished from the same results stays as it is, with what `lgbatch run` has added to it since.
     Units whose store does not have the hash of its marker lose the marker, so that they are done again. Photos and
     pairs that failed are recorded in errors.jsonl.
 
@@ -74,12 +82,19 @@ def merge(out: Path) -> Merged:
         damaged = _check(folder, [last])
         if missing := _missing(folder, steps):
             return Merged(step=last.name, missing=missing, damaged=damaged)
+        made_from = _results_digest(folder, steps)
+        if finished := _finished(folder, plan, made_from):
+            return replace(finished, damaged=damaged)
         ledger = Ledger(out, limit=plan.settings.max_errors)
         _record(folder, steps, ledger)
         ledger.check_limit()
-        if last.kind == "extract" or not folder.workspace.features.exists():
+        names = _names(folder, steps, ledger)
+        if last.kind == "extract" or not _has_features(folder.workspace.features, names):
             _join(folder, steps, "extract", folder.workspace.features)
-        return _go_on(folder, plan, steps, Merged(step=last.name, damaged=damaged))
+        merged = _go_on(folder, plan, steps, names, Merged(step=last.name, damaged=damaged))
+        if merged.finished:
+            _keep(folder, made_from, merged)
+        return merged
 
 
 def plan_retry(out: Path) -> list[Step]:
@@ -118,11 +133,10 @@ def plan_retry(out: Path) -> list[Step]:
         return added
 
 
-def _go_on(folder: ShardFolder, plan: Plan, steps: Sequence[Step], merged: Merged) -> Merged:
+def _go_on(folder: ShardFolder, plan: Plan, steps: Sequence[Step], names: Sequence[str], merged: Merged) -> Merged:
     """Plan the next step, or finish the workspace."""
     workspace = folder.workspace
     ledger = Ledger(workspace.root)
-    names = _names(folder, steps, ledger)
     if not names:
         first = ledger.entries()[0]
         raise InputError(f"no photo can be extracted ({first.name}: {first.reason}): `lgbatch errors` lists all")
@@ -146,7 +160,52 @@ def _go_on(folder: ShardFolder, plan: Plan, steps: Sequence[Step], merged: Merge
     usable = [name for name in names if name not in failed]
     import_stores(workspace, plan.photos, usable, plan.pairs or workspace.pairs, plan.settings)
     pairs = sum(unit.items for step in steps if step.kind == "match" and not step.retry for unit in step.units)
-    return replace(merged, failures=len(ledger.entries()), finished=True, images=len(usable), pairs=pairs)
+    return replace(
+        merged,
+        failures=len(ledger.entries()),
+        finished=True,
+        images=len(usable),
+        pairs=pairs,
+        command=_mapping(plan, workspace.root),
+    )
+
+
+def _mapping(plan: Plan, out: Path) -> str:
+    """The command that maps the images."""
+    return Rerun(
+        settings=plan.settings, photos=plan.photos, workspace=out, models=plan.models, pairs=plan.pairs
+    ).command()
+
+
+def _results_digest(folder: ShardFolder, steps: Sequence[Step]) -> str:
+    """A digest of the results of all units, which are done."""
+    markers = [_marker(folder, step, unit) for step in steps for unit in step.units]
+    return digest([[marker.unit, marker.sha256, [entry["name"] for entry in marker.failures]] for marker in markers])
+
+
+def _finished(folder: ShardFolder, plan: Plan, made_from: str) -> Merged | None:
+    """What the merge of these results has done, if its files are there; None if it is to be done."""
+    workspace = folder.workspace
+    if not all(path.exists() for path in (workspace.features, workspace.matches, workspace.database)):
+        return None
+    try:
+        content = json.loads(folder.merged.read_bytes())
+        return (
+            Merged(
+                **content["merged"] | {"missing": (), "damaged": (), "command": _mapping(plan, folder.workspace.root)}
+            )
+            if content["made_from"] == made_from
+            else None
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(folder: ShardFolder, made_from: str, merged: Merged) -> None:
+    """Record that the workspace is finished. Write errors are ignored: the merge is then done again."""
+    content = {"made_from": made_from, "merged": asdict(merged)}
+    with suppress(OSError):
+        replace_synced(folder.merged, json.dumps(content).encode())
 
 
 def _check(folder: ShardFolder, steps: Iterable[Step]) -> tuple[str, ...]:
@@ -216,6 +275,14 @@ def _join(folder: ShardFolder, steps: Sequence[Step], kind: str, target: Path, n
         if step.kind == kind:
             shards[step.retry] += [folder.shard(step.name, unit.name) for unit in step.units]
     join(target, shards[False], replacing=shards[True], names=names)
+
+
+def _has_features(path: Path, names: Sequence[str]) -> bool:
+    """Whether the store has all these photos: `lgbatch remove` may have been there."""
+    if not path.exists():
+        return False
+    with FeatureStore(path) as store:
+        return set(names).issubset(store.names())
 
 
 def _names(folder: ShardFolder, steps: Sequence[Step], ledger: Ledger) -> list[str]:

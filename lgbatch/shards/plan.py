@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from lgbatch.colmap.sensors.calibration import read_calibration
 from lgbatch.colmap.sensors.rigs import check_rigs
@@ -27,14 +28,16 @@ from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.shards.folder import ShardFolder, read_json, write_once
-from lgbatch.shards.steps import Step, add_step, count_units, read_steps
-from lgbatch.shards.units.photos import PlannedPhoto, photo_inputs, planned
-from lgbatch.types import ImageRef
+from lgbatch.shards.steps import Step, add_step, count_units, read_inputs, read_steps
+from lgbatch.shards.units.photos import PlannedPhoto, photo_inputs, photos_of, planned
+from lgbatch.types import ImageRef, counted
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
 
 MACHINE = ("device", "threads", "workers")
 """Settings of the machine that does a unit: the plan does not fix them."""
+PATHS = ("masks", "camera_mask", "calibration", "rig_config", "positions", "global_descriptors", "pairs_from")
+"""Settings that are paths. The plan has absolute ones: workers and merges may run in any folder."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def make_plan(
         if existed:
             _check_same(folder, plan)
         if existed and (steps := read_steps(folder)):
+            _tell_other_photos(folder, steps[0], [ref.name for ref in crawled.images])
             return plan, steps[0]
         write_once(folder.plan, _content(plan))
         crawled, _ = orient(crawled, out, settings)
@@ -158,7 +162,7 @@ def _plan(
     matcher = Matcher(models or default_folder(), settings).stages
     return Plan(
         photos=photos.resolve(),
-        settings=replace(settings, **{name: getattr(Settings(), name) for name in MACHINE}),
+        settings=replace(settings, **{name: getattr(Settings(), name) for name in MACHINE}, **_absolute(settings)),
         weights={"extractor": str(extractor.provenance.get("weights", "")), "matcher": matcher.weights},
         models=models.resolve() if models else None,
         pairs=pairs.resolve() if pairs else None,
@@ -166,6 +170,11 @@ def _plan(
         units=units,
         made_with=versions(),
     )
+
+
+def _absolute(settings: Settings) -> dict[str, Any]:
+    paths = {name: getattr(settings, name) for name in PATHS}
+    return {name: str(Path(path).resolve()) for name, path in paths.items() if path}
 
 
 def _content(plan: Plan) -> dict[str, object]:
@@ -195,6 +204,19 @@ def _check_same(folder: ShardFolder, plan: Plan) -> None:
         if key != "made_with" and before[key] != now[key]:
             changed = f"its {key} are others" if key.endswith("s") else f"its {key} is another"
             raise InputError(f"{folder.plan} is a plan already, and {changed}: plan in a new folder")
+
+
+def _tell_other_photos(folder: ShardFolder, first: Step, names: Sequence[str]) -> None:
+    """Tell which photos have come or gone since the plan. It stays as it is."""
+    before = {photo.name for unit in first.units for photo in photos_of(read_inputs(folder, first, unit))}
+    new, gone = set(names) - before, before.difference(names)
+    if new:
+        advice = "when the plan is done, `lgbatch run` adds them"
+        print(
+            f"lgbatch: not in the plan: {counted(len(new), 'new photo')}, such as {min(new)}; {advice}", file=sys.stderr
+        )
+    if gone:
+        print(f"lgbatch: gone since the plan: {counted(len(gone), 'photo')}, such as {min(gone)}", file=sys.stderr)
 
 
 def _seconds_per_photo(refs: Sequence[ImageRef], extractor: Extractor | SiftExtractor, settings: Settings) -> float:

@@ -1,5 +1,6 @@
 """The progress of a plan, from its steps, markers and leases alone: anyone can read it at any time."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def _of_step(folder: ShardFolder, step: Step) -> StepStatus:
     markers = {unit.name: marker for unit in step.units if (marker := done_marker(folder, step, unit))}
     open_units = [unit for unit in step.units if unit.name not in markers]
     holders = [read_holder(folder.lease(step.name, unit.name)) for unit in open_units]
-    alive = [holder for holder in holders if holder and holder.is_alive]
+    alive = [holder for holder in holders if holder and holder.is_alive(time.time())]
     done = sum(unit.items for unit in step.units if unit.name in markers)
     rate, left = _rate([*markers.values()], done), sum(unit.items for unit in open_units)
     seconds = left / rate if rate else None

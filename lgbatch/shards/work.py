@@ -23,7 +23,7 @@ from lgbatch.matching.engine import open_matchers
 from lgbatch.matching.lightglue import Matcher
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.shards.folder import ShardFolder
-from lgbatch.shards.leases import Holder, claim, kept, read_holder, release
+from lgbatch.shards.leases import Holder, claim, file_time, kept, read_holder, release
 from lgbatch.shards.markers import Marker, done_marker
 from lgbatch.shards.plan import read_plan, unit_settings
 from lgbatch.shards.steps import Step, Unit, read_inputs, read_steps
@@ -205,12 +205,12 @@ def attempt_folder(folder: ShardFolder, step: Step, unit: Unit) -> Iterator[Path
 
 def remove_abandoned(folder: ShardFolder, step: Step) -> int:
     """Remove the folders of attempts that were killed. Returns their number."""
-    removed = 0
+    removed, now = 0, file_time(folder.results(step.name))
     for path in folder.results(step.name).glob(".*-*"):
         with suppress(OSError):
             holder = read_holder(path / "lease.json") if path.is_dir() else None
-            fresh = holder is None and path.stat().st_mtime + 60 > time.time()  # it is being made
-            if path.is_dir() and not fresh and not (holder and holder.is_alive):
+            fresh = holder is None and path.stat().st_mtime + 60 > now  # it is being made
+            if path.is_dir() and not fresh and not (holder and holder.is_alive(now)):
                 shutil.rmtree(path)
                 removed += 1
     return removed

@@ -1,5 +1,6 @@
 """Leases: one worker at a time does a unit, a dead one's lease is taken over, and double work gives the same bytes."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lgbatch.errors import WorkspaceError
 from lgbatch.shards import leases
 from lgbatch.shards.leases import Holder, claim, kept, read_holder, release
 from lgbatch.shards.status import read_status
@@ -42,8 +44,11 @@ def test_a_dead_lease_is_taken_over_by_one_of_many(tmp_path: Path, how: str) -> 
         assert not claim(path, Holder.new())  # it may be being written
         os.utime(path, (time.time() - 1000,) * 2)
     else:
-        changes = {"host": "elsewhere", "expires": 0.0} if how == "expired" else {"pid": dead_process()}
+        changes = {"machine": "elsewhere"} if how == "expired" else {"pid": dead_process()}
         path.write_text(json.dumps(asdict(replace(Holder.new(), **changes))))
+        if how == "expired":
+            assert not claim(path, Holder.new())
+            os.utime(path, (time.time() - 1000,) * 2)
     holders, barrier = [Holder.new() for _ in range(8)], threading.Barrier(8)
     got = []
 
@@ -61,17 +66,50 @@ def test_a_dead_lease_is_taken_over_by_one_of_many(tmp_path: Path, how: str) -> 
     assert [file.name for file in tmp_path.iterdir()] == ["a.lease"]
 
 
+def test_a_lease_that_cannot_be_written_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, content = tmp_path / "a.lease", leases._content
+
+    def full(holder: Holder) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(leases, "_content", full)
+    with pytest.raises(WorkspaceError, match="No space left"):
+        claim(path, Holder.new())
+    assert list(tmp_path.iterdir()) == []
+    path.write_bytes(content(replace(Holder.new(), pid=dead_process())))
+    with pytest.raises(WorkspaceError, match="No space left"):
+        claim(path, Holder.new())
+    monkeypatch.undo()
+    assert claim(path, Holder.new()) and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_lease_is_renewed_while_the_work_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "_RENEW_SECONDS", 0.02)
     path, holder = tmp_path / "a.lease", Holder.new()
     claim(path, holder)
-    before = read_holder(path).expires
+    before = read_holder(path).renewed
     with kept([path], holder):
         for _ in range(200):
             time.sleep(0.02)
-            if read_holder(path).expires > before:
+            if read_holder(path).renewed > before:
                 break
-    assert read_holder(path).expires > before and read_holder(path).is_alive
+    assert read_holder(path).renewed > before and read_holder(path).is_alive(time.time())
+
+
+def test_clocks_of_machines_may_differ(planned: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = planned.plan(2)
+    lease = planned.folder.lease(step.name, step.units[0].name)
+    other = replace(Holder.new(), machine="elsewhere", pid=dead_process())
+    assert claim(lease, other)
+    with attempt_folder(planned.folder, step, step.units[0]) as attempt:
+        (attempt / "lease.json").write_bytes(leases._content(other))
+        for wrong in (time.time() - 3600, time.time() + 3600):
+            monkeypatch.setattr(leases.time, "time", lambda wrong=wrong: wrong)
+            assert not claim(lease, Holder.new()) and remove_abandoned(planned.folder, step) == 0
+            monkeypatch.undo()
+    os.utime(lease, (time.time() - 1000,) * 2)
+    assert claim(lease, Holder.new())
+    assert not [path.name for path in planned.folder.results(step.name).glob(".*.time")]
 
 
 def test_two_workers_on_one_unit_give_the_same_bytes(planned: Set) -> None:

@@ -5,16 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from lgbatch.errors import LgbatchError
 from lgbatch.shards.launchers.launcher import run_plan
+from lgbatch.shards.leases import Holder, claim, release
 from lgbatch.shards.merge import Merged
 from lgbatch.shards.status import read_status
 from lgbatch.shards.steps import Step, Unit
+from lgbatch.shards.work import claim_units
 from tests.shards.helpers import Set, differences
 from tests.torture.harness import stand_in_models
 
@@ -105,3 +109,30 @@ def claimed(out: Path, count: int = 1) -> tuple[str, ...]:
         if len(workers) >= count:
             return workers
     raise AssertionError("no worker has claimed a unit")
+
+
+def test_units_of_other_workers_are_waited_for(planned: Set, capsys: pytest.CaptureFixture[str]) -> None:
+    step = planned.plan(2)
+    lease, holder = planned.folder.lease(step.name, step.units[0].name), Holder.new()
+    assert claim(lease, holder)
+
+    def work() -> None:  # the other machine
+        time.sleep(2)
+        planned.worker().do_unit(step, step.units[0])
+        release(lease, holder)
+
+    @dataclass
+    class Here:
+        """Claims units in this process."""
+
+        calls: int = 0
+
+        def run_units(self, out: Path, step: Step, units: list[Unit]) -> None:
+            self.calls += 1
+            assert list(claim_units(planned.worker()))
+
+    here, other = Here(), threading.Thread(target=work)
+    other.start()
+    assert run_plan(planned.out, here, lambda merged: None).finished and here.calls == 2
+    other.join()
+    assert f"waiting for 1 unit of workers on {holder.host}" in capsys.readouterr().err

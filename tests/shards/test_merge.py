@@ -1,15 +1,20 @@
 """A merge checks each result, tells what is missing, damaged or failed, and changes nothing when it is repeated."""
 
 import json
+import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lgbatch.cli.main import app
+from lgbatch.pipelines import sfm
 from lgbatch.shards.merge import merge, plan_retry
 from lgbatch.shards.work import current_step
+from lgbatch.storage.remove import remove_images
 from lgbatch.workspace.ledger import Ledger
-from tests.shards.helpers import Set, differences, state
+from tests.shards.helpers import SETTINGS, Set, differences, state
 from tests.torture.harness import contents
 
 
@@ -108,3 +113,40 @@ def test_a_plan_of_one_photo_has_no_pairs(planned: Set, tmp_path: Path) -> None:
     planned.plan()
     merged = planned.finish()
     assert merged.finished and (merged.images, merged.pairs) == (1, 0)
+
+
+def test_a_merge_after_a_run_leaves_what_the_run_has_added(planned: Set, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(planned.photos, photos)
+    planned.photos = photos
+    left_out = (photos / "a.png").rename(tmp_path / "a.png")
+    planned.plan(2)
+    merged = planned.finish()
+    left_out.rename(photos / "a.png")
+    sfm.run(photos, planned.out, models=planned.models, settings=SETTINGS)
+    before = state(planned.out)
+    assert merge(planned.out) == merged and state(planned.out) == before
+    (planned.out / "database.db").unlink()
+    assert merge(planned.out).finished and (planned.out / "database.db").exists()
+
+
+def test_photos_that_were_removed_before_the_end_come_back(planned: Set, single: Path) -> None:
+    planned.plan(2)
+    planned.do_step()
+    merge(planned.out)
+    remove_images(planned.out / "features.h5", planned.out / "matches.h5", ["a.png"])
+    assert planned.finish().finished and differences(planned.out, single) == []
+
+
+def test_the_command_that_maps_keeps_features_and_matches(planned: Set) -> None:
+    planned.plan(2, settings=replace(SETTINGS, resize=512, max_keypoints=100, filter_threshold=0.2))
+    merged = planned.finish()
+    before = contents.read(planned.out).items
+    stores = [(planned.out / name).stat().st_ino for name in ("features.h5", "matches.h5")]
+    app(shlex.split(merged.command)[1:], standalone_mode=False)
+    after = contents.read(planned.out).items
+    assert before.keys() == after.keys() and all(contents.equal(item, after[name]) for name, item in before.items())
+    assert stores == [(planned.out / name).stat().st_ino for name in ("features.h5", "matches.h5")]
+    assert (planned.out / "sparse/0").is_dir() and "--resize 512" in merged.command
+    moved = planned.out.rename(planned.out.with_name("moved"))
+    assert f"-o {moved}" in merge(moved).command

@@ -1,14 +1,19 @@
 """A plan and its steps are written once."""
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from lgbatch.config import Settings
 from lgbatch.errors import InputError, ModelError, WorkspaceError
 from lgbatch.shards.folder import write_once
 from lgbatch.shards.merge import merge
+from lgbatch.shards.plan import PATHS
 from lgbatch.shards.steps import read_inputs
 from lgbatch.shards.work import Worker
 from tests.shards.helpers import SETTINGS, Set, state
@@ -77,3 +82,29 @@ def test_a_changed_pairs_file_is_refused(planned: Set, tmp_path: Path) -> None:
     pairs.write_text("a.png\tday-3/c.png\n")
     with pytest.raises(InputError, match="has changed since it was planned"):
         merge(planned.out)
+
+
+def test_relative_paths_hold_in_other_folders(planned: Set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "cameras.txt").write_text("1 SIMPLE_RADIAL 320 240 384 160 120 0\n")
+    cv2.imwrite(str(tmp_path / "mask.png"), np.full((240, 320), 255, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    planned.plan(2, settings=replace(SETTINGS, camera_mask="mask.png", calibration="cameras.txt"))
+    monkeypatch.chdir("elsewhere")
+    assert planned.finish().finished
+    named = (field.name for field in fields(Settings) if isinstance(getattr(Settings(), field.name), str))
+    words = {"masks", "mask", "calibration", "config", "positions", "descriptors", "from", "file"}
+    assert {name for name in named if set(name.split("_")) & words} == set(PATHS)
+
+
+def test_other_photos_than_the_planned_ones_are_told(
+    planned: Set, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = Set(tmp_path / "photos", planned.out, planned.models)
+    shutil.copytree(planned.photos, photos.photos)
+    step = photos.plan(2)
+    assert capsys.readouterr().err == ""
+    (photos.photos / "a.png").rename(photos.photos / "new.png")
+    assert photos.plan(2) == step
+    error = capsys.readouterr().err
+    assert "1 new photo, such as new.png" in error and "1 photo, such as a.png" in error

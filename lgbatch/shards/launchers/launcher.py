@@ -1,19 +1,25 @@
 """What a launcher is, and the run of a plan with one: a step, its merge, the next step, until the end."""
 
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from lgbatch.errors import LgbatchError
 from lgbatch.shards.folder import ShardFolder
+from lgbatch.shards.leases import file_time, read_holder
 from lgbatch.shards.markers import done_marker
 from lgbatch.shards.merge import Merged, merge
+from lgbatch.shards.plan import read_plan
 from lgbatch.shards.steps import Step, Unit
 from lgbatch.shards.work import current_step
+from lgbatch.types import counted
 from lgbatch.workspace.folder import Workspace
 
 MOST_TRIES = 3
 """How often a unit may end its worker, or come out damaged, before the run stops."""
+_POLL_SECONDS = 1.0
 
 
 class Launcher(Protocol):
@@ -30,13 +36,17 @@ class Launcher(Protocol):
 def run_plan(out: Path, launcher: Launcher, tell: Callable[[Merged], None]) -> Merged:
     """Do all steps of a plan with a launcher, and merge each. `tell` is called after each merge.
 
+    Waits for units that workers of others are doing.
+
     Raises LgbatchError as `merge` and the launcher, and if units of a step are not done after some tries.
     """
     folder, tries = ShardFolder(Workspace(out)), 0
+    read_plan(folder)
     while True:
         step = current_step(folder)
         if units := open_units(folder, step):
             launcher.run_units(out, step, units)
+            _wait_for_others(folder, step)
         merged = merge(out)
         tell(merged)
         if merged.finished:
@@ -49,3 +59,23 @@ def run_plan(out: Path, launcher: Launcher, tell: Callable[[Merged], None]) -> M
 def open_units(folder: ShardFolder, step: Step) -> list[Unit]:
     """The units of a step that are not done."""
     return [unit for unit in step.units if not done_marker(folder, step, unit)]
+
+
+def _wait_for_others(folder: ShardFolder, step: Step) -> None:
+    """Wait until nobody holds a lease of a unit that is not done. The own workers have ended."""
+    is_told = False
+    while busy := _others(folder, step):
+        if not is_told:
+            hosts = ", ".join(sorted(set(busy)))
+            print(
+                f"lgbatch: waiting for {counted(len(busy), 'unit')} of workers on {hosts}", file=sys.stderr, flush=True
+            )
+        is_told = True
+        time.sleep(_POLL_SECONDS)
+
+
+def _others(folder: ShardFolder, step: Step) -> list[str]:
+    """The hosts of those who do units."""
+    units, now = open_units(folder, step), file_time(folder.results(step.name))
+    holders = (read_holder(folder.lease(step.name, unit.name)) for unit in units)
+    return [holder.host for holder in holders if holder and holder.is_alive(now)]

@@ -1,6 +1,5 @@
 """Units of matching: tiles of the graph of pairs, their matches and two-view geometries."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,14 +118,6 @@ def camera_values(camera: "pycolmap.Camera") -> CameraValues:
         bool(camera.has_prior_focal_length),
         parameters,
     )
-
-
-def twins_of(names: Sequence[str]) -> list[str]:
-    """The images whose names differ in '/' and '-' only."""
-    same = defaultdict(list)
-    for name in names:
-        same[name.replace("/", "-")].append(name)
-    return sorted(name for group in same.values() if len(group) > 1 for name in group)
 
 
 def _positions(names: Sequence[str], position: Mapping[str, int]) -> Any:

@@ -75,8 +75,7 @@ class ShardFiles:
     def refuse_change(self) -> None:
         """Raise StoreError: a change would have to be made in the shards."""
         raise StoreError(
-            f"{self._store} only links to {len(self)} shards, which are never changed: make one plain file of them "
-            "with `lgbatch shard merge OUT`"
+            f"{self._store} only links to {len(self)} shards, which are never changed: join them into a plain file"
         )
 
     def close(self) -> None:
