@@ -112,10 +112,10 @@ def _registered(models: Models) -> set[str]:
 
 
 def _from_exif(photos: Path | None, names: list[str]) -> PhotoPositions:
-    if photos is None or not photos.is_dir():
-        raise InputError(
-            f"the folder of the photos, {photos}, does not exist: give it with --images, or use --positions"
-        )
+    if photos is None:
+        raise InputError("the folder of the photos is unknown: give it with --images, or use --positions")
+    if not photos.is_dir():
+        raise InputError(f"there is no folder {photos}: give that of the photos with --images, or use --positions")
     return from_exif(photos, names)
 
 

@@ -187,7 +187,7 @@ def test_wrong_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no models: run `lgbatch run`"):
         georeference(Workspace(tmp_path))
     synthetic_model(tmp_path)
-    with pytest.raises(InputError, match="does not exist: give it with --images"):
+    with pytest.raises(InputError, match=r"there is no folder .*photos: give that of the photos with --images"):
         georeference(Workspace(tmp_path), photos=tmp_path / "photos")
     (tmp_path / "positions.txt").write_text("other.jpg 1 2 3\n")
     with pytest.raises(InputError, match=r"has no position of a photo of the model: its names \(such as other.jpg\)"):
