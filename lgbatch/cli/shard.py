@@ -23,7 +23,7 @@ from lgbatch.shards.status import read_status
 from lgbatch.shards.work import Worker, claim_units, current_step, leased, unit_by_number
 from lgbatch.types import counted
 
-app = new_app(help="Large sets on several processes and machines: plan, work, merge. See docs/shards.md.")
+app = new_app(help="Reconstruct large sets on several processes and machines. See docs/shards.md.")
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Workspace of the plan.")]
 
 

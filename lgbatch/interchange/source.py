@@ -12,6 +12,8 @@ from lgbatch.storage.features import FeatureStore
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.stage_cache import recorded_settings
 
+_MODELS = "sparse", "georeferenced", "triangulated"
+"""Folders of a workspace that have models."""
 _UNDISTORTED = "images"
 """Folder of the photos of an undistorted model, beside sparse/."""
 
@@ -94,6 +96,6 @@ def _image_count(model: Path) -> int:
 
 
 def _workspace_of(model: Path) -> Path | None:
-    """The folder whose folder sparse/ has the model."""
+    """The folder whose folder of models has the model."""
     absolute = model.absolute()
-    return next((folder.parent for folder in (absolute, *absolute.parents[:2]) if folder.name == "sparse"), None)
+    return next((folder.parent for folder in (absolute, *absolute.parents[:2]) if folder.name in _MODELS), None)

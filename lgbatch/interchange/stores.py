@@ -1,5 +1,6 @@
 """Features and matches of a workspace in the formats of hloc and COLMAP, and a workspace from theirs."""
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -124,7 +125,7 @@ def _writing(folder: Path) -> Iterator[None]:
         raise StoreError(f"{error}: extract it again") from None
     except OSError as error:
         free = shutil.disk_usage(folder).free / 1e9 if folder.is_dir() else 0
-        reason = error.strerror or str(error).partition("\n")[0]
+        reason = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
         raise WorkspaceError(f"cannot write to {folder}: {reason} ({free:.3g} GB are free)") from None
 
 

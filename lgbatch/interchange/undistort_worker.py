@@ -74,6 +74,10 @@ def _work(request: Message, report: Report) -> Message:
         model, out = pycolmap.Reconstruction(request["model"]), Path(request["out"])
     except (RuntimeError, ValueError, IndexError, MemoryError):
         raise ValueError("the files of the model are damaged") from None
+    if not (images := [image for image in model.images.values() if image.has_pose]):
+        raise ValueError("the model has no registered images")
+    if not any(Path(request["photos"], image.name).is_file() for image in images):
+        raise ValueError(f"no photo of the model is in {request['photos']}: give their folder with --images")
     failures: list[Failure] = []
     cameras = _cameras(model, failures)
     jobs = _jobs(model, cameras, request, failures)

@@ -24,8 +24,8 @@ class Queries:
 def find_queries(paths: Sequence[Path], photos: Path | None, registered: Collection[str]) -> Queries:
     """List photos and folders of photos.
 
-    Names are paths below `photos`, the folder of the model's photos, if all are there; else below the folder that all
-    are in. Raises InputError if there is no photo, or one does not exist.
+    Names of new photos are paths below `photos`, the folder of the model's photos, if all are there; else below the
+    folder that all are in. Raises InputError if there is no photo, or one does not exist.
     """
     found: dict[Path, ImageRef] = {}
     failures: list[Failure] = []
@@ -39,19 +39,15 @@ def find_queries(paths: Sequence[Path], photos: Path | None, registered: Collect
         else:
             raise InputError(f"there is no photo or folder {path}: give the photos to localize")
     root = Path(os.path.abspath(photos)) if photos else None  # noqa: PTH100
-    is_below = root is not None and all(file.is_relative_to(root) for file in found)
-    folder = root if root and is_below else _common_folder(list(found))
-    refs = [replace(ref, name=file.relative_to(folder).as_posix()) for file, ref in found.items()]
+    names = {file: file.relative_to(root).as_posix() for file in found if root and file.is_relative_to(root)}
+    known = {file: name for file, name in names.items() if name in registered}
+    new = [file for file in found if file not in known]
+    folder = root if root and all(file in names for file in new) else _common_folder(new)
+    refs = [replace(found[file], name=file.relative_to(folder).as_posix()) for file in new]
     for ref in refs:
         if problem := name_problem(ref.name):
             raise InputError(f"{escape(ref.name)}: {problem}")
-    known = set(registered) if is_below else set()
-    return Queries(
-        folder,
-        sorted((ref for ref in refs if ref.name not in known), key=lambda ref: ref.name),
-        failures,
-        sorted(ref.name for ref in refs if ref.name in known),
-    )
+    return Queries(folder, sorted(refs, key=lambda ref: ref.name), failures, sorted(known.values()))
 
 
 def _common_folder(files: Sequence[Path]) -> Path:

@@ -84,6 +84,8 @@ def test_the_help_lists_every_command() -> None:
     status, out, _ = call("--help")
     assert status == 0
     assert all(f" {name} " in out for name in COMMANDS)
+    narrow = CliRunner().invoke(cli.app, ["--help"], terminal_width=80).stdout
+    assert "..." not in narrow.replace("[ARGS]...", "")  # no first sentence is cut
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -27,7 +27,7 @@ def test_georeference(tmp_path: Path) -> None:
     status, _, error = invoke("georeference", tmp_path, "--gcp", "gcp_list.txt", "--position-priors")
     assert status == 2 and "--position-priors has no effect with --gcp" in error
     status, _, error = invoke("georeference", tmp_path)
-    assert status == 2 and "give it with --images, or use --positions" in error and error.count("\n") == 1
+    assert status == 2 and "is unknown: give it with --images, or use --positions" in error and error.count("\n") == 1
 
 
 def test_triangulate(tmp_path: Path) -> None:

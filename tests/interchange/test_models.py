@@ -199,6 +199,22 @@ def test_cameras_that_a_format_cannot_hold_are_refused(
         export_model(find_source(tmp_path, images=tmp_path / "photos"), tmp_path / "new", kind)
 
 
+def test_a_folder_without_the_photos_is_told(tmp_path: Path) -> None:
+    helpers.scene(tmp_path, NAMES)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no photo of .* is in .*empty: give their folder with --images"):
+        export_model(find_source(tmp_path, images=tmp_path / "empty"), tmp_path / "new", "nerfstudio")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("folder", ["georeferenced", "triangulated"])
+def test_other_models_of_a_workspace_have_its_photos(tmp_path: Path, folder: str) -> None:
+    helpers.scene(tmp_path, NAMES)
+    helpers.workspace(tmp_path, NAMES)
+    (tmp_path / "sparse").rename(tmp_path / folder)
+    assert find_source(tmp_path / folder / "0").photo_folder() == (tmp_path / "photos").resolve()
+
+
 def test_mirrored_photos_have_to_be_undistorted_before(tmp_path: Path) -> None:
     helpers.scene(tmp_path, NAMES)
     helpers.workspace(tmp_path, NAMES, {"a.png": 2})

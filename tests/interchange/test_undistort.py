@@ -242,6 +242,17 @@ def test_a_damaged_model_is_one_line(out: Path) -> None:
     assert "the files of the model are damaged" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_models_without_images_and_folders_without_the_photos_are_refused(out: Path) -> None:
+    (out / "empty").mkdir()
+    command = ["undistort", str(out), "-o", str(out / "dense")]
+    done = CliRunner().invoke(cli.app, [*command, "--images", str(out / "empty")])
+    assert done.exit_code == 2 and "no photo of the model is in" in done.stderr
+    pycolmap.Reconstruction().write(out / "sparse" / "0")
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 2 and "the model has no registered images" in done.stderr
+    assert not (out / "dense" / "sparse").exists()
+
+
 def test_the_command_tells_the_space_and_the_result(out: Path) -> None:
     done = CliRunner().invoke(cli.app, ["undistort", str(out), "-o", str(out / "dense"), "--json"])
     assert done.exit_code == 0 and "3 images will take about" in done.stderr

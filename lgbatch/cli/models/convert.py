@@ -45,9 +45,10 @@ def convert(
     model: Model = None,
     as_json: Json = False,
 ) -> int:
-    """Convert a model for another program, or features and matches to and from hloc's and COLMAP's files.
+    """Convert models, features and matches for other programs.
 
-    The exit status is 1 if an image could not be converted.
+    With --from, features and matches of hloc or of COLMAP's text become a workspace. The exit status is 1 if an
+    image could not be converted.
     """
     done = models.convert(
         source, output, to=to, from_=from_, photos=images, matches=matches, extractor=extractor, model=model

@@ -46,7 +46,7 @@ def georeference(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Move the models into a metric frame, by GPS or ground control points.
+    """Move models into a metric frame, by GPS or control points.
 
     Writes georeferenced/N, with x east, y north and z up in metres, and georeference.json in it: the transforms from
     sparse/N and to the earth, and the residuals. The models in sparse/ stay as they are. The exit status is 1 if the

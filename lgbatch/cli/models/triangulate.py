@@ -27,7 +27,7 @@ def triangulate(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Triangulate the matches of a workspace for cameras whose poses are known.
+    """Triangulate the matches for cameras whose poses are known.
 
     Poses stay as they are, and so do intrinsics if the file has some; else these are refined. Writes triangulated/0;
     the models in sparse/ stay as they are. The exit status is 1 if images have no pose or no points, or if hardly any

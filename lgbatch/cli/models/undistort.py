@@ -39,10 +39,11 @@ def undistort(
     *,
     settings: Settings,
 ) -> int:
-    """Undistort the photos of a model, for splat and NeRF trainers and multi-view stereo.
+    """Undistort the photos of a model, for other programs.
 
-    Writes images/ and sparse/0/ with PINHOLE cameras, and masks/ if the photos have masks. Run the same command again
-    to continue. The exit status is 1 if a photo could not be undistorted.
+    Splat and NeRF trainers and multi-view stereo read the folder. Writes images/ and sparse/0/ with PINHOLE
+    cameras, and masks/ if the photos have masks. Run the same command again to continue. The exit status is 1 if a
+    photo could not be undistorted.
     """
     done = models.undistort(
         source,

@@ -23,10 +23,12 @@ class Scene:
 
     @classmethod
     def of(cls, source: ModelSource) -> "Scene":
-        """Read the model. Raises InputError if it is damaged or empty, or its photos are unknown or mirrored."""
+        """Read the model. Raises InputError if it is damaged or empty, or its photos are missing or mirrored."""
         scene = cls(read_model(source.model), source.photo_folder())
         if not scene.images():
             raise InputError(f"{source.model} has no registered images: give another model")
+        if not any((scene.photos / image.name).is_file() for image in scene.images()):
+            raise InputError(f"no photo of {source.model} is in {scene.photos}: give their folder with --images")
         if mirrored := [image.name for image in scene.images() if image.name in source.mirrored]:
             raise InputError(
                 f"the stored pixels of {mirrored[0]} are mirrored, unlike the camera of the model: run "

@@ -1,9 +1,10 @@
 """Where photos were taken: GPS positions of EXIF, or a file of positions; and which are near each other.
 
 A file has a line NAME X Y [Z] for each photo, in metres, as COLMAP's model_aligner reads them. If the first line is
-'name latitude longitude', lines have degrees instead, and metres above sea level if the next column is 'altitude'.
-Columns are separated by white space, or by tabs or commas, as in the first line; names that contain spaces need tabs or
-commas. Lines that start with # and blank lines are skipped.
+'name latitude longitude', lines have degrees instead, and metres above sea level if there is a column 'altitude'. These
+columns may be in another order, and others between them. Columns are separated by white space, or by tabs, commas or
+semicolons, as in the first line; names that contain spaces need one of these. Lines that start with # and blank lines
+are skipped.
 """
 
 import re
@@ -23,8 +24,11 @@ from lgbatch.types import LongArray
 
 Positions = NDArray[np.float64]
 """(N, 2) or (N, 3) in metres; rows of NaN for photos without a position."""
-_DEGREES = re.compile(r"(image_?|file_?)?name lat(itude)?( lon(gitude)?| lng)( (?P<altitude>alt(itude)?\b))?( .*)?")
-_MOST_DEGREES = 90, 360
+_NAME = re.compile(r"(image_?|file_?)?name")
+_LATITUDE, _LONGITUDE, _ALTITUDE = (
+    re.compile(word) for word in ("lat(itude)?", "lo?ng?(itude)?", "alt(itude)?|elevation")
+)
+MOST_DEGREES = 90, 360
 _THREADS = 8
 """Threads that read headers: they wait for the disk."""
 
@@ -107,27 +111,39 @@ def read_positions(path: Path) -> PositionFile:
     except UnicodeDecodeError:
         raise InputError(f"cannot read positions from {path}: it is not UTF-8 text; save it as UTF-8") from None
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
-    separator = next((mark for mark in "\t," if rows and mark in rows[0][1]), None)
-    titles = " ".join(column.strip().lower() for column in rows[0][1].split(separator)) if rows else ""
-    degrees = _DEGREES.fullmatch(titles)
-    has_titles = degrees or re.fullmatch(r"(image_?|file_?)?name x y( z)?", titles)
-    columns = 3 if not degrees or degrees["altitude"] else 2
+    separator = next((mark for mark in "\t,;" if rows and mark in rows[0][1]), None)
+    titles = [column.strip().lower() for column in rows[0][1].split(separator)] if rows else []
+    degrees = _degree_columns(titles)
+    has_titles = degrees or re.fullmatch(rf"{_NAME.pattern} x y( z)?", " ".join(titles))
     found = {}
     for number, line in rows[has_titles is not None :]:
-        name, *values = (field.strip() for field in line.split(separator))
-        found[name] = numbers = _numbers(values, columns, f"{path} line {number}")
-        if degrees and (abs(numbers[0]) > _MOST_DEGREES[0] or abs(numbers[1]) > _MOST_DEGREES[1]):
-            raise InputError(f"{path} line {number} is not a latitude and longitude: write NAME LATITUDE LONGITUDE")
+        fields = [field.strip() for field in line.split(separator)]
+        place = f"{path} line {number}"
+        found[fields[0]] = numbers = _numbers([fields[i] for i in degrees or (1, 2, 3) if i < len(fields)], place)
+        if degrees and (abs(numbers[0]) > MOST_DEGREES[0] or abs(numbers[1]) > MOST_DEGREES[1]):
+            raise InputError(f"{place} is not a latitude and longitude: write NAME LATITUDE LONGITUDE")
     return PositionFile(degrees is not None, found)
 
 
-def _numbers(values: Sequence[str], most: int, place: str) -> tuple[float, ...]:
+def _degree_columns(titles: Sequence[str]) -> tuple[int, ...] | None:
+    """The columns of latitude, longitude and, if there is one, altitude; None if the titles are not these."""
+    places = [
+        [i for i, title in enumerate(titles) if kind.fullmatch(title)] for kind in (_LATITUDE, _LONGITUDE, _ALTITUDE)
+    ]
+    if not titles or not _NAME.fullmatch(titles[0]) or not places[0] or not places[1]:
+        return None
+    return tuple(found[0] for found in places if found)
+
+
+def _numbers(values: Sequence[str], place: str) -> tuple[float, ...]:
+    """The two or three numbers of a line. The third may be empty."""
     try:
-        numbers = tuple(map(float, values))[:most]
+        numbers = tuple(map(float, values[:2] if values[2:] == [""] else values))
     except ValueError:
         numbers = ()
     if len(numbers) < 2 or not np.isfinite(numbers).all():
         raise InputError(
-            f"{place} is not a name and 2 or 3 numbers: write NAME X Y [Z]; separate names with spaces by tabs"
+            f"{place} is not a name and 2 or 3 numbers: write NAME X Y [Z], or degrees after a first line 'name "
+            "latitude longitude altitude'; separate names with spaces by tabs"
         )
     return numbers

@@ -4,9 +4,11 @@ The file is OpenDroneMap's gcp_list.txt: the first line is the coordinate refere
 
     x y z column row image [name]
 
-with longitude as x and latitude as y in systems of degrees. Lines with equal coordinates are of one point.
+with longitude as x and latitude as y in systems of degrees. Lines with equal coordinates are of one point. The centre
+of the first pixel is (0, 0), as OpenDroneMap reads it (normalized_image_coordinates in OpenSfM's features.py).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from lgbatch.reconstruction.georeference.crs import Array, to_degrees
 if TYPE_CHECKING:
     import pycolmap
 
-_EXPECTED = "expected x y z column row image [name]"
+_EXPECTED = "expected x y z column row image [name], separated by spaces or tabs"
 _MIN_ANGLE = np.radians(1.0)
 """Between the rays of a point, at its least."""
 _MAX_ERROR = np.radians(1.0)
@@ -35,7 +37,8 @@ class ControlPoint:
     name: str
     xyz: tuple[float, float, float]
     pixels: list[tuple[str, tuple[float, float]]] = field(default_factory=list)
-    """Image names as in the file, and (x, y) in pixels of the photo as stored, top-left corner (0, 0)."""
+    """Image names as in the file, and (x, y) in COLMAP's pixels of the photo as stored: the centre of the top-left one
+    is (0.5, 0.5)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,20 @@ class ControlPoints:
     points: Sequence[ControlPoint]
     degrees: Array
     """(N, 3), latitude and longitude in degrees, altitude in metres."""
+
+    @property
+    def images(self) -> list[str]:
+        """Names of the images that show points, each once."""
+        return list(dict.fromkeys(name for point in self.points for name, _ in point.pixels))
+
+    def are_in(self, model: "pycolmap.Reconstruction") -> bool:
+        """Whether the model has one of the images."""
+        return bool(_images_of(self, model))
+
+    def triangulate(self, model: "pycolmap.Reconstruction") -> "list[Triangulated | None]":
+        """Triangulate the points from their pixels; None for those that fewer than two images of the model show."""
+        image_of = _images_of(self, model)
+        return [_triangulate(point, image_of) for point in self.points]
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,9 @@ def read_control_points(path: Path) -> ControlPoints:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"cannot read control points from {path}: {reason}; give a gcp_list.txt") from None
-    rows = [(number, line.strip()) for number, line in lines if line.strip() and not line.startswith("#")]
+    rows = [(number, line.strip()) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if rows and re.match(r"([-+.\de]+\s+){5}\S", rows[0][1]):
+        raise InputError(f"{path} lacks the reference system: write it as first line, such as EPSG:32633")
     points: dict[tuple[float, ...], ControlPoint] = {}
     for number, line in rows[1:]:
         words = line.split("\t") if "\t" in line else line.split(maxsplit=6)
@@ -79,7 +98,7 @@ def read_control_points(path: Path) -> ControlPoints:
         if not np.isfinite([x, y, z, column, row]).all():
             raise InputError(f"{path}, line {number}: {_EXPECTED}, not numbers that are infinite or NaN")
         name = words[6].strip() if len(words) > 6 else f"point {len(points) + 1}"
-        points.setdefault((x, y, z), ControlPoint(name, (x, y, z))).pixels.append((image, (column, row)))
+        points.setdefault((x, y, z), ControlPoint(name, (x, y, z))).pixels.append((image, (column + 0.5, row + 0.5)))
     if not points:
         raise InputError(f"{path} has no control points: {_EXPECTED}, after a first line such as EPSG:32633")
     degrees = to_degrees(rows[0][1])(np.array([point.xyz for point in points.values()]))
@@ -88,12 +107,10 @@ def read_control_points(path: Path) -> ControlPoints:
     return ControlPoints(path, list(points.values()), degrees)
 
 
-def triangulate(model: "pycolmap.Reconstruction", points: Sequence[ControlPoint]) -> list[Triangulated | None]:
-    """Triangulate control points from their pixels; None for those that fewer than two images of the model show."""
+def _images_of(points: ControlPoints, model: "pycolmap.Reconstruction") -> "dict[str, pycolmap.Image]":
+    """The registered images of a model, by their names in the file."""
     images = {image.name: image for image in model.images.values() if image.has_pose}
-    named = list(dict.fromkeys(name for point in points for name, _ in point.pixels))
-    image_of = {name: images[image] for image, name in match_names(named, list(images)).camera_of.items()}
-    return [_triangulate(point, image_of) for point in points]
+    return {name: images[image] for image, name in match_names(points.images, list(images)).camera_of.items()}
 
 
 def _triangulate(point: ControlPoint, image_of: "dict[str, pycolmap.Image]") -> Triangulated | None:

@@ -13,11 +13,17 @@ from lgbatch.errors import InputError
 
 Array = NDArray[np.float64]
 ToDegrees = Callable[[Array], Array]
-"""Converts x, y and z (N, 3), with longitude as x, to latitude and longitude in degrees and altitude in metres."""
+"""Converts x, y and z (N, 3), with longitude as x, to latitude and longitude in degrees and altitude in metres.
+
+Points outside of the system become NaN, or infinite."""
 _DEGREES = re.compile(r"(epsg:)?(4326|4979)|wgs ?84|(?=.*\+proj=(longlat|latlong))(?!.*\+(towgs84|ellps=(?!wgs84))).*")
 _UTM = re.compile(r"wgs ?84[ /]+utm (zone )?(?P<zone>\d\d?) ?(?P<half>[ns])")
 _UTM_CODE = re.compile(r"(epsg:)?32(?P<half>[67])(?P<zone>\d\d)")
-_UTM_PROJ = re.compile(r"(?=.*\+proj=utm)(?=.*\+(datum|ellps)=wgs84)(?=.*\+zone=(?P<zone>\d\d?)\b).*")
+_UTM_PROJ = re.compile(
+    r"(?=.*\+proj=utm)(?=.*\+(datum|ellps)=wgs84)(?=.*\+zone=(?P<zone>\d\d?)\b)(?!.*\+(units=(?!m\b)|to_meter|towgs84)).*"
+)
+_EASTINGS = 0.0, 1_000_000.0
+"""Of a UTM zone and its neighbours: 500,000 is the middle."""
 
 
 def to_degrees(crs: str) -> ToDegrees:
@@ -40,7 +46,9 @@ def _from_utm(zone: int, is_north: bool) -> ToDegrees:
     def convert(points: Array) -> Array:
         import pycolmap
 
-        return np.asarray(pycolmap.GPSTransform().utm_to_ellipsoid(points, zone, is_north), np.float64)
+        degrees = np.asarray(pycolmap.GPSTransform().utm_to_ellipsoid(points, zone, is_north), np.float64)
+        degrees[(points[:, 0] < _EASTINGS[0]) | (points[:, 0] > _EASTINGS[1])] = np.nan
+        return degrees
 
     return convert
 

@@ -36,6 +36,11 @@ class Frame:
         near = np.abs(positions[:, :2]).max() <= _FAR
         return cls(False, (0.0, 0.0, 0.0) if near else (float(round(middle[0])), float(round(middle[1])), 0.0))
 
+    @property
+    def is_map(self) -> bool:
+        """Whether z is up: in degrees, and in coordinates as far from zero as those of maps."""
+        return self.is_degrees or any(self.origin)
+
     def local(self, positions: Array) -> Array:
         """Convert latitude, longitude and altitude, or coordinates of the file, (N, 3) to the frame, (N, 3)."""
         if not self.is_degrees:

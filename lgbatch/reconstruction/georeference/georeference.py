@@ -14,9 +14,10 @@ import numpy as np
 
 from lgbatch.colmap.log import colmap_log_off
 from lgbatch.errors import InputError, ReconstructionError
+from lgbatch.pairing.evidence.positions import MOST_DEGREES
 from lgbatch.reconstruction.evaluation.formats.colmap_model import read_model
 from lgbatch.reconstruction.georeference.alignment import Alignment, align
-from lgbatch.reconstruction.georeference.control_points import ControlPoints, read_control_points, triangulate
+from lgbatch.reconstruction.georeference.control_points import ControlPoints, read_control_points
 from lgbatch.reconstruction.georeference.frame import Array, Frame
 from lgbatch.reconstruction.georeference.photo_positions import PhotoPositions, from_exif, from_file
 from lgbatch.reconstruction.georeference.results import Adjusted, Georeferenced, GeoreferencedModel
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 FILE = "georeference.json"
 GPS_ACCURACY, SURVEY_ACCURACY = 3.0, 0.1
 """Standard deviations in metres of GPS without corrections, and of control points."""
+_LOOKS_UP = 0.5
+"""Mean sine of the elevation of views from which a model is hardly the right way up."""
 _WORKER = "lgbatch.reconstruction.georeference.adjust"
 Models = Mapping[int, "pycolmap.Reconstruction"]
 
@@ -83,12 +86,11 @@ def georeference(
     with colmap_log_off():
         models = {int(folder.name): read_model(folder) for folder in folders}
         if control_points:
-            known = _known_points(read_control_points(control_points))
+            known = _known_points(read_control_points(control_points), models)
         else:
-            names = sorted(
-                {image.name for model in models.values() for image in model.images.values() if image.has_pose}
-            )
-            known = _known_photos(from_file(positions, names) if positions else _from_exif(photos, names))
+            names = sorted(_registered(models))
+            found_positions = from_file(positions, names) if positions else _from_exif(photos, names)
+            known = _known_photos(found_positions, accuracy)
         found, left_out = _align_all(models, known, accuracy)
         result = Georeferenced(
             folder=workspace.georeferenced,
@@ -104,16 +106,26 @@ def georeference(
         return _write(result, models, known.targets if adjust else {}, progress)
 
 
+def _registered(models: Models) -> set[str]:
+    """Names of the images that have a pose."""
+    return {image.name for model in models.values() for image in model.images.values() if image.has_pose}
+
+
 def _from_exif(photos: Path | None, names: list[str]) -> PhotoPositions:
-    if photos is None or not photos.is_dir():
-        raise InputError(
-            f"the folder of the photos, {photos}, does not exist: give it with --images, or use --positions"
-        )
+    if photos is None:
+        raise InputError("the folder of the photos is unknown: give it with --images, or use --positions")
+    if not photos.is_dir():
+        raise InputError(f"there is no folder {photos}: give that of the photos with --images, or use --positions")
     return from_exif(photos, names)
 
 
-def _known_photos(found: PhotoPositions) -> Known:
+def _known_photos(found: PhotoPositions, accuracy: float) -> Known:
     located = np.isfinite(found.positions.sum(axis=1))
+    if not found.is_degrees and _may_be_degrees(found.positions[located], accuracy):
+        raise InputError(
+            f"all photos of {found.source} are within {accuracy:g} m: if these are degrees, write 'name latitude "
+            "longitude altitude' as first line, in the order of the columns; else give --accuracy"
+        )
     frame = Frame.around(found.positions[located], found.is_degrees)
     names = [name for name, known in zip(found.names, located.tolist(), strict=True) if known]
     local = frame.local(found.positions[located])
@@ -123,7 +135,7 @@ def _known_photos(found: PhotoPositions) -> Known:
         return {image.name: (np.asarray(image.projection_center()), np.nan) for image in images}
 
     notes = []
-    if found.no_altitude and located.sum() == len(found.no_altitude):
+    if not set(names).isdisjoint(found.no_altitude):
         notes.append(
             "no position has an altitude: all photos are taken to be at altitude 0, which tilts uneven flights"
         )
@@ -142,18 +154,29 @@ def _known_photos(found: PhotoPositions) -> Known:
     )
 
 
-def _known_points(points: ControlPoints) -> Known:
+def _may_be_degrees(positions: Array, accuracy: float) -> bool:
+    """Whether coordinates are too close together for metres of this accuracy, and may be degrees."""
+    extent = float(np.ptp(positions[:, :2], axis=0).max())
+    return 0 < extent < accuracy and bool((np.abs(positions[:, :2]) <= MOST_DEGREES[1]).all())
+
+
+def _known_points(points: ControlPoints, models: Models) -> Known:
     frame = Frame.around(points.degrees, True)
     names = _distinct([point.name for point in points.points])
 
     def find(model: "pycolmap.Reconstruction") -> Mapping[str, tuple[Array, float]]:
-        found = zip(names, triangulate(model, points.points), strict=True)
+        found = zip(names, points.triangulate(model), strict=True)
         return {name: (point.xyz, point.error) for name, point in found if point}
 
+    if not any(map(points.are_in, models.values())):
+        first, second = (escape(min(found, default="none")) for found in (points.images, _registered(models)))
+        raise InputError(
+            f"no image of {points.path} (such as {first}) is in a model (such as {second}): compare the names"
+        )
     targets = dict(zip(names, frame.local(points.degrees), strict=True))
-    return Known(
-        frame, f"{counted(len(names), 'control point')} of {points.path.name}", "control points", targets, find
-    )
+    seen = {name for model in models.values() for name in find(model)}
+    source = f"{counted(len(names), 'control point')} of {points.path.name}"
+    return Known(frame, source, "control points", targets, find, tuple(name for name in names if name not in seen))
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -178,6 +201,8 @@ def _align(number: int, model: "pycolmap.Reconstruction", known: Known, accuracy
     source = np.array([placed[name][0] for name in names]).reshape(-1, 3)
     target = np.array([known.targets[name] for name in names]).reshape(-1, 3)
     alignment = align(source, target, accuracy, f"{known.what} of model {number}")
+    if known.frame.is_map and (reason := _upside_down(model, alignment)):
+        alignment = replace(alignment, weak="; ".join(filter(None, [alignment.weak, reason])))
     errors = [placed[name][1] for name in names]
     return GeoreferencedModel(
         number=number,
@@ -185,6 +210,18 @@ def _align(number: int, model: "pycolmap.Reconstruction", known: Known, accuracy
         names=names,
         alignment=alignment,
         pixel_errors=() if np.isnan(errors).any() else errors,
+    )
+
+
+def _upside_down(model: "pycolmap.Reconstruction", alignment: Alignment) -> str:
+    """Why the positions may be a mirror image of the true ones: for a flight, the model is then upside down."""
+    views = np.array([image.viewing_direction() for image in model.images.values() if image.has_pose])
+    up = float(np.mean(views @ alignment.rotation[2]))
+    if up < _LOOKS_UP:
+        return ""
+    return (
+        f"the cameras look up, by {np.degrees(np.arcsin(min(up, 1.0))):.0f} degrees: do positions lack the sign of "
+        "west or south, or are x and y swapped?"
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lgbatch.errors import InputError
-from lgbatch.pairing.evidence.positions import exif_degrees, read_positions
+from lgbatch.pairing.evidence.positions import MOST_DEGREES, exif_degrees, read_positions
 from lgbatch.reconstruction.evaluation.names import match_names
 from lgbatch.reconstruction.georeference.frame import Array
 from lgbatch.types import escape
@@ -31,12 +31,11 @@ class PhotoPositions:
 
 
 def from_exif(folder: Path, names: Sequence[str]) -> PhotoPositions:
-    """Read the EXIF of the photos below `folder`. Raises InputError if none has a position."""
-    degrees = exif_degrees([folder / name for name in names])
-    zero = (degrees[:, :2] == 0).all(1) | (np.abs(degrees[:, 0]) > 90) | (np.abs(degrees[:, 1]) > 360)
-    degrees[zero] = np.nan
-    found = _with_altitudes(names, degrees, True, "EXIF")
-    return PhotoPositions(*found, tuple(name for name, bad in zip(names, zero.tolist(), strict=True) if bad))
+    """Read the EXIF of the photos below `folder`. Raises InputError if none is there, or has a position."""
+    paths = [folder / name for name in names]
+    if not any(path.is_file() for path in paths):
+        raise InputError(f"no photo of the model is in {folder}: give their folder with --images")
+    return _located(names, exif_degrees(paths), True, "EXIF")
 
 
 def from_file(path: Path, names: Sequence[str]) -> PhotoPositions:
@@ -50,18 +49,21 @@ def from_file(path: Path, names: Sequence[str]) -> PhotoPositions:
         first = escape(next(iter(file.found), "none"))
         raise InputError(f"{path} has no position of a photo of the model: its names (such as {first}) differ")
     positions = file.of([camera_of.get(name, "") for name in names], 3, np.nan)
-    return PhotoPositions(*_with_altitudes(names, positions, file.is_degrees, path.name))
+    return _located(names, positions, file.is_degrees, path.name)
 
 
-def _with_altitudes(
-    names: Sequence[str], positions: Array, is_degrees: bool, source: str
-) -> tuple[Sequence[str], Array, bool, str, tuple[str, ...]]:
-    located = ~np.isnan(positions[:, :2]).any(1)
+def _located(names: Sequence[str], positions: Array, is_degrees: bool, source: str) -> PhotoPositions:
+    """Leave out positions that are none, or lack the altitude that others have. Raises InputError if all are."""
+    found, beyond = positions[:, :2], np.abs(positions[:, :2]) > MOST_DEGREES
+    zero = is_degrees & ((found == 0).all(1) | beyond.any(1))
+    positions[zero] = np.nan
+    located = ~np.isnan(found).any(1)
     if not located.any():
-        raise InputError("no photo of the model has a GPS position in its EXIF: give a file with --positions, or --gcp")
+        raise InputError(f"no photo of the model has a position in {source}: give a file with --positions, or --gcp")
     flat = located & np.isnan(positions[:, 2])
     if (located & ~flat).any():
         positions[flat] = np.nan
     else:
         positions[flat, 2] = 0.0
-    return names, positions, is_degrees, source, tuple(name for name, x in zip(names, flat.tolist(), strict=True) if x)
+    no_altitude, implausible = (tuple(np.array(names, object)[rows].tolist()) for rows in (flat, zero))
+    return PhotoPositions(names, positions, is_degrees, source, no_altitude, implausible)

@@ -110,7 +110,8 @@ class Georeferenced:
         lines += [f"model {number} is left out: {reason}" for number, reason in self.left_out.items()]
         if self.without:
             shown = ", ".join(map(escape, self.without[:_SHOWN])) + ", ..." * (len(self.without) > _SHOWN)
-            lines.append(f"without a position: {len(self.without)} ({shown})")
+            kind = "without a position" if self.what.startswith("photos") else "not shown by two images that agree"
+            lines.append(f"{kind}: {len(self.without)} ({shown})")
         return "\n".join([*lines, *self.notes, f"written to {escape(str(self.folder))}"])
 
 
@@ -151,6 +152,8 @@ def _format_model(model: GeoreferencedModel, what: str) -> list[str]:
         )
     far = [(a.distances[row], model.names[row]) for row in np.flatnonzero(~a.inliers).tolist()]
     lines += [f"           outlier {escape(name)}: {distance:.3g} m" for distance, name in sorted(far)[::-1][:_SHOWN]]
+    if len(far) > _SHOWN:
+        lines.append(f"           ... and {counted(len(far) - _SHOWN, 'more outlier')}: georeference.json has all")
     return lines + ([f"           weak: {a.weak}"] if a.weak else [])
 
 

@@ -65,7 +65,8 @@ class Triangulated:
         lines += _named("ambiguous", self.ambiguous)
         if self.doubtful:
             lines.append(
-                "doubtful: hardly any match agrees with the poses; are they camera_from_world, of these photos?"
+                "doubtful: hardly any match agrees with the poses; are they of these photos, with the axes and in the "
+                "direction (camera to world, or its inverse) of the format?"
             )
         return "\n".join([*lines, f"written to {escape(str(self.folder))}"])
 

@@ -7,7 +7,7 @@ import pytest
 
 from lgbatch.errors import InputError
 from lgbatch.pairing.evidence.lists import union
-from lgbatch.pairing.evidence.positions import check_positions, file_positions, near
+from lgbatch.pairing.evidence.positions import check_positions, file_positions, near, read_positions
 
 
 def positions(folder: Path, text: str, names: list[str]) -> list[list[float]]:
@@ -32,6 +32,14 @@ def test_degrees_after_a_title(tmp_path: Path) -> None:
         assert positions(tmp_path, f"{title}\n{rows}\n", ["a", "b"]) == [[0, 0], [111.3, 0]]
 
 
+def test_columns_of_degrees_may_be_in_another_order_and_altitudes_empty(tmp_path: Path) -> None:
+    for mark in ",;\t":
+        rows = "name longitude note latitude altitude", "a 8 x 48 300", "b 8.1 y 48.1 "
+        (tmp_path / "positions.txt").write_text("\n".join(rows).replace(" ", mark))
+        found = read_positions(tmp_path / "positions.txt")
+        assert found.is_degrees and found.found == {"a": (48, 8, 300), "b": (48.1, 8.1)}
+
+
 def test_a_photo_without_a_position_is_near_none(tmp_path: Path) -> None:
     path = tmp_path / "positions.txt"
     path.write_text("a 0 0\nb 1 0\nc 3 0\n")
@@ -48,6 +56,7 @@ def test_a_photo_without_a_position_is_near_none(tmp_path: Path) -> None:
         (b"a 1\n", "line 1 is not a name and 2 or 3 numbers"),
         (b"a 1 2\nmy photo.jpg 1 2\n", "line 2 is not a name and 2 or 3 numbers.*separate names with spaces by tabs"),
         (b"a nan 2\n", "line 1"),
+        (b"name,lat,lon,alt\na,,8,300\n", "line 2 is not a name and 2 or 3 numbers"),
         (b"name latitude longitude\na 60 8\nb 91 8\n", "line 3 is not a latitude and longitude"),
         (b"b 1 2\n", "has no position of a photo"),
         (b"\xff\xfe", "it is not UTF-8"),

@@ -32,7 +32,11 @@ def test_names_are_below_the_folder_of_the_photos_or_the_common_one(tmp_path: Pa
     other = find_queries([tmp_path / "new", tmp_path / "new/3.jpg"], tmp_path / "photos", ["3.jpg"])
     assert [ref.name for ref in other.refs] == ["3.jpg", "deep/4.jpg"] and not other.registered
     both = find_queries([tmp_path / "photos/2.jpg", tmp_path / "new/3.jpg"], tmp_path / "photos", ["2.jpg"])
-    assert [ref.name for ref in both.refs] == ["new/3.jpg", "photos/2.jpg"]
+    assert [ref.name for ref in both.refs] == ["3.jpg"] and both.registered == ["2.jpg"]
+    mixed = find_queries([tmp_path / "photos", tmp_path / "new/3.jpg"], tmp_path / "photos", ["2.jpg"])
+    assert [ref.name for ref in mixed.refs] == ["new/3.jpg", "photos/a/1.jpg"] and mixed.registered == ["2.jpg"]
+    known = find_queries([tmp_path / "photos/2.jpg"], tmp_path / "photos", ["2.jpg"])
+    assert not known.refs and known.registered == ["2.jpg"]
     with pytest.raises(InputError, match=r"there is no photo or folder .*5.jpg"):
         find_queries([tmp_path / "5.jpg"], None, [])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lgbatch.errors import InputError, LgbatchError
+from lgbatch.errors import InputError
 from lgbatch.reconstruction.georeference.control_points import read_control_points
 from lgbatch.reconstruction.georeference.crs import to_degrees
 from lgbatch.reconstruction.georeference.georeference import georeference
@@ -25,7 +25,7 @@ def write_points(workspace: Path, header: str, *, wrong_pixel: bool = False, wro
         x, y, z = 50 * point.xyz + np.array(UTM) + (100 if wrong_point and number == 1 else 0)
         for row, element in enumerate(point.track.elements[:4]):
             image = model.images[element.image_id]
-            px, py = image.points2D[element.point2D_idx].xy + (200 if wrong_pixel and row == 3 else 0)
+            px, py = image.points2D[element.point2D_idx].xy - 0.5 + (200 if wrong_pixel and row == 3 else 0)
             lines.append(f"{x:.4f} {y:.4f} {z:.4f} {px:.3f} {py:.3f} {image.name} gcp {number}")
     (workspace / "gcp_list.txt").write_text("\n".join(lines) + "\n")
 
@@ -75,6 +75,9 @@ def test_other_systems_without_pyproj_tell_the_extra(monkeypatch: pytest.MonkeyP
         ("EPSG:32632\n1 2 3 4 a.jpg\n", "line 2: expected x y z column row image"),
         ("EPSG:32632\n1 2 nan 4 5 a.jpg\n", "line 2"),
         ("EPSG:4326\n48 1000 3 4 5 a.jpg\n", "outside of 'EPSG:4326'"),
+        ("EPSG:32632\n5312345 500123 3 4 5 a.jpg\n", "outside of 'EPSG:32632'"),
+        ("500123 5312345 3 4 5 a.jpg\n", "lacks the reference system: write it as first line"),
+        ("EPSG:32632\n1,2,3,4,5,a.jpg\n", "separated by spaces or tabs"),
     ],
 )
 def test_a_bad_file_is_reported(tmp_path: Path, content: str, reason: str) -> None:
@@ -86,5 +89,22 @@ def test_a_bad_file_is_reported(tmp_path: Path, content: str, reason: str) -> No
 def test_points_that_no_image_shows_are_refused(tmp_path: Path) -> None:
     synthetic_model(tmp_path)
     (tmp_path / "gcp_list.txt").write_text("EPSG:32632\n1 2 3 4 5 other.jpg\n")
-    with pytest.raises(LgbatchError, match="0 control points of model 0: at least 3"):
+    with pytest.raises(InputError, match=r"no image of .*gcp_list.txt \(such as other.jpg\) is in a model"):
         georeference(Workspace(tmp_path), control_points=tmp_path / "gcp_list.txt")
+
+
+def test_points_in_one_image_are_named_and_comments_are_skipped(tmp_path: Path) -> None:
+    write_points(tmp_path, UTM_32[0])
+    path = tmp_path / "gcp_list.txt"
+    first = path.read_text().split("\n")[1].split()
+    lonely = " ".join([str(float(first[0]) + 7), *first[1:6], "lonely"])
+    path.write_text(f"# points of May\n\n{path.read_text()}  # one more\n{lonely}\n", newline="\r\n")
+    done = georeference(Workspace(tmp_path), control_points=path)
+    assert done.without == ("lonely",) and len(done.models[0].names) == 6
+    assert "not shown by two images that agree: 1 (lonely)" in done.format()
+
+
+def test_utm_in_feet_is_not_taken_for_metres(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyproj", None)
+    with pytest.raises(InputError, match="need pyproj"):
+        to_degrees("+proj=utm +zone=32 +datum=WGS84 +units=us-ft")

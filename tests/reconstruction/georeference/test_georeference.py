@@ -79,6 +79,60 @@ def test_positions_without_altitudes_align_and_say_so(tmp_path: Path) -> None:
     assert "no position has an altitude" in done.format()
 
 
+def test_zero_degrees_of_a_file_count_as_no_position(tmp_path: Path) -> None:
+    model = synthetic_model(tmp_path)
+    names = sorted(image.name for image in model.images.values())
+    local = {name: 30 * np.asarray(model.find_image_with_name(name).projection_center()) for name in names}
+    path = tmp_path / "positions.txt"
+    write_degrees(path, local)
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{names[0]} 0 0 0\n" if names[0] in line else f"{line}\n" for line in lines))
+    done = georeference(Workspace(tmp_path), positions=path)
+    assert done.without == (names[0],) and done.exit_status == 0
+
+
+def test_as_many_photos_with_as_without_an_altitude(tmp_path: Path) -> None:
+    model = synthetic_model(tmp_path)
+    known = write_positions(tmp_path / "full.txt", model, scale=30.0)
+    rows = [[name, *map(str, xyz.tolist())] for name, xyz in known.items()]
+    lines = [" ".join(row[: 4 - i % 2]) for i, row in enumerate(rows)]
+    (tmp_path / "positions.txt").write_text("\n".join(lines))
+    done = georeference(Workspace(tmp_path), positions=tmp_path / "positions.txt")
+    assert list(done.notes) == ["left out, since the altitude is missing: 5 photos"] and len(done.without) == 5
+
+
+def test_a_flight_that_is_mirrored_is_told(tmp_path: Path) -> None:
+    """Without the sign of west, or with x and y swapped, positions of one height fit a model that is upside down."""
+    import pycolmap
+
+    rng, model = np.random.default_rng(0), pycolmap.Reconstruction()
+    model.add_camera_with_trivial_rig(pycolmap.Camera.create_from_model_name(1, "SIMPLE_PINHOLE", 100, 100, 100))
+    lines = []
+    for i, (east, north) in enumerate(rng.uniform(0, 200, (8, 2)), 1):
+        down = pycolmap.Rigid3d(np.column_stack([np.diag([1.0, -1, -1]), [-east / 9, north / 9, 0]]))
+        model.add_image_with_trivial_frame(pycolmap.Image(name=f"{i}.jpg", camera_id=1, image_id=i), down)
+        lines.append((f"{i}.jpg", 500_000 + east, 5_000_000 + north, 300.0))
+    (tmp_path / "sparse/0").mkdir(parents=True)
+    model.write(tmp_path / "sparse/0")
+    for columns, status in ((0, 1, 2, 3), 0), ((0, 2, 1, 3), 1):
+        rows = [" ".join(str(line[column]) for column in columns) for line in lines]
+        (tmp_path / "utm.txt").write_text("\n".join(rows))
+        done = georeference(Workspace(tmp_path), positions=tmp_path / "utm.txt")
+        assert done.exit_status == status
+        assert ("the cameras look up, by 90 degrees: do positions lack the sign" in done.format()) == bool(status)
+
+
+def test_degrees_without_their_title_and_a_folder_without_the_photos_are_told(tmp_path: Path) -> None:
+    names = [image.name for image in synthetic_model(tmp_path).images.values()]
+    rows = [f"{name} {48 + i * i * 1e-4} {8 + i * 1e-4} {300 + i}" for i, name in enumerate(names)]
+    (tmp_path / "positions.txt").write_text("\n".join(rows))
+    with pytest.raises(InputError, match="if these are degrees, write 'name latitude longitude altitude' as first"):
+        georeference(Workspace(tmp_path), positions=tmp_path / "positions.txt")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"no photo of the model is in .*photos: give their folder with --images"):
+        georeference(Workspace(tmp_path), photos=tmp_path / "photos")
+
+
 @pytest.mark.parametrize(
     ("positions", "reason"),
     [
@@ -133,7 +187,7 @@ def test_wrong_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no models: run `lgbatch run`"):
         georeference(Workspace(tmp_path))
     synthetic_model(tmp_path)
-    with pytest.raises(InputError, match="does not exist: give it with --images"):
+    with pytest.raises(InputError, match=r"there is no folder .*photos: give that of the photos with --images"):
         georeference(Workspace(tmp_path), photos=tmp_path / "photos")
     (tmp_path / "positions.txt").write_text("other.jpg 1 2 3\n")
     with pytest.raises(InputError, match=r"has no position of a photo of the model: its names \(such as other.jpg\)"):

@@ -38,7 +38,9 @@ def read_model(folder: Path) -> "pycolmap.Reconstruction":
     try:
         return pycolmap.Reconstruction(str(folder))
     except (OSError, ValueError, RuntimeError, IndexError, MemoryError):
-        raise InputError(_no_model(folder)) from None
+        if not is_model(folder):
+            raise InputError(_no_model(folder)) from None
+        raise InputError(f"the files of the model {folder} are damaged: write or copy them again") from None
 
 
 def model_poses(model: "pycolmap.Reconstruction") -> dict[str, Array]:
