@@ -25,7 +25,6 @@ from lgbatch.pipelines.second_try import outdate_second_try, second_try
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.reconstruction.refinement.refine import refine
-from lgbatch.report.make import is_current, report_run
 from lgbatch.runtime.packages import require_pycolmap
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.runtime.registry import default_folder
@@ -78,6 +77,8 @@ def run(
     else:
         check_sources(settings)
     with locked(workspace.root, create=True):
+        from lgbatch.report.make import is_current, report_run  # here, since most commands import this module
+
         try:
             summary = _run(rerun, crawled, models, retry_failed)
         except LgbatchError:
