@@ -9,13 +9,14 @@ def main() -> None:
     """Run the command line. A library that cannot be loaded ends it with one line and exit status 2."""
     try:
         from lgbatch.cli.main import main as run
+
+        run()  # imports the command
     except (ImportError, AttributeError) as error:  # AttributeError: a library that was partly removed
         hint = import_hint(error)
         if "--debug" in sys.argv or (hint is None and isinstance(error, AttributeError)):
             raise
         reason = " ".join(str(error).split())
         sys.exit(_report(f"cannot start: {reason}: {hint or 'run `pip install --upgrade lgbatch`'}"))
-    run()
 
 
 def _report(line: str) -> int:

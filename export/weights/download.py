@@ -8,9 +8,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,9 @@ class SourceUnavailable(Exception):
 
 def download(url: str, file: Path) -> None:
     """Download `url` to `file`. Raises SourceUnavailable; an incomplete file may remain."""
+    from http.client import HTTPException  # here, since every command imports this module
+    from urllib.error import URLError
+
     host = url.split("/")[2]
     try:
         with _open(url) as response, file.open("wb") as out, _bar(file.name, size := response.length) as bar:
@@ -35,17 +35,20 @@ def download(url: str, file: Path) -> None:
             if size is not None and out.tell() < size:
                 raise ConnectionError(f"the download stopped after {out.tell()} of {size} bytes")
     except (OSError, HTTPException) as error:
-        reason = error.reason if type(error) is urllib.error.URLError else error
+        reason = error.reason if type(error) is URLError else error
         raise SourceUnavailable(f"{host}: {' '.join(str(reason).split())}") from None
 
 
 def _open(url: str) -> Any:
     """Open `url` within TIMEOUT in total: the timeout of urlopen applies to each address of the host separately."""
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
     answers: queue.Queue[Any] = queue.Queue()
 
     def connect() -> None:
         try:
-            answers.put(urllib.request.urlopen(url, timeout=TIMEOUT))
+            answers.put(urlopen(url, timeout=TIMEOUT))
         except Exception as error:  # raised below, in the caller's thread
             answers.put(error)
 
@@ -54,7 +57,7 @@ def _open(url: str) -> Any:
         answer = answers.get(timeout=TIMEOUT)
     except queue.Empty:
         raise TimeoutError(f"no answer for {TIMEOUT} s") from None
-    if isinstance(answer, urllib.error.HTTPError):
+    if isinstance(answer, HTTPError):
         answer.close()
     if isinstance(answer, Exception):
         raise answer

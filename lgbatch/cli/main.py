@@ -1,4 +1,4 @@
-"""The entry point of the command `lgbatch`, which joins the groups of commands."""
+"""The entry point of the command `lgbatch`, which has the commands of commands.py."""
 
 import io
 import os
@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from lgbatch._version import __version__
-from lgbatch.cli import bench, doctor, examples, export, shard, stages, workspace
-from lgbatch.cli.models import convert, evaluate, georeference, localize, triangulate, undistort, view
+from lgbatch.cli.commands import LazyGroup
 from lgbatch.cli.options import FAILED, new_app
 
 app = new_app(
+    cls=LazyGroup,
     help="Photos to a COLMAP model with learned features. Start with: lgbatch run photos/ -o out/",
     no_args_is_help=True,
     epilog="Run `lgbatch COMMAND --help` for the options of a command.",
@@ -32,14 +32,6 @@ def _lgbatch(
     ] = False,
 ) -> None:
     pass
-
-
-ON_WORKSPACES = stages, examples, workspace
-ON_MODELS = evaluate, georeference, triangulate, localize, undistort, convert, view
-for group in *ON_WORKSPACES, *ON_MODELS, export, doctor:
-    app.add_typer(group.app)
-app.add_typer(bench.app, name="bench")
-app.add_typer(shard.app, name="shard")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Libraries that cannot be loaded: one line with the way out, before anything else."""
+"""What a command imports; libraries that cannot be loaded: one line with the way out, before anything else."""
 
 import os
 import subprocess
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from lgbatch.cli.commands import COMMANDS, load
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,23 @@ def test_a_library_that_cannot_be_loaded_is_named_with_the_way_out(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"lgbatch: cannot start: {message}") and way_out in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_list_of_commands_has_the_first_sentence_of_each_docstring() -> None:
+    for name, listed in COMMANDS.items():
+        assert load(name).get_short_help_str(1000) == listed.help, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["--help"], ["numpy", "lgbatch.cli.stages", "lgbatch.cli.bench"]),
+        (["match", "--help"], ["jinja2", "urllib.request", "torch", "lgbatch.cli.bench", "lgbatch.report.make"]),
+    ],
+)
+def test_a_command_imports_what_it_needs(arguments: list[str], absent: list[str]) -> None:
+    program = f"import sys; from lgbatch.__main__ import main; sys.argv = ['lgbatch', *{arguments}]\n"
+    program += f"try: main()\nfinally: print(*[name for name in {absent} if name in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "\n")
+    assert done.stdout.startswith("Usage:")
