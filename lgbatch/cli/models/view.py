@@ -24,7 +24,7 @@ def view(
     images: Photos = None,
     as_json: Json = False,
 ) -> int:
-    """Show a model in Rerun: points, cameras with photos, and the tracks of each photo.
+    """Show a model, its cameras and photos in Rerun's viewer.
 
     Needs `pip install 'lgbatch[view]'`. `rerun FILE.rrd` opens a recording. The exit status is 1 if a photo cannot be
     read.
