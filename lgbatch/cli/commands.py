@@ -25,7 +25,7 @@ COMMANDS = {
     "demo": _Command("examples", "Reconstruct a small rendered scene, and report the errors."),
     "errors": _Command("workspace", "List the photos and pairs that failed."),
     "info": _Command("workspace", "Describe the stores and the database."),
-    "report": _Command("workspace", "Write a page that shows what came of a run."),
+    "report": _Command("workspace", "Write report.html: the result, and why photos are missing."),
     "remove": _Command("workspace", "Remove images and their pairs from the stores."),
     "pack": _Command("workspace", "Copy a store into a compact file."),
     "evaluate": _Command("models.evaluate", "Compare a model with ground truth."),
@@ -38,7 +38,7 @@ COMMANDS = {
     "export": _Command("export", "Export an extractor and its LightGlue to ONNX."),
     "doctor": _Command("doctor", "Report what this machine uses and what it lacks."),
     "bench": _Command("bench", "Benchmarks."),
-    "shard": _Command("shard", "Reconstruct large sets on several processes and machines."),
+    "shard": _Command("shard", "Extract and match a large set on several machines."),
 }
 
 

@@ -23,7 +23,7 @@ from lgbatch.shards.status import read_status
 from lgbatch.shards.work import Worker, claim_units, current_step, leased, unit_by_number
 from lgbatch.types import counted
 
-app = new_app(help="Reconstruct large sets on several processes and machines. See docs/shards.md.")
+app = new_app(help="Extract and match a large set on several machines.\n\nSee docs/shards.md.")
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Workspace of the plan.")]
 
 
@@ -53,9 +53,10 @@ def plan(
     *,
     settings: Settings,
 ) -> int:
-    """Plan a large set: cut its extraction into units that `lgbatch shard work` does, on any machine.
+    """Plan a large set: cut its extraction into units.
 
-    `lgbatch shard merge` plans the next step. Photos are turned upright here.
+    `lgbatch shard work` does the units, on any machine, and `lgbatch shard merge` plans the next step. This command
+    decides how photos are turned upright.
     """
     if retry and (images or pairs or units or models or settings != Settings()):
         raise InputError("--retry failed takes the photos and settings of the plan: give it -o OUT only")
@@ -128,9 +129,10 @@ def work(
 
 @command(app, example="lgbatch shard merge out/")
 def merge(out: Out, as_json: Json = False) -> int:
-    """Merge the finished units of a step into the workspace, and plan the next step or write database.db.
+    """Merge the finished units of a step, and plan the next step.
 
-    The exit status is 1 if a unit is missing or damaged, or photos or pairs failed.
+    After the last step, it writes database.db. The exit status is 1 if a unit is missing or damaged, or photos or
+    pairs failed.
     """
     with exchanged(out):
         merged = merge_units(out)
@@ -168,10 +170,10 @@ def run(
     *,
     settings: Settings,
 ) -> int:
-    """Do all units of a plan, and merge each step, until database.db is written.
+    """Do all units of a plan, and merge each step.
 
-    A worker that dies is told, and its unit is done again. Ctrl-C ends all workers; run the same command to continue.
-    With slurm, the command submits jobs and ends; the jobs do the rest.
+    The last merge writes database.db. If a worker dies, a line says so, and its unit is done again. Ctrl-C ends all
+    workers; run the same command to continue. With slurm, the command submits jobs and ends; the jobs do the rest.
     """
     for option, given, use in (("--sbatch", sbatch, "slurm"), ("--address", address, "ray")):
         if given and on != use:
@@ -196,9 +198,10 @@ def run(
 
 @command(app, example="lgbatch shard status out/")
 def status(out: Out, as_json: Json = False) -> int:
-    """Show how many units of each step are done, claimed and open, the rate, and the time that is left.
+    """Show the units that are done and open, and the time that is left.
 
-    It reads markers and leases only: it can run anywhere, at any time.
+    For each step: how many units are done, claimed and open, and the rate. It reads markers and leases only: it can run
+    anywhere, at any time.
     """
     steps = read_status(out)
     print(json.dumps({"steps": [asdict(step) for step in steps]}) if as_json else "\n".join(s.format() for s in steps))

@@ -73,10 +73,10 @@ def report(
     images: Images = None,
     as_json: Json = False,
 ) -> int:
-    """Write a page that shows what came of a run.
+    """Write report.html: the result, and why photos are missing.
 
-    The page, report.html, holds all that it shows: it opens offline, in any browser. report.json beside it has the same
-    facts. Both are made from the files of the workspace, at any time.
+    The page holds all that it shows: it opens offline, in any browser. report.json beside it has the same facts. Both
+    are made from the files of the workspace, at any time.
     """
     done = write_report(workspace, output, photos=images)
     for note in done.notes:
