@@ -13,6 +13,8 @@ inside the image. The best `max_keypoints` are kept, ties in raster order. Other
 maximum of a quadratic fit to the heatmap. Its descriptor stays that of the whole pixel.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -138,8 +140,8 @@ class DiskExtractor(nn.Module):
         self.unet = unet
         weight, bias = (value.detach() for value in unet.last.conv.parameters())
         channels = weight.shape[1]
-        # One 1 x 1 convolution for each of the 25 taps of the heatmap's kernel; `fold` then shifts and adds the
-        # results. It scatters where a convolution gathers: hence the flip.
+        # One 1 x 1 convolution for each of the 25 taps of the heatmap's kernel; `add_taps` then shifts and
+        # adds the results. It scatters where a convolution gathers: hence the flip.
         taps = weight[-1].flip(1, 2).reshape(channels, KERNEL * KERNEL).T.reshape(-1, channels, 1, 1).contiguous()
         self.low_taps = nn.Parameter(taps[:, :64].contiguous())
         self.skip_taps = nn.Parameter(taps[:, 64:].contiguous())
@@ -161,9 +163,7 @@ class DiskExtractor(nn.Module):
         height, width = image.shape[-2:]
         low, skip = self.unet.last.gated(*self.unet(pad_to_stride(image)))
         taps = F.conv2d(low, self.low_taps) + F.conv2d(skip, self.skip_taps)
-        padded = taps.shape[-2:]
-        heat = F.fold(taps.flatten(2), padded, KERNEL, padding=KERNEL // 2) + self.heat_bias
-        heat = heat[:, 0, :height, :width]
+        heat = (add_taps(taps) + self.heat_bias)[:, 0, :height, :width]
         scores, index, counts = select_keypoints(heat, max_keypoints, detection_threshold)
         y = index // width
         x = index - y * width
@@ -171,6 +171,20 @@ class DiskExtractor(nn.Module):
         descriptors = windows @ self.projection + self.bias
         keypoints = torch.stack([x, y], -1) + quadratic_offsets(neighbours(heat, index))
         return keypoints, scores, F.normalize(descriptors, dim=-1), counts
+
+
+def add_taps(taps: Tensor) -> Tensor:
+    """Shift each channel of taps (B, 25, H, W) by its place in a 5 x 5 window, and add them up: (B, 1, H, W).
+
+    It is F.fold, in the same order of additions. ONNX Runtime has no CUDA kernel for Col2Im, as which fold is exported.
+    """
+    last = KERNEL - 1
+    padded = F.pad(taps, (KERNEL // 2,) * 4)
+    shifted = []
+    for tap in range(KERNEL * KERNEL):
+        y, x = last - tap // KERNEL, last - tap % KERNEL
+        shifted.append(padded[:, tap : tap + 1, y : y - last or None, x : x - last or None])
+    return functools.reduce(torch.add, shifted)
 
 
 def select_keypoints(heat: Tensor, max_keypoints: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:

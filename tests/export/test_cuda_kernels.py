@@ -18,7 +18,7 @@ from lgbatch.runtime.registry import HALF_TENSORS, Kind, model_path
 # operators that occur. They are the kernels that the CUDA provider of onnxruntime-gpu 1.31.1 registers
 # (onnxruntime/core/providers/cuda/cuda_execution_provider.cc), read off the nodes that it takes.
 KERNELS = """
-Abs 13 f / Add 14 fhi / And 7 b / ArgMax 13 f / Attention 24 fh / AveragePool 19 f / Cast 19 bfi / Cast 24 fh
+Abs 13 fi / Add 14 fhi / And 7 b / ArgMax 13 f / Attention 24 fh / AveragePool 19 f / Cast 19 bfi / Cast 24 fh
 Clip 13 fi / Concat 13 fhi / Conv 11 f / Cos 22 f / DeformConv 19 f / DepthToSpace 13 f / Div 14 fi / Equal 19 bfi
 Exp 13 f / Expand 13 fi / Floor 13 f / Gather 13 fhi / GatherElements 13 bfi / GatherND 13 f / Gelu 20 fh
 Greater 13 fi / GreaterOrEqual 16 fi / GridSample 20 f / InstanceNormalization 6 f / LayerNormalization 17 fh
@@ -26,11 +26,9 @@ Less 13 fi / MatMul 13 fh
 Max 13 fi / MaxPool 12 f / Min 13 i / Mod 13 i / Mul 14 fi / Neg 13 f / Not 1 b / Or 7 b / Pad 19 f / Pow 15 f
 PRelu 16 f / Range 11 i / ReduceL2 18 f / ReduceMax 20 fi / ReduceMean 18 f / ReduceSum 13 fi / Relu 14 f
 Reshape 19 bfi / Reshape 24 fh / Resize 19 f / RotaryEmbedding 23 fh / Selu 6 f / Shape 19 fi / Shape 24 fh
-Sigmoid 13 f / Sin 22 f / Slice 13 f / Softmax 13 f / Split 18 f / Sqrt 13 f / Squeeze 13 i / Squeeze 24 i / Sub 14 fi
+Sigmoid 13 f / Sin 22 f / Slice 13 f / Softmax 13 f / Split 18 f / Sqrt 13 f / Squeeze 13 fi / Squeeze 24 i / Sub 14 fi
 TopK 11 f / Transpose 13 f / Transpose 24 f / Unsqueeze 13 bfi / Unsqueeze 24 bfi / Where 16 b
 """
-WITHOUT = {"disk": {"Col2Im 18 f"}}
-"""Nodes of extractors without a kernel: they run on the CPU, with a copy there and back."""
 TYPES = {TensorProto.FLOAT: "f", TensorProto.FLOAT16: "h", TensorProto.INT64: "i", TensorProto.BOOL: "b"}
 EXTRACTORS = ("disk", Settings().extractor)
 
@@ -67,7 +65,7 @@ def test_every_node_of_an_extractor_has_a_cuda_kernel(models: Path, extractor: s
     weights = find_weights(WEIGHTS[NETWORKS[extractor]["extractor"]], cache=models / "weights")
     _, model = build(extractor, "extractor", load_state(weights))[""]
     assert isinstance(model, onnx.ModelProto)
-    assert nodes(model) - table() == WITHOUT.get(extractor, set())
+    assert nodes(model) <= table()
 
 
 @pytest.mark.weights

@@ -91,7 +91,7 @@ def test_cuda_takes_all_nodes_but_the_arithmetic_of_shapes(stand_in: dict[str, s
     assert values["gpus"] == ["stand-in"] and (values["device"], values["precision"]) == ("cuda", "fp16")
     lightglue, network = (values["placement"][f"disk {name}"] for name in ("LightGlue", "extractor"))
     assert lightglue.keys() == {CPU, CUDA} and lightglue[CPU] == {"Squeeze": 18}
-    assert network[CPU].keys() - SHAPE_ARITHMETIC == {"Col2Im"} and network[CUDA]["Conv"] == 10
+    assert network[CPU].keys() <= SHAPE_ARITHMETIC and network[CUDA]["Conv"] == 10
     assert f"placement   disk LightGlue: {sum(lightglue[CUDA].values())} nodes on {CUDA}, 18 nodes on {CPU}" in output(
         stand_in, *command
     )
