@@ -50,12 +50,12 @@ def gather(found: Contents) -> Report:
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "workspace": str(found.files.root.absolute()),
         "photo_folder": str(found.photos) if found.photos else None,
-        "state": "mapped" if models else "no model" if found.is_mapped else "unfinished",
+        "state": _state(found, models),
         "command": found.rerun().command(),
         "registered": sum(row.model is not None for row in rows),
         "photos": _photo_values(rows, table, graph),
         "missing": _missing(rows),
-        "advice": overall_advice(found, rows, figures),
+        "advice": None if _state(found, models) == "unread" else overall_advice(found, rows, figures),
         "models": [asdict(model) for model in figures],
         "pairs": _pair_totals(table),
         "graph": _graph_values(graph),
@@ -63,6 +63,12 @@ def gather(found: Contents) -> Report:
         "gps": gps_figures(fit, [row.name for row in rows]) if fit else None,
     }
     return Report(facts | _run_values(found), rows, table, models, graph)
+
+
+def _state(found: Contents, models: Sequence[ModelView]) -> str:
+    if models:
+        return "mapped"
+    return "unread" if found.models else "no model" if found.is_mapped else "unfinished"
 
 
 def _photo_values(rows: Sequence[PhotoRow], table: PairTable, graph: Graph) -> list[Values]:
@@ -204,6 +210,8 @@ def headline(facts: Values) -> str:
     photos, models = len(facts["photos"]), facts["models"]
     if models:
         return f"{facts['registered']} of {counted(photos, 'photo')} registered in {counted(len(models), 'model')}"
+    if facts["state"] == "unread":
+        return f"Unknown how many of {counted(photos, 'photo')} are registered: the models cannot be read"
     if facts["state"] == "no model":
         return f"0 of {counted(photos, 'photo')} registered: there is no model"
     extracted = sum(photo["keypoints"] is not None for photo in facts["photos"])

@@ -83,11 +83,11 @@ def _orientation(found: Contents, name: str) -> int:
 def explain_photos(found: Contents, rows: Sequence[PhotoRow], models: Sequence[Model]) -> None:
     """Give the photos that are not in the largest model the cause, the reason and the advice.
 
-    Before mapping, only those that failed have one.
+    Before mapping, and if no model can be read, only those that failed have one.
     """
     by_name = {row.name: row for row in rows}
     missing = _failed(found, by_name)
-    if found.is_mapped and found.database:
+    if found.is_mapped and found.database and (models or not found.models):
         with found.noting():
             missing += [photo for photo in _left_out(found, rows) if photo.name not in {m.name for m in missing}]
     rerun, result = found.rerun(), _as_result(found, rows, models, missing)

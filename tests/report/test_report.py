@@ -196,7 +196,11 @@ def test_without_pycolmap_the_models_are_left_out(run: Workspace, tmp_path: Path
     command = [sys.executable, "-c", code, "report", str(run.root), "-o", str(tmp_path / "page.html")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "pycolmap is not installed" in done.stderr and "Traceback" not in done.stderr
-    assert facts(tmp_path / "page.html")["pairs"]["verified"] == 15
+    assert "Unknown how many of 8 photos are registered: the models cannot be read" in done.stdout
+    values = facts(tmp_path / "page.html")
+    assert values["pairs"]["verified"] == 15
+    assert values["state"] == "unread" and values["advice"] is None
+    assert not any("3D points" in (row["reason"] or "") for row in values["photos"])
 
 
 def test_a_report_that_fails_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

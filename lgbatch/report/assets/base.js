@@ -45,6 +45,7 @@ report.state = (photo) => {
   if (model !== null) return { key: "other", sign: "◆", name: "other", text: `model ${model}` };
   if (cause === "failed") return { key: "missing", sign: "✕", name: "none", text: "failed" };
   if (report.data.state === "unfinished") return { key: "missing", sign: "○", name: "none", text: keypoints === null ? "not extracted" : "not mapped yet" };
+  if (report.data.state === "unread") return { key: "missing", sign: "○", name: "none", text: "unknown" };
   return { key: "missing", sign: "✕", name: "none", text: "not registered" };
 };
 
