@@ -34,11 +34,11 @@ from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.lock import locked
 from lgbatch.workspace.rerun import Rerun
 
-AtEnd = Callable[[Path, Path, bool], None]
-"""Called with the workspace, the folder of the photos, and whether the run has done anything."""
+AtEnd = Callable[[Path, Path, bool, bool], None]
+"""Called with the workspace, the folder of the photos, whether the run has done anything, and whether it has failed."""
 
 
-def no_report(workspace: Path, photos: Path, changed: bool) -> None:
+def no_report(workspace: Path, photos: Path, changed: bool, failed: bool) -> None:
     """Do nothing at the end of a run."""
 
 
@@ -79,9 +79,9 @@ def run(
         try:
             summary = _run(rerun, crawled, models, retry_failed)
         except LgbatchError:
-            at_end(workspace.root, images, True)
+            at_end(workspace.root, images, True, True)
             raise
-        at_end(workspace.root, images, not summary.finished_already)
+        at_end(workspace.root, images, not summary.finished_already, False)
         return summary
 
 

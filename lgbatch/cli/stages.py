@@ -26,6 +26,7 @@ from lgbatch.errors import InputError
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.refined_database import check_new_database
 from lgbatch.runtime.packages import pycolmap_problem
+from lgbatch.types import escape
 from lgbatch.workspace.folder import Workspace
 
 Images = Annotated[
@@ -58,7 +59,7 @@ def run(
     summary = run_all(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed)
     status, page = print_summary(summary, as_json), Workspace(output).report
     if settings.report and not as_json and page.is_file():
-        print(f"report      {page}")
+        print(escape(f"report      {page}"))
     return status
 
 

@@ -45,7 +45,9 @@ def write_report(workspace: Path, output: Path | None = None, photos: Path | Non
         if found.is_empty:
             raise InputError(f"{workspace} has no file of a run: give the folder that `lgbatch run` wrote to")
         report = gather(found)
-        thumbnails = make_thumbnails(found.photos, report.rows, available_cores())
+        thumbnails = make_thumbnails(
+            found.photos, report.rows, found.rerun().settings.max_megapixels, available_cores()
+        )
         if report.rows and not any(has_photo(found.photos, row) for row in report.rows):
             place = f"the photos are not in {found.photos}" if found.photos else "no file tells where the photos are"
             found.notes.append(f"no thumbnails: {place}; `lgbatch report {workspace} --images FOLDER` adds them")
@@ -56,18 +58,19 @@ def write_report(workspace: Path, output: Path | None = None, photos: Path | Non
     return WrittenReport(page, facts, len(html), escape(headline(report.facts)), tuple(report.facts["notes"]))
 
 
-def report_at_end(workspace: Path, photos: Path, changed: bool) -> None:
+def report_at_end(workspace: Path, photos: Path, changed: bool, failed: bool) -> None:
     """Write the report at the end of a run, if anything has `changed` or it is older than the last stage.
 
-    If that fails, one line on standard error tells why; the run goes on.
+    If that fails, one line on standard error tells why, unless the run has `failed` and tells its own reason.
     """
     if not changed and _is_current(workspace):
         return
     try:
         write_report(workspace, photos=photos)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        print(f"lgbatch: no report: {escape(reason)}; `lgbatch report {workspace}` tries again", file=sys.stderr)
+        if not failed:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            print(escape(f"lgbatch: no report: {reason}; `lgbatch report {workspace}` tries again"), file=sys.stderr)
 
 
 def _is_current(workspace: Path) -> bool:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -17,7 +18,6 @@ _SIDES = (640, 512, 400, 320, 256, 192, 160, 128, 96)
 _BYTES_PER_PIXEL = 0.16
 """Of a photo rich in detail at this quality."""
 _QUALITY = 62
-_MAX_MEGAPIXELS = 500
 
 
 def side_for(count: int) -> int:
@@ -26,14 +26,15 @@ def side_for(count: int) -> int:
     return fitting[0] if fitting else _SIDES[-1]
 
 
-def make_thumbnails(folder: Path | None, rows: Sequence[PhotoRow], threads: int) -> list[bytes]:
-    """Return the thumbnail of each photo, empty if it is gone or cannot be read."""
+def make_thumbnails(folder: Path | None, rows: Sequence[PhotoRow], max_megapixels: float, threads: int) -> list[bytes]:
+    """Return the thumbnail of each photo, empty if it is gone, has failed, or is larger than `max_megapixels`."""
     if folder is None or not folder.is_dir():
         return [b""] * len(rows)
     side = side_for(len(rows))
     refs = [ImageRef(row.name, folder / row.name, orientation=row.orientation) for row in rows]
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        return list(pool.map(lambda ref: _thumbnail(ref, side), refs))
+        make = partial(_thumbnail, side=side, max_megapixels=max_megapixels)
+        return list(pool.map(lambda row, ref: b"" if row.cause == "failed" else make(ref), rows, refs))
 
 
 def has_photo(folder: Path | None, row: PhotoRow) -> bool:
@@ -44,9 +45,9 @@ def has_photo(folder: Path | None, row: PhotoRow) -> bool:
         return False
 
 
-def _thumbnail(ref: ImageRef, side: int) -> bytes:
+def _thumbnail(ref: ImageRef, side: int, max_megapixels: float) -> bytes:
     try:
-        pixels = decode(ref, side, _MAX_MEGAPIXELS).pixels
+        pixels = decode(ref, side, max_megapixels).pixels
     except Exception:  # whatever a damaged photo or a short memory raises: the page tells why the photo failed
         return b""
     stream = io.BytesIO()

@@ -94,7 +94,7 @@ def test_a_layer_equals_fp32_within_rounding(
     for expected_y, y in zip(expected[:2], actual[:2], strict=True):
         assert rms(expected_y - y) < 0.05 * expected_y.std()
     for expected_decisions, decisions in zip(expected[2:], actual[2:], strict=True):
-        assert np.abs(expected_decisions - decisions).mean() < 0.02
+        assert np.abs(expected_decisions - decisions).mean() < 0.025
 
 
 @pytest.mark.parametrize("stage", ["layer0", "layer3", "layer8"])

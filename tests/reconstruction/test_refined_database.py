@@ -136,7 +136,7 @@ def test_the_command_writes_the_copy_and_repeats_nothing(scene: Scene, tmp_path:
     assert run().exit_code == 0
     done = run("--write-database", str(copy))
     assert done.exit_code == 0 and "finished already" in done.stdout
-    assert f"{copy}: copy of {files.database} with " in done.stderr and copy.is_file()
+    assert f"{copy}: copy of the database with " in done.stderr and copy.is_file()
     assert "finished already" in run().stdout
     again, without = run("--write-database", str(copy)), run("--no-refine", "--write-database", str(tmp_path / "b.db"))
     assert again.exit_code == without.exit_code == 2

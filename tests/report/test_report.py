@@ -206,9 +206,9 @@ def test_without_pycolmap_the_models_are_left_out(run: Workspace, tmp_path: Path
 def test_a_report_that_fails_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "report.html").mkdir()
     fail(Workspace(tmp_path), "a.jpg", "damaged")
-    report_at_end(tmp_path, tmp_path, changed=True)
+    report_at_end(tmp_path, tmp_path, changed=True, failed=False)
     assert capsys.readouterr().err.count("\n") == 1
-    report_at_end(tmp_path / "absent", tmp_path, changed=True)
+    report_at_end(tmp_path / "absent", tmp_path, changed=True, failed=False)
     assert "lgbatch: no report: there is no folder" in capsys.readouterr().err
 
 
