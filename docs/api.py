@@ -115,6 +115,7 @@ def _plain(text: str) -> str:
     text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])", "", text).replace("'", '"')
     text = re.sub(r"ndarray\[.*?dtype\[(\w+)\]\]", r"NDArray[\1]", text)
     text = re.sub(r"Optional\[(.*\])\]", r"\1 | None", text)
+    text = re.sub(r'-> "(\w+)"', r"-> \1", text)  # of a class that is imported late
     return text.replace("Iterator[None]", "ContextManager[None]")
 
 

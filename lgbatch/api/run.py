@@ -1,13 +1,14 @@
 """A whole run and its report, as the commands run and report."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lgbatch.config import Settings
 from lgbatch.pipelines import sfm
 from lgbatch.pipelines.summary import Summary
-from lgbatch.report.make import WrittenReport, report_at_end
-from lgbatch.report.make import write_report as write_workspace_report
+
+if TYPE_CHECKING:
+    from lgbatch.report.make import WrittenReport
 
 
 def run(
@@ -31,6 +32,8 @@ def run(
     Photos and pairs that cannot be used are in the summary's `failures`. Later runs skip them unless `retry_failed` is
     set. Raises LgbatchError if the run cannot start or continue, or if another command works in `out`.
     """
+    from lgbatch.report.make import report_at_end  # late, as below: other commands do not need it
+
     settings = sfm.as_settings(settings, changes)
     return sfm.run(
         photos,
@@ -45,7 +48,7 @@ def run(
 
 def write_report(
     workspace: str | Path, output: str | Path | None = None, *, photos: str | Path | None = None
-) -> WrittenReport:
+) -> "WrittenReport":
     """Write the page that shows what came of a run, and why photos are not registered, as `lgbatch report`.
 
     The page is `output`, by default report.html in the workspace; a file .json beside it has the same facts. Both are
@@ -54,5 +57,7 @@ def write_report(
 
     Raises LgbatchError if the folder holds nothing of a run, or a file cannot be written.
     """
+    from lgbatch.report.make import write_report as write_workspace_report
+
     page, folder = (Path(path) if path else None for path in (output, photos))
     return write_workspace_report(Path(workspace), page, folder)

@@ -76,7 +76,7 @@ def test_a_finished_model_is_evaluated_undistorted_and_converted(workspace: Path
     assert report.page.is_file() and report.facts.is_file() and "5" in report.headline
     triangulated = lgbatch.triangulate(workspace, workspace / "sparse" / "0")
     assert triangulated.model.registered_images == 5
-    with pytest.raises(lgbatch.LgbatchError, match="GPS"):
+    with pytest.raises(lgbatch.LgbatchError, match="no photo of the model has a position in EXIF"):
         lgbatch.georeference(workspace)
     with pytest.raises(lgbatch.InputError, match="give one of --to and --from"):
         lgbatch.convert(workspace, tmp_path / "nothing")
