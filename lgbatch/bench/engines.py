@@ -100,7 +100,7 @@ class WholeMatch:
         self._models, self._settings, self._folder = models, settings, folder
         folder.mkdir()
         self._features = folder / "features.h5"
-        with FeatureStore(self._features, append={"made for": "lgbatch bench"}) as store:
+        with FeatureStore(self._features, append={"extractor": settings.extractor}) as store:
             for name, features in scene.features.items():
                 store.write(name, features)
         self._runs, self._pairs = 0, list(scene.pairs)
