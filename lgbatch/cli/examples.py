@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lgbatch.cli.options import Json, Models, OutputFolder, command, new_app
-from lgbatch.cli.stages import RUN, print_summary
+from lgbatch.cli.stages import RUN, print_run
 from lgbatch.config import Settings
 from lgbatch.errors import InputError
 from lgbatch.pipelines import demo as demo_pipeline
@@ -69,4 +69,4 @@ def demo(
     The cameras of the scene are known.
     """
     at_end = report_at_end if settings.report else no_report
-    return print_summary(demo_pipeline.run(output, models=models, settings=settings, at_end=at_end), as_json)
+    return print_run(demo_pipeline.run(output, models=models, settings=settings, at_end=at_end), output, as_json)

@@ -57,10 +57,7 @@ def run(
     skipped. Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once.
     """
     summary = run_all(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed)
-    status, page = print_summary(summary, as_json), Workspace(output).report
-    if settings.report and not as_json and page.is_file():
-        print(escape(f"report      {page}"))
-    return status
+    return print_run(summary, output, as_json)
 
 
 @command(app, "orient", "extract", example="lgbatch extract photos/ -w out")
@@ -176,6 +173,14 @@ def refine(
     if database:
         moved = mapping.write_refined_database(workspace, database)
         print(f"{database}: copy of the database with {moved} keypoints moved", file=sys.stderr)
+    return status
+
+
+def print_run(summary: Summary, workspace: Path, as_json: bool) -> int:
+    """Print the summary of a whole run and where its report is, and return its exit status."""
+    status, page = print_summary(summary, as_json), Workspace(workspace).report
+    if summary.settings.report and not as_json and page.is_file():
+        print(escape(f"report      {page}"))
     return status
 
 
