@@ -68,11 +68,6 @@ class WantedPairs:
         if self._rounds:
             self._rounds.write(workspace)
 
-    @property
-    def step_name(self) -> str:
-        """What the missing pairs are."""
-        return f"round {self._rounds.round}" if self._rounds else "pairs"
-
 
 def add_matching(
     folder: ShardFolder, plan: Plan, names: Sequence[str], pairs: PairList, *, retry: bool = False
