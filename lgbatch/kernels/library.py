@@ -1,4 +1,4 @@
-"""Loads the compiled kernels with ctypes and mirrors the structs of kernels.h.
+"""Loads the compiled kernels with ctypes.
 
 One file holds the kernels for several instruction sets. `chosen_isa` is the one that is used, `unavailable_reason` says
 why there is none.
@@ -9,8 +9,8 @@ import functools
 import importlib.util
 import os
 from collections.abc import Callable
-from ctypes import POINTER, c_char_p, c_float, c_int64, c_size_t, c_void_p
-from typing import Any, NamedTuple
+from ctypes import c_char_p, c_int64, c_void_p
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,88 +18,14 @@ from numpy.typing import NDArray
 from lgbatch.errors import InputError
 from lgbatch.kernels.processor import gains_from_kernels
 
-EMBED_DIM, GROUP, PANEL = 256, 256, 64
-"""Constants of kernels.h. The structs below must match it too, field by field."""
+PANEL = 64
+"""A constant of kernels.h."""
 ISA_VARIABLE = "LGBATCH_ISA"
 """The environment variable that names an instruction set to use instead of the fastest."""
 PORTABLE = "portable"
 """Plain C, which any processor runs: the reference of the tests. It is slower than fp32, so it is never chosen."""
 _REINSTALL = "run `pip install --force-reinstall --no-deps --no-cache-dir lgbatch`"
 """pip's cache keeps what it built from source, without the kernels too."""
-
-
-class DenseStruct(ctypes.Structure):
-    """x W + b with an int8 weight."""
-
-    _fields_ = (
-        ("weight", c_void_p),
-        ("zero_point_sum", c_void_p),
-        ("scale", c_void_p),
-        ("bias", c_void_p),
-        ("in_dim", c_int64),
-        ("out_dim", c_int64),
-    )
-
-
-class FeedForwardStruct(ctypes.Structure):
-    """Two dense layers with layer normalization and GELU in between."""
-
-    _fields_ = (
-        ("linear1", DenseStruct),
-        ("linear2", DenseStruct),
-        ("norm_weight", c_void_p),
-        ("norm_bias", c_void_p),
-    )
-
-
-class LayerStruct(ctypes.Structure):
-    """Weights of a layer."""
-
-    _fields_ = (
-        ("self_projection", DenseStruct),
-        ("self_ffn", FeedForwardStruct),
-        ("cross_projection", DenseStruct),
-        ("cross_ffn", FeedForwardStruct),
-        ("decision_weight", c_void_p),
-        ("decision_bias", c_float * 2),
-        ("has_self_attention", c_int64),
-    )
-
-
-class HeadStruct(ctypes.Structure):
-    """Weights of a matching head."""
-
-    _fields_ = (
-        ("projection_weight", c_void_p),
-        ("projection_bias", c_void_p),
-        ("matchability_weight", c_void_p),
-        ("matchability_bias", c_float),
-    )
-
-
-class SideStruct(ctypes.Structure):
-    """Inputs and outputs of a layer for one image of a pair."""
-
-    _fields_ = (
-        ("x", c_void_p),
-        ("cosines", c_void_p),
-        ("sines", c_void_p),
-        ("y", c_void_p),
-        ("confidence", c_void_p),
-        ("matchability", c_void_p),
-        ("count", c_int64),
-    )
-
-
-class Kernels(NamedTuple):
-    """The functions of kernels.h for one instruction set, and its name."""
-
-    isa: str
-    layer_scratch_bytes: Callable[..., int]
-    layer: Callable[..., None]
-    head_scratch_bytes: Callable[..., int]
-    head: Callable[..., None]
-    two_largest: Callable[..., None]
 
 
 def unavailable_reason() -> str | None:
@@ -139,18 +65,28 @@ def chosen_isa() -> str | None:
     return forced or next((isa for isa, beats_fp32 in isas.items() if beats_fp32), None)
 
 
-def load_kernels() -> Kernels:
-    """The kernels of the chosen instruction set. Raises RuntimeError if there are none, InputError as chosen_isa."""
+def require_kernels() -> None:
+    """Raise RuntimeError if there are no kernels to use, InputError as chosen_isa."""
     if reason := unavailable_reason():
         raise RuntimeError(reason)
-    return _declare(str(chosen_isa()))
+
+
+def load_function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """A function of the chosen instruction set, by its name in C without prefix and suffix, with its signature.
+
+    Raises RuntimeError as require_kernels and InputError as chosen_isa.
+    """
+    require_kernels()
+    function = getattr(_library(), f"lgbatch_{name}_{str(chosen_isa()).replace('-', '_')}")
+    function.restype, function.argtypes = result, arguments
+    return cast(Callable[..., Any], function)
 
 
 def two_largest(rows: NDArray[np.uint8], panels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The largest and the second largest product of each row with the columns, (N,) each. None is negative.
 
     `rows` is (N, 4 S), `panels` (P, S, PANEL): each value holds four int8 values of a column, none negative. The last
-    columns may be zeros. Raises RuntimeError as load_kernels.
+    columns may be zeros. Raises RuntimeError as require_kernels.
     """
     count, steps, _ = panels.shape
     first, second = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
@@ -163,7 +99,8 @@ def two_largest(rows: NDArray[np.uint8], panels: NDArray[np.int32]) -> tuple[NDA
         first.ctypes.data,
         second.ctypes.data,
     )
-    load_kernels().two_largest(*arrays)
+    pointer, size = c_void_p, c_int64
+    load_function("two_largest", None, pointer, size, size, pointer, size, pointer, pointer)(*arrays)
     return first, second
 
 
@@ -188,23 +125,3 @@ def _library() -> ctypes.CDLL | None:
         function = getattr(library, f"lgbatch_isa_{name}")
         function.argtypes, function.restype = [c_int64], result
     return library
-
-
-@functools.cache
-def _declare(isa: str) -> Kernels:
-    """The functions of an instruction set, with the signatures of kernels.h."""
-    pointer, count = c_void_p, c_int64
-
-    def function(name: str, result: Any, *arguments: Any) -> Any:
-        found = getattr(_library(), f"lgbatch_{name}_{isa.replace('-', '_')}")
-        found.restype, found.argtypes = result, arguments
-        return found
-
-    return Kernels(
-        isa,
-        function("layer_scratch_bytes", c_size_t, count, count),
-        function("layer", None, POINTER(LayerStruct), POINTER(SideStruct), POINTER(SideStruct), pointer),
-        function("head_scratch_bytes", c_size_t, count, count, c_float),
-        function("head", None, POINTER(HeadStruct), *[pointer] * 2, *[count] * 2, c_float, *[pointer] * 3),
-        function("two_largest", None, pointer, count, count, pointer, count, pointer, pointer),
-    )

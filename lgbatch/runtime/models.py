@@ -9,7 +9,7 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
-from lgbatch.kernels import stages as kernels
+from lgbatch.kernels import lightglue as kernels
 from lgbatch.runtime.cuda import free_memory
 from lgbatch.runtime.devices import UNSUPPORTED_FAMILIES, Device, choose_device, matching_device, warn_cpu_fallback
 from lgbatch.runtime.environment import available_cores

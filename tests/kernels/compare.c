@@ -2,7 +2,7 @@
    processors without a Python of their own can be tested under an emulator. Prints a line for each set and comparison:
    its name, what was compared, and the difference, which test_instruction_sets.py judges. */
 
-#include "../../lgbatch/kernels/c/kernels.h"
+#include "../../lgbatch/kernels/c/lightglue/types.h"
 
 #include <math.h>
 #include <stdio.h>

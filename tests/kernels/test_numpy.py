@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lgbatch.kernels import library, stages
-from lgbatch.kernels.stages import Head, Layer
+from lgbatch.kernels import library, session
+from lgbatch.kernels.lightglue import Head, Layer
 from tests.kernels import numpy_lightglue as reference
 
 pytestmark = pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason()))
@@ -201,10 +201,10 @@ def test_a_thread_has_one_scratch_buffer_for_all_stages(
 ) -> None:
     def addresses() -> set[int]:
         run_layer(layer[1], batched([random_pair((300, 300))]))
-        largest = stages._scratch.buffer
+        largest = session._scratch.buffer
         run_head(head[1], batched([matching_pair((200, 200))]))
         run_layer(layer[1], batched([random_pair((5, 300))]))
-        return {id(largest), id(stages._scratch.buffer)}
+        return {id(largest), id(session._scratch.buffer)}
 
     (here,) = addresses()
     with ThreadPoolExecutor(1) as pool:

@@ -18,6 +18,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "lightglue/types.h"
+
 #define CONCAT(a, b, c) a##b##_##c
 #define EXPORTED_AS(name, isa) CONCAT(lgbatch_, name, isa)
 #define EXPORTED(name) EXPORTED_AS(name, ISA) /* for instance lgbatch_layer_avx2 */
@@ -28,8 +30,8 @@ static const int32_t zeros[PANEL];
 #ifndef PORTABLE
 #include "tile.h"
 #endif
-#include "attention.h"
-#include "dense.h"
-#include "head.h"
-#include "layer.h"
+#include "lightglue/attention.h"
+#include "lightglue/dense.h"
+#include "lightglue/head.h"
+#include "lightglue/layer.h"
 #include "nearest.h"

@@ -1,6 +1,6 @@
 /* A layer of LightGlue (Lindenberger, Sarlin and Pollefeys, ICCV 2023) for one pair, on one core.
 
-   GEMMs with weights are int8 with int32 accumulators; attention.c describes attention. Layer normalization, the
+   GEMMs with weights are int8 with int32 accumulators; attention.h describes attention. Layer normalization, the
    residual stream and the confidences are float. Queries are not padded; keys are padded to a multiple of PANEL. */
 
 /* Buffers for CHUNK_ROWS rows. */

@@ -4,68 +4,83 @@ The kernels match one pair after another, each on the core of the calling thread
 and padding is not computed.
 """
 
-import json
-import threading
-from abc import ABC, abstractmethod
+import ctypes
 from collections.abc import Mapping, Sequence
-from ctypes import byref, c_float
-from pathlib import Path
-from typing import Any, Literal
+from ctypes import POINTER, byref, c_float, c_int64, c_size_t, c_void_p
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lgbatch.kernels.library import (
-    EMBED_DIM,
-    GROUP,
-    PANEL,
-    DenseStruct,
-    FeedForwardStruct,
-    HeadStruct,
-    LayerStruct,
-    SideStruct,
-    load_kernels,
-)
+from lgbatch.kernels.library import PANEL, load_function
+from lgbatch.kernels.session import Array, KernelSession, address, scratch_address
 
-Array = NDArray[Any]
-_ALIGNMENT = 64
-_scratch = threading.local()
-"""The scratch buffer of each thread, for all stages: one per stage would take 18 times the memory."""
+EMBED_DIM, GROUP = 256, 256
+"""Constants of c/lightglue/types.h. The structs must match it too, field by field."""
 
 
-class Stage(ABC):
-    """An opened .npz stage. Implements runtime.session.Session."""
+class DenseStruct(ctypes.Structure):
+    """x W + b with an int8 weight."""
 
-    device: Literal["cpu"] = "cpu"
-    inputs: list[str]
-    outputs: list[str]
-    widths: list[int | None]
-
-    def __init__(self, path: Path) -> None:
-        """Read the file.
-
-        Raises OSError, ValueError or KeyError if it is damaged, and RuntimeError if the kernels are unavailable.
-        """
-        self._kernels = load_kernels()
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays: dict[str, Array] = {name: stored[name] for name in stored.files}
-        self.metadata: dict[str, str] = json.loads(str(arrays.pop("metadata")))
-        self._referenced: list[Array] = []  # the structs hold only addresses
-        self._read(arrays)
-
-    @abstractmethod
-    def _read(self, arrays: Mapping[str, Array]) -> None:
-        """Set up the stage from the arrays of its file, which are not kept besides their copies for the kernels."""
-
-    def _reference(self, values: Array, shape: tuple[int, ...], dtype: type[np.generic]) -> int:
-        """Address of a contiguous copy, kept alive with the stage. Raises ValueError if the shape differs."""
-        if values.shape != shape:
-            raise ValueError(f"an array has shape {values.shape}, expected {shape}")
-        self._referenced.append(np.ascontiguousarray(values, dtype=dtype))
-        return _address(self._referenced[-1])
+    _fields_ = (
+        ("weight", c_void_p),
+        ("zero_point_sum", c_void_p),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("in_dim", c_int64),
+        ("out_dim", c_int64),
+    )
 
 
-class Layer(Stage):
+class FeedForwardStruct(ctypes.Structure):
+    """Two dense layers with layer normalization and GELU in between."""
+
+    _fields_ = (
+        ("linear1", DenseStruct),
+        ("linear2", DenseStruct),
+        ("norm_weight", c_void_p),
+        ("norm_bias", c_void_p),
+    )
+
+
+class LayerStruct(ctypes.Structure):
+    """Weights of a layer."""
+
+    _fields_ = (
+        ("self_projection", DenseStruct),
+        ("self_ffn", FeedForwardStruct),
+        ("cross_projection", DenseStruct),
+        ("cross_ffn", FeedForwardStruct),
+        ("decision_weight", c_void_p),
+        ("decision_bias", c_float * 2),
+        ("has_self_attention", c_int64),
+    )
+
+
+class HeadStruct(ctypes.Structure):
+    """Weights of a matching head."""
+
+    _fields_ = (
+        ("projection_weight", c_void_p),
+        ("projection_bias", c_void_p),
+        ("matchability_weight", c_void_p),
+        ("matchability_bias", c_float),
+    )
+
+
+class SideStruct(ctypes.Structure):
+    """Inputs and outputs of a layer for one image of a pair."""
+
+    _fields_ = (
+        ("x", c_void_p),
+        ("cosines", c_void_p),
+        ("sines", c_void_p),
+        ("y", c_void_p),
+        ("confidence", c_void_p),
+        ("matchability", c_void_p),
+        ("count", c_int64),
+    )
+
+
+class Layer(KernelSession):
     """A layer of LightGlue: self-attention (except in the first layer), then cross-attention."""
 
     def _read(self, arrays: Mapping[str, Array]) -> None:
@@ -78,6 +93,9 @@ class Layer(Stage):
             self.outputs += [f"{name}{side}" for side in (0, 1) for name in ("confidence", "matchability")]
         self.widths = [EMBED_DIM, EMBED_DIM, *[None] * (len(self.outputs) - 2)]
         self._layer = self._layer_struct(arrays, has_self_attention, has_decisions)
+        pointers = POINTER(LayerStruct), POINTER(SideStruct), POINTER(SideStruct), c_void_p
+        self._run = load_function("layer", None, *pointers)
+        self._scratch_bytes = load_function("layer_scratch_bytes", c_size_t, c_int64, c_int64)
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
         """Run the layer on a padded batch of pairs.
@@ -94,9 +112,9 @@ class Layer(Stage):
             for side, count in enumerate(lengths):
                 inputs = [feed.get(f"{name}{side}") for name in ("x", "cosines", "sines")]
                 arrays = [*inputs, outputs[side], decisions[2 * side], decisions[2 * side + 1]]
-                sides.append(SideStruct(*[None if array is None else _address(array[item]) for array in arrays], count))
-            scratch = _scratch_address(self._kernels.layer_scratch_bytes(*lengths))
-            self._kernels.layer(byref(self._layer), byref(sides[0]), byref(sides[1]), scratch)
+                sides.append(SideStruct(*[None if array is None else address(array[item]) for array in arrays], count))
+            scratch = scratch_address(self._scratch_bytes(*lengths))
+            self._run(byref(self._layer), byref(sides[0]), byref(sides[1]), scratch)
         return [*outputs, *decisions][: len(self.outputs)]
 
     def _layer_struct(self, arrays: Mapping[str, Array], has_self_attention: bool, has_decisions: bool) -> LayerStruct:
@@ -138,7 +156,7 @@ class Layer(Stage):
         )
 
 
-class Head(Stage):
+class Head(KernelSession):
     """The matching head after a layer."""
 
     inputs: list[str] = ["x0", "x1", "lengths0", "lengths1", "threshold"]  # noqa: RUF012
@@ -154,6 +172,9 @@ class Head(Stage):
             self._reference(matchability[:, 0], (EMBED_DIM,), np.float32),
             float(arrays["matchability.bias"][0]),
         )
+        pointers, counts = [c_void_p] * 2, [c_int64] * 2
+        self._run = load_function("head", None, POINTER(HeadStruct), *pointers, *counts, c_float, *[c_void_p] * 3)
+        self._scratch_bytes = load_function("head_scratch_bytes", c_size_t, *counts, c_float)
 
     def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
         """Match a padded batch of pairs.
@@ -165,9 +186,9 @@ class Head(Stage):
         matches0, scores = np.full(x0.shape[:2], -1, np.int64), np.zeros(x0.shape[:2], np.float32)
         threshold = float(feed["threshold"])
         for item, lengths in enumerate(zip(feed["lengths0"].tolist(), feed["lengths1"].tolist(), strict=True)):
-            scratch = _scratch_address(self._kernels.head_scratch_bytes(*lengths, threshold))
-            inputs, outputs = ([_address(array[item]) for array in arrays] for arrays in ((x0, x1), (matches0, scores)))
-            self._kernels.head(byref(self._head), *inputs, *lengths, threshold, scratch, *outputs)
+            scratch = scratch_address(self._scratch_bytes(*lengths, threshold))
+            inputs, outputs = ([address(array[item]) for array in arrays] for arrays in ((x0, x1), (matches0, scores)))
+            self._run(byref(self._head), *inputs, *lengths, threshold, scratch, *outputs)
         return [matches0, scores]
 
 
@@ -181,15 +202,3 @@ def _bfloat16(values: Array) -> Array:
     """Round float32 to bfloat16, to nearest even, as uint16 bits."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def _scratch_address(size: int) -> int:
-    """Address of an aligned scratch buffer of `size` bytes of the calling thread, reused between calls."""
-    if getattr(_scratch, "size", -1) < size:
-        _scratch.buffer, _scratch.size = None, -1  # freed before the larger one is allocated
-        _scratch.buffer, _scratch.size = np.empty(size + _ALIGNMENT, np.uint8), size
-    return -(-_address(_scratch.buffer) // _ALIGNMENT) * _ALIGNMENT
-
-
-def _address(array: Array) -> int:
-    return int(array.ctypes.data)
