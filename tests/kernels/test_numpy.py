@@ -215,7 +215,7 @@ def test_a_thread_has_one_scratch_buffer_for_all_stages(
 def test_the_scratch_buffer_grows_with_the_keypoints_and_not_with_their_product(
     head: tuple[reference.Weights, Head],
 ) -> None:
-    sizes = [head[1]._kernels.head_scratch_bytes(count, count, THRESHOLD) for count in (4096, 16384)]
+    sizes = [head[1]._scratch_bytes(count, count, THRESHOLD) for count in (4096, 16384)]
     assert sizes[0] < 8 << 20 and sizes[1] < 4.1 * sizes[0]
 
 
