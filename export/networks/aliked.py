@@ -152,7 +152,20 @@ class AlikedExtractor(nn.Module):
         int64. Rows from an image's count on are padding.
         """
         height, width = image.shape[-2:]
-        down, right = -height % STRIDE, -width % STRIDE
+        top, left = (-side % STRIDE // 2 for side in (height, width))
+        levels, heat = self.maps(image)
+        scores = heat[:, 0, top : top + height, left : left + width]
+        index, counts = detect_keypoints(scores, max_keypoints, detection_threshold)
+        keypoints, scores = refine_keypoints(scores, index)
+        return keypoints, scores, self.describe(levels, keypoints, (height, width), (top, left)), counts
+
+    def maps(self, image: Tensor) -> tuple[list[Level], Tensor]:
+        """Return the levels of the pyramid and the scores (B, 1, H, W) of photos (B, 3, h, w).
+
+        H and W are the sides rounded up to multiples of STRIDE. Half of the padding, rounded down, is above and on the
+        left. The first level is before its aggregation.
+        """
+        down, right = (-side % STRIDE for side in image.shape[-2:])
         top, left = down // 2, right // 2
         x = self.blocks[0](F.pad(image, (left, right - left, top, down - top), mode="replicate"))
         full = x.shape[2:]
@@ -167,10 +180,7 @@ class AlikedExtractor(nn.Module):
             levels.append(level)
         for conv in self.head:
             heat = conv(F.selu(heat))
-        scores = heat.sigmoid()[:, 0, top : top + height, left : left + width]
-        index, counts = detect_keypoints(scores, max_keypoints, detection_threshold)
-        keypoints, scores = refine_keypoints(scores, index)
-        return keypoints, scores, self.describe(levels, keypoints, (height, width), (top, left)), counts
+        return levels, heat.sigmoid()
 
 
 class DescriptorHead(nn.Module):

@@ -6,6 +6,7 @@
        vf_fma(a, b, c), vf_fms(a, b, c)   a b + c, a b - c
        vf_scale(x, n)                     x 2^n, 0 if it underflows, beyond 1e38 if it overflows
        vf_to_int(x)                       rounded to the nearest integer, like vf_round(x)
+       vf_transpose(rows)                 transposes a square of WIDTH vectors
        vm_first(n)                        true for the first n lanes; n may be negative or beyond WIDTH
        vf_store_where(m, to, x)           stores the lanes of x where m is true
        store_bytes(to, x)                 stores the low byte of each lane
@@ -18,6 +19,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "aliked/types.h"
 #include "lightglue/types.h"
 
 #define CONCAT(a, b, c) a##b##_##c
@@ -30,6 +32,13 @@ static const int32_t zeros[PANEL];
 #ifndef PORTABLE
 #include "tile.h"
 #endif
+#include "aliked/selu.h"
+#include "aliked/product.h"
+#include "aliked/rows.h"
+#include "aliked/deform.h"
+#include "aliked/planes.h"
+#include "aliked/head.h"
+#include "aliked/maps.h"
 #include "lightglue/attention.h"
 #include "lightglue/dense.h"
 #include "lightglue/head.h"

@@ -29,6 +29,21 @@ INLINE vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
 INLINE vf vi_to_float(vi x) { return _mm256_cvtepi32_ps(x); }
 
+/* Interleave pairs of values, then of pairs, in halves; then exchange halves. */
+INLINE void vf_transpose(vf *rows) {
+    vf halves[WIDTH];
+    for (int i = 0; i < WIDTH; i += 4) {
+        vf low0 = _mm256_unpacklo_ps(rows[i], rows[i + 1]), high0 = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+        vf low1 = _mm256_unpacklo_ps(rows[i + 2], rows[i + 3]), high1 = _mm256_unpackhi_ps(rows[i + 2], rows[i + 3]);
+        halves[i] = _mm256_shuffle_ps(low0, low1, 0x44), halves[i + 1] = _mm256_shuffle_ps(low0, low1, 0xee);
+        halves[i + 2] = _mm256_shuffle_ps(high0, high1, 0x44), halves[i + 3] = _mm256_shuffle_ps(high0, high1, 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        rows[i] = _mm256_permute2f128_ps(halves[i], halves[i + 4], 0x20);
+        rows[i + 4] = _mm256_permute2f128_ps(halves[i], halves[i + 4], 0x31);
+    }
+}
+
 INLINE vm vm_first(int64_t n) {
     const int32_t count = n > WIDTH ? WIDTH : n < 0 ? 0 : (int32_t)n;
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(vi_set(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));

@@ -32,6 +32,14 @@ INLINE vi vi_min(vi a, vi b) { return vminq_s32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return vmaxq_s32(a, b); }
 INLINE vf vi_to_float(vi x) { return vcvtq_f32_s32(x); }
 
+INLINE void vf_transpose(vf *rows) {
+    float32x4x2_t first = vtrnq_f32(rows[0], rows[1]), second = vtrnq_f32(rows[2], rows[3]);
+    for (int i = 0; i < 2; i++) {
+        rows[i] = vcombine_f32(vget_low_f32(first.val[i]), vget_low_f32(second.val[i]));
+        rows[i + 2] = vcombine_f32(vget_high_f32(first.val[i]), vget_high_f32(second.val[i]));
+    }
+}
+
 INLINE vm vm_first(int64_t n) {
     static const int32_t lanes[WIDTH] = {0, 1, 2, 3};
     return vcgtq_s32(vi_set(n > WIDTH ? WIDTH : n < 0 ? 0 : (int32_t)n), vld1q_s32(lanes));

@@ -37,6 +37,8 @@ INLINE vi vi_min(vi a, vi b) { return a < b ? a : b; }
 INLINE vi vi_max(vi a, vi b) { return a > b ? a : b; }
 INLINE vf vi_to_float(vi x) { return (float)x; }
 
+INLINE void vf_transpose(vf *rows) { (void)rows; }
+
 INLINE vm vm_first(int64_t n) { return n > 0; }
 INLINE vm vm_any(vm m) { return m; }
 INLINE vm vf_greater(vf a, vf b) { return a > b; }
