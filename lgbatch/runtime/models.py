@@ -85,18 +85,24 @@ class Stages:
             session.shrink(feed | {"rows": np.zeros((1, 1), np.int64)})
 
 
-def open_extractor(folder: Path, settings: Settings) -> Model:
+def open_extractor(folder: Path, settings: Settings, threads: int = 0) -> Model:
     """Open and check an extractor.
 
-    It always computes in single precision, to reproduce the keypoints of the reference. Raises ModelError if the model
-    is missing, damaged, or of another extractor or kind.
+    It always computes in single precision, to reproduce the keypoints of the reference. On the CPU, a session has
+    `threads` threads, the calling one included; 0 means all of the settings, as on other devices.
+
+    Raises ModelError if the model is missing, damaged, or of another extractor or kind.
     """
     path, device = model_path(folder, settings.extractor, "extractor"), choose_device(settings.device)
     if family(settings.extractor) in UNSUPPORTED_FAMILIES.get(device, ()):
         warn_cpu_fallback(path, device, "its keypoints would be wrong")
         device = "cpu"
-    threads = settings.threads or available_cores()
-    return _open(path, settings.extractor, "extractor", device, threads=threads, max_side=settings.resize)
+    most = settings.threads or available_cores()
+    used = threads if threads and device == "cpu" else most
+    model = _open(path, settings.extractor, "extractor", device, threads=used, max_side=settings.resize)
+    if device != "cpu" and model.device == "cpu" and threads not in (0, most):
+        return open_extractor(folder, replace(settings, device="cpu"), threads)
+    return model
 
 
 def open_matcher(folder: Path, settings: Settings) -> Model:

@@ -120,10 +120,10 @@ class Worker:
         sync_folder(self.folder.results(step.name))
         return marker
 
-    def _open_extractor(self, models: Path, settings: Settings) -> Extractor | SiftExtractor:
+    def _open_extractor(self, models: Path, settings: Settings, at_once: int) -> Extractor | SiftExtractor:
         if self._extractor is None:
             ensure_models(models, settings.extractor, ["extractor"])
-            self._extractor = open_feature_extractor(models, settings)
+            self._extractor = open_feature_extractor(models, settings, at_once)
             weights = str(self._extractor.provenance.get("weights", ""))
             self._check_weights("extractor", weights)
         return self._extractor

@@ -66,6 +66,22 @@ def test_a_gpu_without_cuda_libraries_is_reported_once(
 
 
 @pytest.mark.weights
+@pytest.mark.skipif(bool(gpus()), reason="CUDA can start")
+def test_an_extractor_that_falls_back_to_the_cpu_has_the_threads_of_the_cpu(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "_missing_part", lambda device: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an ONNX Runtime that has no CUDA at all
+        extractor = Extractor(models, Settings.load(device="cuda", threads=3), at_once=3)
+    opened = extractor.model.session
+    assert isinstance(opened, OnnxSession)
+    threads = opened._session.get_session_options().intra_op_num_threads
+    assert (opened.device, threads, extractor.at_once) == ("cpu", 1, 3)
+    assert capfd.readouterr().err.count("did not start") == 1
+
+
+@pytest.mark.weights
 def test_a_model_that_a_device_rejects_leaves_the_device_to_the_others(
     models: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
