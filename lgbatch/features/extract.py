@@ -28,6 +28,7 @@ from lgbatch.photos.decode import DECODING, DecodedPhotos, decode
 from lgbatch.photos.file_hash import hash_photo
 from lgbatch.photos.masks import crawl_with_masks, read_masks
 from lgbatch.runtime.environment import available_cores
+from lgbatch.runtime.precision import extractor_kind
 from lgbatch.runtime.registry import model_path
 from lgbatch.storage.features import FeatureStore
 from lgbatch.types import Failure, Features, ImageRef, Photo, PhotoFile
@@ -99,7 +100,7 @@ def extract(
         inputs={
             "images": str(images.resolve()),
             "photos": photos_digest(crawled),
-            "model": signature(model_path(models, settings.extractor, "extractor")),
+            "model": signature(model_path(models, settings.extractor, extractor_kind(settings))),
         },
         outputs=lambda: [store_path],
         result=Extracted,

@@ -13,6 +13,7 @@ from lgbatch.features.tiles import SIDES
 from lgbatch.photos.coordinates import resized_size
 from lgbatch.photos.metadata import read_metadata
 from lgbatch.runtime.environment import available_cores, available_memory, private_memory
+from lgbatch.runtime.precision import extractor_kind
 from lgbatch.runtime.registry import family
 from lgbatch.types import ImageRef
 
@@ -20,6 +21,8 @@ BYTES_PER_PIXEL = {"disk": 1400, "aliked-t16": 350, "aliked": 550, "xfeat": 220,
 """Peak memory per pixel, by extractor or its family. Measured at 1, 4 and 10 megapixels on a CPU: DISK 1110 to 1400,
 ALIKED-t16 330 to 340, ALIKED-n16 460 to 530, XFeat 190 to 210, SuperPoint 790 to 830, SIFT 280. Photos at once need
 the sum or less (measured for two and three)."""
+KERNEL_BYTES_PER_PIXEL = {"aliked": 130}
+"""The same for the networks that run in lgbatch.kernels. Measured at 1, 4 and 12 megapixels: ALIKED-n16 119 to 126."""
 _ALONE, _TOGETHER = 0.9, 0.7
 """Parts of the available memory that one photo, and photos at once, may take; the next photos are decoded meanwhile."""
 _UNREPORTED = 4e9
@@ -35,10 +38,11 @@ class MemoryBudget:
     beside the others, it waits. ONNX Runtime keeps the memory of earlier photos, which the next ones use again.
     """
 
-    def __init__(self, extractor: str) -> None:
+    def __init__(self, extractor: str, *, in_kernels: bool = False) -> None:
         """Use the measured need of an extractor. Memory that the process has now is not for photos."""
         self._extractor = extractor
-        self._bytes_per_pixel = BYTES_PER_PIXEL[extractor if extractor in BYTES_PER_PIXEL else family(extractor)]
+        measured = KERNEL_BYTES_PER_PIXEL if in_kernels else BYTES_PER_PIXEL
+        self._bytes_per_pixel = measured[extractor if extractor in measured else family(extractor)]
         self._before = private_memory()
         self._reserved = self._most_reserved = 0
         self._door, self._changed = Lock(), Condition()
@@ -115,4 +119,5 @@ def photos_at_once(refs: Sequence[ImageRef], settings: Settings) -> int:
     sizes = [metadata.size for metadata in read if metadata] or [_USUAL_SIZE]
     pixels = median_low(math.prod(resized_size(*size, settings.resize)) for size in sizes)
     cores = settings.threads or available_cores()
-    return max(1, min(cores, len(refs), MemoryBudget(settings.extractor).at_once(pixels)))
+    budget = MemoryBudget(settings.extractor, in_kernels=extractor_kind(settings) == "extractor-kernels")
+    return max(1, min(cores, len(refs), budget.at_once(pixels)))

@@ -14,6 +14,7 @@ from lgbatch.photos.masks import drop_masked, keypoints_to_detect
 from lgbatch.runtime.devices import BATCH_SIZES, stop_if_lost
 from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.models import Model, open_extractor
+from lgbatch.runtime.precision import tell_missing_kernels
 from lgbatch.runtime.registry import MIN_SIDE, SUBPIXEL_FITS, family
 from lgbatch.runtime.session import Array
 from lgbatch.storage.provenance import Provenance
@@ -33,13 +34,15 @@ class Extractor:
         """
         spare = max(0, (settings.threads or available_cores()) - at_once)
         self.model: Model = open_extractor(models, settings, 1 + spare)  # a calling thread is one of its call's
+        tell_missing_kernels(models, settings)
         self.at_once = at_once if self.model.device == "cpu" else 1
         """Calls at once for which the model was opened: 1 on other devices than the CPU."""
         self.batch = BATCH_SIZES.get(self.model.device, 1)
         """The largest batch for the device."""
         self._max_keypoints = settings.max_keypoints
         self._extractor = settings.extractor
-        self._memory = MemoryBudget(settings.extractor)
+        self._in_kernels = "pixels" in self.model.session.inputs
+        self._memory = MemoryBudget(settings.extractor, in_kernels=self._in_kernels)
         self._descriptor_dim = self.model.session.widths[2] or 0
         self.provenance: Provenance = {
             "extractor": settings.extractor,
@@ -92,17 +95,18 @@ class Extractor:
         height, width = pixels.shape[1:3]
         try:
             with self._memory.reserve(width, height) if self.model.device == "cpu" else nullcontext():
-                return self.model.run(_feed(pixels, max_keypoints))
+                return self.model.run(self._feed(pixels, max_keypoints))
         except Exception as error:  # each runtime has its own exceptions
             small = np.zeros((1, *_SMALL, 3), np.uint8)
-            stop_if_lost(self.model.device, error, lambda: self.model.run(_feed(small, max_keypoints)))
+            stop_if_lost(self.model.device, error, lambda: self.model.run(self._feed(small, max_keypoints)))
             raise
 
-
-def _feed(pixels: ByteArray, max_keypoints: int) -> dict[str, Array]:
-    """Inputs of the model for pixels (B, H, W, 3)."""
-    image = pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-    return {"image": image, "max_keypoints": np.array(max_keypoints)}
+    def _feed(self, pixels: ByteArray, max_keypoints: int) -> dict[str, Array]:
+        """Inputs of the model for pixels (B, H, W, 3)."""
+        limit = np.array(max_keypoints)
+        if self._in_kernels:
+            return {"pixels": pixels, "max_keypoints": limit}
+        return {"image": pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255), "max_keypoints": limit}
 
 
 def _no_features(photo: Photo, descriptor_dim: int) -> Features:

@@ -14,6 +14,7 @@ from lgbatch.features import extract, memory, network
 from lgbatch.features.memory import MemoryBudget
 from lgbatch.features.network import Extractor
 from lgbatch.features.sift import SiftExtractor
+from lgbatch.runtime.registry import KERNEL_EXTRACTORS
 from lgbatch.types import Failure, Features, Photo
 
 
@@ -25,7 +26,7 @@ class StandInModel:
     """A model on a device that finds one keypoint per photo, until it fails for good after `lasts` runs."""
 
     weights = ""
-    session = SimpleNamespace(widths=[2, None, 8])
+    session = SimpleNamespace(widths=[2, None, 8], inputs=["image", "max_keypoints"])
 
     def __init__(self, device: str = "cpu", lasts: int = 10**9) -> None:
         self.device, self.lasts = device, lasts
@@ -52,6 +53,14 @@ def test_the_memory_of_each_extractor_is_known(monkeypatch: pytest.MonkeyPatch, 
     check.check(640, 480)
     with pytest.raises(ItemError, match=f"{extractor} needs about .* for 8000 x 6000 pixels"):
         check.check(8000, 6000)
+
+
+@pytest.mark.parametrize("family", KERNEL_EXTRACTORS)
+def test_the_kernels_need_less_memory(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 4 * 10**9)
+    with pytest.raises(ItemError):
+        MemoryBudget(family).check(6000, 4000)
+    MemoryBudget(family, in_kernels=True).check(6000, 4000)
 
 
 def test_a_photo_that_does_not_fit_is_told_the_size_that_would(monkeypatch: pytest.MonkeyPatch) -> None:

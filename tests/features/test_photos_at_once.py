@@ -17,6 +17,7 @@ from lgbatch.features import memory
 from lgbatch.features.extract import extract
 from lgbatch.features.memory import MemoryBudget, photos_at_once
 from lgbatch.features.network import Extractor
+from lgbatch.kernels import library
 from lgbatch.photos.crawl import crawl
 from lgbatch.runtime.models import open_extractor
 from lgbatch.runtime.session import OnnxSession
@@ -70,7 +71,9 @@ def test_networks_do_not_depend_on_the_number_of_photos_at_once(models: Path, tm
 
 
 @pytest.mark.weights
-def test_threads_that_call_are_among_those_of_the_settings(models: Path) -> None:
+def test_threads_that_call_are_among_those_of_the_settings(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "chosen_isa", lambda: None)
+
     def threads_of(at_once: int) -> int:
         session = Extractor(models, Settings(device="cpu", threads=4), at_once).model.session
         assert isinstance(session, OnnxSession)

@@ -31,7 +31,7 @@ class Maxima:
     """A model that finds the brightest red pixels of 5 x 5, and describes them by their green and blue."""
 
     device, weights = "cpu", "none"
-    session = SimpleNamespace(widths=[2, None, 2])
+    session = SimpleNamespace(widths=[2, None, 2], inputs=["image", "max_keypoints"])
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
