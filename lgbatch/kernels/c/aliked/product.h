@@ -85,14 +85,21 @@ INLINE void multiply_columns(const Product *p, const int64_t stride, const int p
         for (int64_t row = 0; row < count; row++) multiply_tile(p, stride, 1, vectors, row, column);
 }
 
-/* `stride` is the distance between pixels of x: a constant, so that their addresses need no registers. */
+/* `stride` is the distance between pixels of x: a constant, so that their addresses need no registers. The last outputs
+   may fill only half of the vectors. */
 INLINE void multiply_by(const Product *p, const int64_t stride) {
     int64_t column = 0;
 #if WIDTH == 16
     for (; column + WIDTH < p->columns; column += 2 * WIDTH) multiply_columns(p, stride, TILE_PIXELS / 2, 2, column);
-#endif
-    for (; column < p->columns; column += TILE_WIDTH * WIDTH)
+#elif WIDTH == 8 || WIDTH == 4
+    const int64_t half = TILE_WIDTH / 2 * WIDTH;
+    for (; column + half < p->columns; column += 2 * half)
         multiply_columns(p, stride, TILE_PIXELS, TILE_WIDTH, column);
+    if (column < p->columns) multiply_columns(p, stride, 2 * TILE_PIXELS, TILE_WIDTH / 2, column);
+#endif
+#if WIDTH != 8 && WIDTH != 4
+    for (; column < p->columns; column += WIDTH) multiply_columns(p, stride, TILE_PIXELS, 1, column);
+#endif
 }
 
 NOT_INLINE void multiply(const Product *p, int64_t stride) {
