@@ -2,6 +2,7 @@
    processors without a Python of their own can be tested under an emulator. Prints a line for each set and comparison:
    its name, what was compared, and the difference, which test_instruction_sets.py judges. */
 
+#include "../../lgbatch/kernels/c/aliked/types.h"
 #include "../../lgbatch/kernels/c/lightglue/types.h"
 
 #include <math.h>
@@ -16,8 +17,11 @@
     void lgbatch_head_##isa(const Head *, const float *, const float *, int64_t, int64_t, float, uint8_t *, int64_t *, \
                             float *); \
     void lgbatch_two_largest_##isa(const uint8_t *, int64_t, int64_t, const int8_t *, int64_t, int32_t *, int32_t *); \
+    size_t lgbatch_aliked_maps_scratch_bytes_##isa(const AlikedNet *, int64_t, int64_t); \
+    void lgbatch_aliked_maps_##isa(const AlikedNet *, const uint8_t *, int64_t, int64_t, const AlikedMaps *, uint8_t *); \
     static const Kernels isa = {lgbatch_layer_scratch_bytes_##isa, lgbatch_layer_##isa, \
-                                lgbatch_head_scratch_bytes_##isa, lgbatch_head_##isa, lgbatch_two_largest_##isa};
+                                lgbatch_head_scratch_bytes_##isa, lgbatch_head_##isa, lgbatch_two_largest_##isa, \
+                                lgbatch_aliked_maps_scratch_bytes_##isa, lgbatch_aliked_maps_##isa};
 
 const char *lgbatch_isa_name(int64_t);
 int64_t lgbatch_isa_runs(int64_t);
@@ -28,6 +32,8 @@ typedef struct {
     size_t (*head_bytes)(int64_t, int64_t, float);
     void (*head)(const Head *, const float *, const float *, int64_t, int64_t, float, uint8_t *, int64_t *, float *);
     void (*two_largest)(const uint8_t *, int64_t, int64_t, const int8_t *, int64_t, int32_t *, int32_t *);
+    size_t (*maps_bytes)(const AlikedNet *, int64_t, int64_t);
+    void (*maps)(const AlikedNet *, const uint8_t *, int64_t, int64_t, const AlikedMaps *, uint8_t *);
 } Kernels;
 
 SET(portable)
@@ -195,6 +201,47 @@ static void compare_two_largest(const char *name, const Kernels *kernels, int64_
     printf("%s nearest %d\n", name, different);
 }
 
+static Conv random_conv(int64_t in, int64_t out, int64_t values) {
+    const int64_t padded = (out + OUTPUTS - 1) / OUTPUTS * OUTPUTS;
+    return (Conv){random_floats(padded * in * values, 1.3f / sqrtf((float)(in * values)), 0),
+                  random_floats(padded, 0.2f, 0), in, out};
+}
+
+/* The weights are random in their packed layout: 16 values for each kernel of squares, otherwise 9. */
+static AlikedNet random_net(int64_t first, int64_t dim) {
+    AlikedNet net = {0};
+    for (int64_t i = 0, in = 3, out = first; i < 4; i++, in = out, out *= 2) {
+        for (int j = 0; j < 2; j++) {
+            const int64_t inside = j ? out : in, squares = i < 2 && inside % OUTPUTS == 0 && out % OUTPUTS == 0;
+            net.blocks[i].conv[j] = random_conv(inside, out, squares ? 16 : 9);
+            if (i > 1) net.blocks[i].offset[j] = random_conv(inside, 18, 9);
+        }
+        if (i > 0) net.blocks[i].around = random_conv(in, out, 1);
+        net.aggregate[i] = random_conv(out, dim / 4, 1), net.parts[i] = random_conv(dim / 4, 8, 1);
+    }
+    net.head[0] = random_conv(8, 4, 9), net.head[1] = random_conv(4, 4, 9), net.head[2] = random_conv(4, 1, 9);
+    return net;
+}
+
+static void compare_maps(const char *name, const Kernels *kernels, int64_t first, int64_t dim, int64_t height,
+                         int64_t width) {
+    const AlikedNet net = random_net(first, dim);
+    const int64_t padded_width = (width + STRIDE - 1) / STRIDE * STRIDE;
+    const int64_t pixels = (height + STRIDE - 1) / STRIDE * STRIDE * padded_width;
+    const int64_t counts[] = {pixels * first, pixels / 4 * dim / 4, pixels / 64 * dim / 4, pixels / 1024 * dim / 4, pixels};
+    uint8_t *photo = memory(height * width * 3);
+    for (int64_t i = 0; i < height * width * 3; i++) photo[i] = (uint8_t)random_bits();
+    float *values[2][5];
+    for (int i = 0; i < 2; i++) {
+        const Kernels *used = i ? &portable : kernels;
+        for (int j = 0; j < 5; j++) values[i][j] = random_floats(counts[j], 1, 0);
+        const AlikedMaps maps = {values[i][0], {values[i][1], values[i][2], values[i][3]}, values[i][4]};
+        used->maps(&net, photo, height, width, &maps, memory(used->maps_bytes(&net, height, width)));
+    }
+    for (int j = 0; j < 5; j++)
+        printf("%s maps %.6f\n", name, largest_difference(values[0][j], values[1][j], counts[j]));
+}
+
 static void compare(const char *name, const Kernels *kernels) {
     Layer layer = {random_dense(EMBED_DIM, 3 * EMBED_DIM), random_feed_forward(), random_dense(EMBED_DIM, 2 * EMBED_DIM),
                    random_feed_forward(), random_floats(2 * EMBED_DIM, 0.1f, 0), {0.1f, -0.2f}, 1};
@@ -208,6 +255,8 @@ static void compare(const char *name, const Kernels *kernels) {
     layer.has_self_attention = 0, layer.decision_weight = NULL;
     compare_layers(name, kernels, &layer, "layer", 6, 13, 1);
     static const int64_t sizes[][3] = {{0, 8, 1}, {1, 32, 0}, {1, 1, 1}, {50, 32, 3}, {7, 150, 2}};
+    compare_maps(name, kernels, 8, 64, 5, 5), compare_maps(name, kernels, 8, 64, 33, 100);
+    compare_maps(name, kernels, 16, 128, 1, 1), compare_maps(name, kernels, 16, 128, 65, 200);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         compare_two_largest(name, kernels, sizes[i][0], sizes[i][1], sizes[i][2]);
 }

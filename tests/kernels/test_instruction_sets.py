@@ -22,6 +22,7 @@ BOUNDS = {
     "decisions": 0.03,  # of a confidence or matchability. Measured: 0.0138
     "unequal_matches": 0,
     "scores": 1e-4,  # of a match. Measured: 5e-6
+    "maps": 1e-4,  # of a value of ALIKED's maps. Measured: 1.6e-5
     "nearest": 0,  # rows whose products differ
 }
 """The most that kernels may differ from plain C: rounding to 8 bits and to bfloat16 passes small differences on."""

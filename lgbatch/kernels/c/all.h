@@ -32,8 +32,9 @@ static const int32_t zeros[PANEL];
 #ifndef PORTABLE
 #include "tile.h"
 #endif
-#include "aliked/selu.h"
+#include "aliked/basics.h"
 #include "aliked/product.h"
+#include "aliked/winograd.h"
 #include "aliked/rows.h"
 #include "aliked/deform.h"
 #include "aliked/planes.h"
