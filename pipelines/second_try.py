@@ -28,7 +28,7 @@ from lgbatch.reconstruction.model_folders import numbered_models, remove_draft, 
 from lgbatch.reconstruction.reconstruct import verify_and_map, with_causes
 from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction, Unregistered, Warned
 from lgbatch.storage.features import FeatureStore
-from lgbatch.storage.remove import remove_images
+from lgbatch.storage.upkeep.remove import remove_images
 from lgbatch.types import Failure, escape
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.stage import Failures, StageRun, is_finished, run_stage

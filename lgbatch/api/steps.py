@@ -110,9 +110,10 @@ def estimate_pairs(
     settings: Settings | None = None,
     **changes: Any,
 ) -> Estimate:
-    """Tell how many pairs there will be, and the time and disk that they take, as `lgbatch pairs --dry-run`.
+    """Tell how many pairs there will be, and what those that are not matched yet take, as `lgbatch pairs --dry-run`.
 
-    Matches some pairs to measure the time, and writes nothing. The parameters are those of `pairs`; raises as it does.
+    Matches some of them to measure the time, and writes nothing. The parameters are those of `pairs`; raises as
+    it does.
     """
     workspace, settings = Path(workspace), as_settings(settings, changes)
     with locked(workspace):

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": _Command("workspace", "Write report.html: the result, and why photos are missing."),
     "remove": _Command("workspace", "Remove images and their pairs from the stores."),
     "pack": _Command("workspace", "Copy a store into a compact file."),
+    "repair": _Command("workspace", "Keep what can be read of a damaged store."),
     "evaluate": _Command("models.evaluate", "Compare a model with ground truth."),
     "georeference": _Command("models.georeference", "Move models into a metric frame, by GPS or control points."),
     "triangulate": _Command("models.triangulate", "Triangulate the matches for cameras whose poses are known."),

@@ -87,7 +87,9 @@ def pairs(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print how many pairs there will be, and the time and disk that they take. Write nothing."
+            "--dry-run",
+            help="Print how many pairs there will be, how many are matched already, and the time and disk that the "
+            "others take. Write nothing.",
         ),
     ] = False,
     retry_failed: RetryFailed = False,
