@@ -29,13 +29,11 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
     if kind == "matcher":
         return {"": (kind, matcher.single_graph(state))}
     if kind == "stages-int8":
-        return {
-            stage_file(stage, graph, "int8"): (graph, content) for stage, graph, content in matcher.stages_int8(state)
-        }
+        return {stage_file(stage, "int8"): (graph, content) for stage, graph, content in matcher.stages_int8(state)}
     models = matcher.stages(state)
     if kind == "stages-fp16":
         models = ((stage, graph, fp16_stage(graph, model)) for stage, graph, model in models)
-    return {stage_file(stage, graph, "fp32"): (graph, model) for stage, graph, model in models}
+    return {stage_file(stage, "fp32"): (graph, model) for stage, graph, model in models}
 
 
 def save(content: Content, path: Path, metadata: Mapping[str, str]) -> None:

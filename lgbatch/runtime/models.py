@@ -117,7 +117,7 @@ def open_stages(folder: Path, settings: Settings, *, device_id: int = 0) -> Stag
     If an fp16 GPU session cannot be created, fall back to the CPU at its default precision.
 
     On the CPU each stage runs in the calling thread: many small sessions with their own thread pools compete for the
-    cores, one worker per core does not (measured). In int8 all stages except the stem run in lgbatch.kernels.
+    cores, one worker per core does not (measured). In int8 all stages run in lgbatch.kernels.
 
     Raises ModelError as open_extractor and matching_precision.
     """
@@ -127,7 +127,7 @@ def open_stages(folder: Path, settings: Settings, *, device_id: int = 0) -> Stag
     kinds = stage_names(dimensions.layers) | ({} if precision == "int8" else PACK)
     models = {
         stage: _open(
-            path / stage_file(stage, kind, precision),
+            path / stage_file(stage, precision),
             settings.extractor,
             kind,
             device,
@@ -162,7 +162,7 @@ def _open(
     session: Session
     try:
         if path.suffix == ".npz":
-            session = kernels.Head(path) if kind == "head" else kernels.Layer(path)
+            session = kernels.open_stage(path, kind)
         else:
             session = OnnxSession(
                 path, device, threads=threads, shared_arena=shared_arena, max_side=max_side, device_id=device_id
