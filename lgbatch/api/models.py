@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lgbatch.api.steps import photo_folder
+from lgbatch.api.matching import photo_folder
 from lgbatch.errors import InputError
 from lgbatch.interchange.models import export_model
 from lgbatch.interchange.source import find_source

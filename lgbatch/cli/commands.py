@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+import lgbatch
+
 
 class _Command(NamedTuple):
     module: str
@@ -60,6 +62,8 @@ class LazyGroup(TyperGroup):
 def load(name: str) -> Any:
     """Import and build a command or group of COMMANDS: a click command."""
     app: typer.Typer = importlib.import_module(f"lgbatch.cli.{COMMANDS[name].module}").app
+    if name in lgbatch.__all__:
+        getattr(lgbatch, name)  # the function that the command calls: a library that it lacks is told at the start
     for info in app.registered_commands:
         if info.name == name:
             return typer.main.get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)

@@ -46,4 +46,5 @@ static const int32_t zeros[PANEL];
 #include "lightglue/dense.h"
 #include "lightglue/head.h"
 #include "lightglue/layer.h"
+#include "lightglue/stem.h"
 #include "nearest.h"
