@@ -1,4 +1,4 @@
-/* Functions of vectors that ALIKED needs. */
+/* What the other files of ALIKED share: functions of vectors, and scratch memory. */
 
 #define SELU_SCALE 1.0507009873554805f
 #define SELU_ALPHA_SCALE 1.7580993408473766f /* alpha = 1.6732632423543772, times the scale */

@@ -12,6 +12,7 @@ enum { TILE_PIXELS = 6, TILE_WIDTH = 4 };
 enum { TILE_PIXELS = 1, TILE_WIDTH = 1 };
 #endif
 
+enum { TILE_COLUMNS = WIDTH == 16 ? 32 : TILE_WIDTH * WIDTH }; /* at most */
 enum { FEW_PIXELS = WIDTH == 1 ? 1 : 4 }; /* of a smaller tile */
 enum { GATHERED = 1168 }; /* distance between the pixels whose taps are gathered: 9 x 128 values and a cache line */
 
