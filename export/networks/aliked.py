@@ -36,11 +36,20 @@ TINY = 1e-12
 
 def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """Return the extractor's graph. Raises KeyError if the state dict belongs to another network."""
-    network = AlikedExtractor(state)
-    for module in network.modules():
+    return extractor_graph(_extractor(state, use_grid_sample=opset < DEFORM_CONV), opset)
+
+
+def network(state: reference.State) -> nn.Module:
+    """Return the extractor as a module that PyTorch can run. Raises KeyError as `graph`."""
+    return _extractor(state, use_grid_sample=True)
+
+
+def _extractor(state: reference.State, *, use_grid_sample: bool) -> nn.Module:
+    extractor = AlikedExtractor(state)
+    for module in extractor.modules():
         if isinstance(module, DeformableConv):
-            module.use_grid_sample = opset < DEFORM_CONV
-    return extractor_graph(network, opset)
+            module.use_grid_sample = use_grid_sample
+    return extractor
 
 
 class Conv(nn.Module):

@@ -64,6 +64,11 @@ class Maps(NamedTuple):
     scores: Array
     """(H, W): after the sigmoid."""
 
+    def corner(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return where the top-left pixel of a photo of `shape` (height, width) lies: (row, column)."""
+        top, left = ((full - side) // 2 for full, side in zip(self.scores.shape, shape, strict=True))
+        return top, left
+
     def struct(self) -> MapsStruct:
         """Return the addresses of the maps."""
         levels = (c_void_p * 3)(*map(address, self.levels))

@@ -40,6 +40,8 @@ static const int32_t zeros[PANEL];
 #include "aliked/planes.h"
 #include "aliked/head.h"
 #include "aliked/maps.h"
+#include "aliked/detect.h"
+#include "aliked/describe.h"
 #include "lightglue/attention.h"
 #include "lightglue/dense.h"
 #include "lightglue/head.h"

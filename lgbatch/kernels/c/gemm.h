@@ -7,7 +7,7 @@
        TILE, GEMM        the names of the functions
        SCALAR, VECTOR    the type of an accumulator
        LOAD, STORE       of such vectors
-       DOT(sum, x, p)    sum plus the products of the 4 int8 or 2 bfloat16 values in each lane of x and p
+       DOT(sum, x, p)    sum plus the products of the 4 int8, 2 bfloat16 or 1 float in each lane of x and p
        PARTS             1; 2 if DOT takes half of these values at a time
        PANEL_PART(i, p)  the part i of a vector of the panel
        WORD_PART(i, w)   the same of 4 bytes of a row */

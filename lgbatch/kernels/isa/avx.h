@@ -28,6 +28,7 @@ INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
 INLINE vf vi_to_float(vi x) { return _mm256_cvtepi32_ps(x); }
+INLINE vf dot_float(vf sum, vi x, vi p) { return vf_fma(_mm256_castsi256_ps(x), _mm256_castsi256_ps(p), sum); }
 
 /* Interleave pairs of values, then of pairs, in halves; then exchange halves. */
 INLINE void vf_transpose(vf *rows) {

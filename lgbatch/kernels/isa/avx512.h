@@ -34,6 +34,7 @@ INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 INLINE vf vi_to_float(vi x) { return _mm512_cvtepi32_ps(x); }
+INLINE vf dot_float(vf sum, vi x, vi p) { return vf_fma(_mm512_castsi512_ps(x), _mm512_castsi512_ps(p), sum); }
 
 /* Interleave pairs of values, then of pairs, in parts of 128 bits; then of parts. */
 INLINE void vf_transpose(vf *rows) {

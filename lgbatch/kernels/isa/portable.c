@@ -86,4 +86,10 @@ static void gemm_bf16(const uint16_t *x, int64_t stride, const uint16_t *panel, 
                 acc[column] += from_bf16(x[i]) * from_bf16(panel[(i / 2 * PANEL + column) * 2 + i % 2]);
 }
 
+static void gemm_float(const float *x, int64_t stride, const float *panel, int64_t steps, int64_t rows, float *acc) {
+    for (int64_t r = 0; r < rows; r++, x += stride, acc += PANEL)
+        for (int64_t step = 0; step < steps; step++)
+            for (int64_t column = 0; column < PANEL; column++) acc[column] += x[step] * panel[step * PANEL + column];
+}
+
 #include "../c/all.h"
