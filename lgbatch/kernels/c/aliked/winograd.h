@@ -109,8 +109,8 @@ NOT_INLINE void multiply_squares(const Conv *conv, const Squares *squares) {
     else multiply_values(conv->weight, 16, 16, squares);
 }
 
-/* Two rows (width,) of a 3 x 3 convolution with a transformed weight, and SELU. rows: the four rows around, each from the
-   pixel on the left; start (2, width, out), or the bias if NULL. in and out are multiples of OUTPUTS. */
+/* Two rows (width, out) of a 3 x 3 convolution with a transformed weight, and SELU. rows: the four rows around, each
+   from the pixel on the left; start (2, width, out), or the bias if NULL. */
 static void convolve_squares(const Conv *conv, const float *const *rows, const float *start, int64_t width,
                              const Squares *squares, float *const *to) {
     const int64_t start_stride = start ? conv->out : 0;
