@@ -93,15 +93,14 @@ INLINE void multiply_columns(const Product *p, const int64_t stride, const int p
    may fill only half of the vectors. */
 INLINE void multiply_by(const Product *p, const int64_t stride) {
     int64_t column = 0;
-#if WIDTH == 16
-    for (; column + WIDTH < p->columns; column += 2 * WIDTH) multiply_columns(p, stride, TILE_PIXELS / 2, 2, column);
-#elif WIDTH == 8 || WIDTH == 4
+#if WIDTH == 8 || WIDTH == 4
     const int64_t half = TILE_WIDTH / 2 * WIDTH;
     for (; column + half < p->columns; column += 2 * half)
         multiply_columns(p, stride, TILE_PIXELS, TILE_WIDTH, column);
     if (column < p->columns) multiply_columns(p, stride, 2 * TILE_PIXELS, TILE_WIDTH / 2, column);
-#endif
-#if WIDTH != 8 && WIDTH != 4
+#else
+    for (; WIDTH == 16 && column + WIDTH < p->columns; column += 2 * WIDTH)
+        multiply_columns(p, stride, TILE_PIXELS / 2, 2, column);
     for (; column < p->columns; column += WIDTH) multiply_columns(p, stride, TILE_PIXELS, 1, column);
 #endif
 }

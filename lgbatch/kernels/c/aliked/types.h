@@ -25,8 +25,8 @@ typedef struct {
 
 /* Two 3 x 3 convolutions. In blocks 1 and 2, offset is absent, and a weight is in squares if its in and out are
    multiples of OUTPUTS (then both are 16 or 32). Blocks 3 and 4 are deformable by the offsets that `offset` predicts,
-   (y, x) of each tap in pixels. All other weights are in blocks. around is the 1 x 1 convolution of the skip connection, whose bias
-   includes that of conv[1], or absent. */
+   (y, x) of each tap in pixels. All other weights are in blocks. around is the 1 x 1 convolution of the skip
+   connection, whose bias includes that of conv[1], or absent. */
 typedef struct {
     Conv conv[2], offset[2], around;
 } AlikedBlock;
