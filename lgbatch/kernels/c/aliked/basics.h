@@ -1,4 +1,4 @@
-/* Functions of vectors that ALIKED needs. */
+/* What the other files of ALIKED share: functions of vectors, and scratch memory. */
 
 #define SELU_SCALE 1.0507009873554805f
 #define SELU_ALPHA_SCALE 1.7580993408473766f /* alpha = 1.6732632423543772, times the scale */
@@ -7,8 +7,8 @@ static const float no_bias[8 * OUTPUTS];
 
 INLINE int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
-/* SELU, scale x for positive x, otherwise alpha scale (e^x - 1). A polynomial gives 2^f - 1 for f in [-1/2, 1/2]; the rest
-   of the exponent is exact, so that small x lose no precision. The absolute error is below 3e-7. */
+/* SELU, scale x for positive x, otherwise alpha scale (e^x - 1). A polynomial gives 2^f - 1 for f in [-1/2, 1/2]; the
+   rest of the exponent is exact, so that small x lose no precision. The absolute error for negative x is below 3e-7. */
 INLINE vf selu(vf x) {
     vf exponent = vf_mul(x, vf_set(LOG2_E));
     vf integer = vf_round(exponent);

@@ -1,5 +1,5 @@
-/* Blocks 3 and 4, whose 3 x 3 convolutions are deformable: each tap samples the map bilinearly, with zeros outside, at its
-   pixel plus an offset. Maps have a border of one pixel of zeros. */
+/* Blocks 3 and 4, whose 3 x 3 convolutions are deformable: each tap samples the map bilinearly, with zeros outside, at
+   its pixel plus an offset. Maps have a border of one pixel of zeros. */
 
 enum {
     GATHERED_PIXELS = 16, /* output pixels whose taps are gathered at once */

@@ -81,7 +81,8 @@ static void run_row_blocks(const AlikedNet *net, Work *work, const uint8_t *pixe
     half_pair(net, work, maps, work->height / 4 - 1);
 }
 
-/* Block 3 or 4, whose input is maps[0], its level of the pyramid, and the input of the next block, if it is not NULL. */
+/* Block 3 or 4 of `map`, its level of the pyramid, and the input `next` of the next block, if it is not NULL. What is
+   between its convolutions is in map[1]. */
 static void run_deformable_block(const AlikedNet *net, Work *work, const AlikedMaps *maps, int level, const Map *map,
                                  const Map *next) {
     const AlikedBlock *block = net->blocks + level;

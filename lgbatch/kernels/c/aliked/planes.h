@@ -33,7 +33,8 @@ typedef struct {
 #define ADD_SUM(o, v) if (IS_USED(o, v)) a##o##_##v = vf_fma(value, x##v, a##o##_##v);
 #define ADD_OUTPUT(o) if (o < outputs) { vf value = vf_set(weight[o]); EACH_VECTOR_OF(o, ADD_SUM) }
 #define ACTIVATE(o, v) if (IS_USED(o, v)) a##o##_##v = selu(a##o##_##v);
-#define STORE_SUM(o, v) if (IS_USED(o, v)) vf_store(p->to + (output + o) * p->to_stride + pixel + v * WIDTH, a##o##_##v);
+#define STORE_SUM(o, v) \
+    if (IS_USED(o, v)) vf_store(p->to + (output + o) * p->to_stride + pixel + v * WIDTH, a##o##_##v);
 
 INLINE void planes_tile(const Planes *p, const int kernel, const int outputs, int64_t pixel, int64_t output) {
     const float *weight = p->conv->weight + output;

@@ -12,20 +12,23 @@ enum { TILE_PIXELS = 6, TILE_WIDTH = 4 };
 enum { TILE_PIXELS = 1, TILE_WIDTH = 1 };
 #endif
 
-enum { FEW_PIXELS = WIDTH == 1 ? 1 : 4 }; /* of a smaller tile */
-enum { GATHERED = 1168 }; /* distance between the pixels whose taps are gathered: 9 x 128 values and a cache line */
+enum {
+    TILE_COLUMNS = WIDTH == 16 ? 32 : TILE_WIDTH * WIDTH, /* outputs of a tile, at most */
+    FEW_PIXELS = WIDTH == 1 ? 1 : 4,                      /* of a smaller tile */
+    GATHERED = 1168, /* distance between the pixels whose taps are gathered: 9 x 128 values and a cache line */
+};
 
 /* What a row of pixels is multiplied by, and where the result goes. */
 typedef struct {
-    const float *x[3];   /* the first values of the first pixel, for each of the terms */
-    int64_t terms;       /* 1 or 3 */
-    int64_t steps;       /* values of a pixel that a term multiplies */
-    const float *weight; /* (ceil(columns / OUTPUTS), terms, steps, OUTPUTS) */
-    const float *start;  /* (count, >= columns): what the products are added to; NULL: zeros */
+    const float *x[3];    /* the first values of the first pixel, for each of the terms */
+    int64_t terms;        /* 1 or 3 */
+    int64_t steps;        /* values of a pixel that a term multiplies */
+    const float *weight;  /* (ceil(columns / OUTPUTS), terms, steps, OUTPUTS) */
+    const float *start;   /* (count, >= columns): what the products are added to; NULL: zeros */
     int64_t start_stride; /* 0: the same for all pixels */
-    float *to;           /* (count, columns) */
+    float *to;            /* (count, columns) */
     int64_t to_stride, count, columns;
-    int activate;        /* apply SELU */
+    int activate; /* apply SELU */
 } Product;
 
 #define EACH_PIXEL(DO, v) \
@@ -36,13 +39,14 @@ typedef struct {
 #else
 #define EACH_COLUMN(DO, r) DO(r, 0) DO(r, 1)
 #endif
-#define EACH_SUM_OF(r, DO) EACH_COLUMN(DO, r)
 #define EACH_SUM(DO) \
     EACH_COLUMN(DO, 0) EACH_COLUMN(DO, 1) EACH_COLUMN(DO, 2) EACH_COLUMN(DO, 3) EACH_COLUMN(DO, 4) EACH_COLUMN(DO, 5) \
     EACH_COLUMN(DO, 6) EACH_COLUMN(DO, 7) EACH_COLUMN(DO, 8) EACH_COLUMN(DO, 9) EACH_COLUMN(DO, 10) \
     EACH_COLUMN(DO, 11) EACH_COLUMN(DO, 12) EACH_COLUMN(DO, 13) EACH_COLUMN(DO, 14) EACH_COLUMN(DO, 15)
 #define IS_USED(r, v) (r < pixels && v < vectors)
-#define LOAD_START(r, v) vf a##r##_##v = IS_USED(r, v) && p->start ? vf_load(p->start + row * p->start_stride + column + r * p->start_stride + v * WIDTH) : vf_set(0);
+#define LOAD_START(r, v) \
+    vf a##r##_##v = IS_USED(r, v) && p->start ? vf_load(p->start + (row + r) * p->start_stride + column + v * WIDTH) \
+                                              : vf_set(0);
 #define LOAD_WEIGHT(_, v) vf w##v = v < vectors ? vf_load(weight + v * step) : vf_set(0);
 #define ADD_SUM(r, v) if (IS_USED(r, v)) a##r##_##v = vf_fma(value, w##v, a##r##_##v);
 #define ADD_PIXEL(r, _) if (r < pixels) { vf value = vf_set(x[r * stride]); EACH_COLUMN(ADD_SUM, r) }
@@ -89,15 +93,14 @@ INLINE void multiply_columns(const Product *p, const int64_t stride, const int p
    may fill only half of the vectors. */
 INLINE void multiply_by(const Product *p, const int64_t stride) {
     int64_t column = 0;
-#if WIDTH == 16
-    for (; column + WIDTH < p->columns; column += 2 * WIDTH) multiply_columns(p, stride, TILE_PIXELS / 2, 2, column);
-#elif WIDTH == 8 || WIDTH == 4
+#if WIDTH == 8 || WIDTH == 4
     const int64_t half = TILE_WIDTH / 2 * WIDTH;
     for (; column + half < p->columns; column += 2 * half)
         multiply_columns(p, stride, TILE_PIXELS, TILE_WIDTH, column);
     if (column < p->columns) multiply_columns(p, stride, 2 * TILE_PIXELS, TILE_WIDTH / 2, column);
-#endif
-#if WIDTH != 8 && WIDTH != 4
+#else
+    for (; WIDTH == 16 && column + WIDTH < p->columns; column += 2 * WIDTH)
+        multiply_columns(p, stride, TILE_PIXELS / 2, 2, column);
     for (; column < p->columns; column += WIDTH) multiply_columns(p, stride, TILE_PIXELS, 1, column);
 #endif
 }
@@ -116,7 +119,6 @@ NOT_INLINE void multiply(const Product *p, int64_t stride) {
 
 #undef EACH_PIXEL
 #undef EACH_COLUMN
-#undef EACH_SUM_OF
 #undef EACH_SUM
 #undef IS_USED
 #undef LOAD_START

@@ -1,4 +1,4 @@
-/* ALIKED's network up to its maps, in fp32. lgbatch/kernels/convolutions.py packs the weights. */
+/* ALIKED's network up to its maps, in fp32. lgbatch/kernels/aliked_maps.py packs the weights. */
 
 #ifndef LGBATCH_ALIKED_TYPES_H
 #define LGBATCH_ALIKED_TYPES_H
@@ -10,10 +10,10 @@ enum {
     STRIDE = 32,  /* the maps' sides are multiples of this */
 };
 
-/* A convolution that keeps the size, 3 x 3 (9 taps, row by row) or 1 x 1 (1 tap). Its weight is in one of two layouts:
+/* A convolution that keeps the size, 3 x 3 (9 taps, row by row) or 1 x 1 (1 tap). Its weight has one of three layouts:
 
-       blocks    (ceil(out / OUTPUTS), taps, in, OUTPUTS), zeros beyond the last output: pixels are multiplied one by one
-       squares   (16, ceil(out / OUTPUTS), in, OUTPUTS): as blocks, but each 3 x 3 kernel g is transformed to 4 x 4 values
+       blocks    (ceil(out / OUTPUTS), taps, in, OUTPUTS), zeros beyond the last output: pixels are multiplied
+       squares   (16, out / OUTPUTS, in, OUTPUTS): as blocks, but each 3 x 3 kernel g is transformed to 4 x 4 values
                  T g T', with T = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1]
        planes    (3, in, 3, out) or (in, out): rows of a channel are multiplied, for few outputs
 
@@ -23,9 +23,10 @@ typedef struct {
     int64_t in, out;
 } Conv;
 
-/* Two 3 x 3 convolutions, in blocks. If offset is present (in both or none), they are deformable by the offsets that it
-   predicts: (y, x) of each tap, in pixels. around is the 1 x 1 convolution of the skip connection, whose bias includes
-   that of conv[1], or absent. */
+/* Two 3 x 3 convolutions. In blocks 1 and 2, offset is absent, and a weight is in squares if its in and out are
+   multiples of OUTPUTS (then both are 16 or 32). Blocks 3 and 4 are deformable by the offsets that `offset` predicts,
+   (y, x) of each tap in pixels. All other weights are in blocks. around is the 1 x 1 convolution of the skip
+   connection, whose bias includes that of conv[1], or absent. */
 typedef struct {
     Conv conv[2], offset[2], around;
 } AlikedBlock;

@@ -21,6 +21,10 @@ typedef struct {
     vf a, b, c, d;
 } Four;
 
+typedef struct {
+    vf a, b;
+} Two;
+
 static Squares take_squares(Arena *arena, int64_t in, int64_t out) {
     return (Squares){take_zeros(arena, VALUES * SQUARES * in), take(arena, VALUES * SQUARES * out)};
 }
@@ -58,34 +62,43 @@ static void transform_squares(const float *const *rows, int64_t count, int64_t c
     }
 }
 
-/* Row y (0 or 1) of a square from column `at` of transformed values. */
-INLINE vf column_of_pixels(const float *values, int64_t step, int y) {
+/* A column of four rows of values to two rows. */
+INLINE Two finish_column(const float *values, int64_t step) {
     vf b = vf_load(values + 4 * step), c = vf_load(values + 8 * step);
-    return y ? vf_sub(vf_sub(b, c), vf_load(values + 12 * step)) : vf_add(vf_add(vf_load(values), b), c);
+    return (Two){vf_add(vf_add(vf_load(values), b), c), vf_sub(vf_sub(b, c), vf_load(values + 12 * step))};
 }
 
-/* Row y (0 or 1) of `count` squares of products, plus start, and SELU: to (2 count, channels). */
-static void finish_row(const float *values, int64_t count, int64_t channels, int y, const float *start,
-                       int64_t start_stride, float *to) {
+/* Four values and start to two pixels of a row, with SELU. */
+INLINE void finish_pixels(vf a, vf b, vf c, vf d, const float *start, int64_t start_stride, float *to, int64_t stride) {
+    vf_store(to, selu(vf_add(vf_add(a, b), vf_add(c, vf_load(start)))));
+    vf_store(to + stride, selu(vf_add(vf_sub(b, c), vf_sub(vf_load(start + start_stride), d))));
+}
+
+/* `count` squares of products to two rows (2 count, channels), plus start, with SELU. */
+static void finish_squares(const float *values, int64_t count, int64_t channels, const float *const *start,
+                           int64_t start_stride, float *const *to) {
     const int64_t step = SQUARES * channels;
-    for (int64_t i = 0; i < count; i++, values += channels, start += 2 * start_stride, to += 2 * channels) {
+    for (int64_t i = 0; i < count; i++, values += channels) {
+        const int64_t from = 2 * i * start_stride, pixel = 2 * i * channels;
         for (int64_t c = 0; c < channels; c += WIDTH) {
-            vf a0 = column_of_pixels(values + c, step, y), a1 = column_of_pixels(values + step + c, step, y);
-            vf a2 = column_of_pixels(values + 2 * step + c, step, y);
-            vf a3 = column_of_pixels(values + 3 * step + c, step, y);
-            vf even = vf_add(vf_add(a0, a1), vf_add(a2, vf_load(start + c)));
-            vf odd = vf_add(vf_sub(a1, a2), vf_sub(vf_load(start + start_stride + c), a3));
-            vf_store(to + c, selu(even));
-            vf_store(to + channels + c, selu(odd));
+            Two v0 = finish_column(values + c, step), v1 = finish_column(values + step + c, step);
+            Two v2 = finish_column(values + 2 * step + c, step), v3 = finish_column(values + 3 * step + c, step);
+            finish_pixels(v0.a, v1.a, v2.a, v3.a, start[0] + from + c, start_stride, to[0] + pixel + c, channels);
+            finish_pixels(v0.b, v1.b, v2.b, v3.b, start[1] + from + c, start_stride, to[1] + pixel + c, channels);
         }
     }
+}
+
+/* Where the products of squares go: over the squares if each tile has read all of its values, for the L1 cache. */
+INLINE float *products_of(const Squares *squares, int64_t in, int64_t out) {
+    return in == out && out <= TILE_COLUMNS ? squares->x : squares->y;
 }
 
 /* The products of all squares with the weight. `in` and `out` are constants, as the products are short. */
 INLINE void multiply_values(const float *weight, const int64_t in, const int64_t out, const Squares *squares) {
     for (int64_t i = 0; i < VALUES; i++) {
         const Product product = {{squares->x + i * SQUARES * in}, 1, in, weight + i * in * out, NULL, 0,
-                                 squares->y + i * SQUARES * out, out, SQUARES, out, 0};
+                                 products_of(squares, in, out) + i * SQUARES * out, out, SQUARES, out, 0};
         multiply_by(&product, in);
     }
 }
@@ -96,8 +109,8 @@ NOT_INLINE void multiply_squares(const Conv *conv, const Squares *squares) {
     else multiply_values(conv->weight, 16, 16, squares);
 }
 
-/* Two rows (width,) of a 3 x 3 convolution with a transformed weight, and SELU. rows: the four rows around, each from the
-   pixel on the left; start (2, width, out), or the bias if NULL. in and out are multiples of OUTPUTS. */
+/* Two rows (width, out) of a 3 x 3 convolution with a transformed weight, and SELU. rows: the four rows around, each
+   from the pixel on the left; start (2, width, out), or the bias if NULL. */
 static void convolve_squares(const Conv *conv, const float *const *rows, const float *start, int64_t width,
                              const Squares *squares, float *const *to) {
     const int64_t start_stride = start ? conv->out : 0;
@@ -105,13 +118,11 @@ static void convolve_squares(const Conv *conv, const float *const *rows, const f
         const int64_t count = min_i64(SQUARES, (width - x) / 2), at = x * conv->in;
         const float *from[4] = {rows[0] + at, rows[1] + at, rows[2] + at, rows[3] + at};
         transform_squares(from, count, conv->in, squares->x);
-        for (int y = 0; y < 2; y++)
-            for (int64_t i = 0; i < 2 * count * conv->out; i += CACHE_LINE)
-                PREFETCH(to[y] + x * conv->out + i);
+        float *out[2] = {to[0] + x * conv->out, to[1] + x * conv->out};
+        for (int64_t i = 0; i < 2 * count * conv->out; i += CACHE_LINE) PREFETCH(out[0] + i), PREFETCH(out[1] + i);
         multiply_squares(conv, squares);
-        for (int y = 0; y < 2; y++)
-            finish_row(squares->y, count, conv->out, y,
-                       start ? start + (y * width + x) * conv->out : conv->bias, start_stride,
-                       to[y] + x * conv->out);
+        const float *starts[2] = {conv->bias, conv->bias};
+        if (start) starts[0] = start + x * conv->out, starts[1] = starts[0] + width * conv->out;
+        finish_squares(products_of(squares, conv->in, conv->out), count, conv->out, starts, start_stride, out);
     }
 }
