@@ -21,7 +21,7 @@ BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta
 
 
 def c_files() -> set[str]:
-    return {path.relative_to(ROOT).as_posix() for path in KERNELS.glob("*/*.[ch]")}
+    return {path.relative_to(ROOT).as_posix() for path in KERNELS.rglob("*.[ch]")}
 
 
 def build(kind: str, source: Path, out: Path, **environment: str) -> Path:

@@ -54,6 +54,9 @@ SET(avx_vnni)
 #ifdef HAS_AVX2
 SET(avx2)
 #endif
+#ifdef HAS_NEON_I8MM
+SET(neon_i8mm)
+#endif
 #ifdef HAS_NEON_BF16
 SET(neon_bf16)
 #endif
@@ -73,6 +76,9 @@ static const Kernels *kernels_of(const char *name) {
 #endif
 #ifdef HAS_AVX2
     if (!strcmp(name, "avx2")) return &avx2;
+#endif
+#ifdef HAS_NEON_I8MM
+    if (!strcmp(name, "neon-i8mm")) return &neon_i8mm;
 #endif
 #ifdef HAS_NEON_BF16
     if (!strcmp(name, "neon-bf16")) return &neon_bf16;

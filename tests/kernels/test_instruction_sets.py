@@ -1,4 +1,7 @@
-"""Every instruction set against plain C, by compare.c: on this machine, and ARM's under an emulator."""
+"""Every instruction set against plain C: on this machine, and ARM's under an emulator.
+
+compare.c compares the kernels, within bounds, and products.c the matrix products that they consist of, exactly.
+"""
 
 import json
 import os
@@ -16,6 +19,7 @@ from lgbatch.kernels import library
 KERNELS = Path(library.__file__).parent
 COMPILERS = [name for name in ("cc", "gcc", "clang") if shutil.which(name)]
 ARM_COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+ARM_ISAS = {"neon-i8mm", "neon-bf16", "neon-dotprod", "portable"}
 BOUNDS = {
     "layer": 0.02,  # RMS difference of y, relative to the RMS of y - x. Measured: 0.0122
     "overflow": 0.1,  # the same if attention is one-hot: rounding changes the key of some queries. Measured: 0.0397
@@ -28,6 +32,10 @@ BOUNDS = {
 }
 """The most that kernels may differ from plain C: rounding to 8 bits and to bfloat16 passes small differences on."""
 
+needs_compiler = pytest.mark.skipif(not COMPILERS, reason="there is no C compiler")
+needs_arm = pytest.mark.skipif(
+    not shutil.which(ARM_COMPILER) or not shutil.which(EMULATOR), reason=f"needs {ARM_COMPILER}, qemu"
+)
 needs_kernels = pytest.mark.skipif(not library.available_isas(), reason="installed without the kernels")
 
 
@@ -48,20 +56,45 @@ def assert_equal_to_plain_c(largest: dict[str, dict[str, float]]) -> None:
         assert not {name: values[name] for name, bound in BOUNDS.items() if not values[name] <= bound}, isa
 
 
+def products(compiler: str, isa: str, folder: Path, *emulator: str) -> list[str]:
+    """Compile products.c with an instruction set and run it: its lines."""
+    source, program = KERNELS / "isa" / f"{isa.replace('-', '_')}.c", folder / isa
+    options = ["-O1", f'-DSOURCE="{source}"', "-o", str(program), "-lm", "-static"]
+    subprocess.run([compiler, str(Path(__file__).with_name("products.c")), *options], check=True)
+    return subprocess.run([*emulator, str(program)], check=True, capture_output=True, text=True).stdout.splitlines()
+
+
 @needs_kernels
-@pytest.mark.skipif(not COMPILERS, reason="there is no C compiler")
+@needs_compiler
 def test_the_kernels_for_this_machine_equal_plain_c(tmp_path: Path) -> None:
     largest = differences(COMPILERS[0], tmp_path / "compare")
     assert set(largest) == set(library.available_isas())
     assert_equal_to_plain_c(largest)
 
 
+@needs_kernels
+@needs_compiler
+def test_the_products_for_this_machine_equal_plain_c(tmp_path: Path) -> None:
+    expected = products(COMPILERS[0], library.PORTABLE, tmp_path)
+    for isa in set(library.available_isas()) - {library.PORTABLE}:
+        assert products(COMPILERS[0], isa, tmp_path) == expected, isa
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which(ARM_COMPILER) or not shutil.which(EMULATOR), reason=f"needs {ARM_COMPILER}, qemu")
+@needs_arm
 def test_the_kernels_for_arm_equal_plain_c(tmp_path: Path) -> None:
     largest = differences(ARM_COMPILER, tmp_path / "compare", EMULATOR, "-cpu", "max")
-    assert set(largest) == {"neon-bf16", "neon-dotprod", "portable"}
+    assert set(largest) == ARM_ISAS
     assert_equal_to_plain_c(largest)
+
+
+@pytest.mark.slow
+@needs_arm
+def test_the_products_for_arm_equal_plain_c(tmp_path: Path) -> None:
+    emulator = EMULATOR, "-cpu", "max"
+    expected = products(ARM_COMPILER, library.PORTABLE, tmp_path, *emulator)
+    for isa in ARM_ISAS - {library.PORTABLE}:
+        assert products(ARM_COMPILER, isa, tmp_path, *emulator) == expected, isa
 
 
 @needs_kernels

@@ -14,7 +14,8 @@
        store_pairs(to, x, y)              the same, but each value of y follows that of x
 
    and those of tile.h. ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it
-   is 0 for instructions that multiply int8 by int8, and dot_uint8 then multiplies uint8 by uint8. */
+   is 0 for instructions that multiply int8 by int8, and dot_uint8 then multiplies uint8 by uint8. NATIVE_MATRIX says
+   that instructions multiply matrices; WIDTH is 4 then, and a half is two lanes. */
 
 #include <math.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* One GEMM microkernel, included once for each kind of product: up to TILE_ROWS rows times TILE_VECTORS vectors of a
+/* One GEMM microkernel, included once for each kind of product: up to TILE_ROWS rows times VECTORS vectors of a
    panel. Everything stays in registers: the accumulators, the vectors of the panel and one broadcast of a row.
    Accumulators are named variables, because compilers keep arrays of vectors in memory.
 
@@ -10,14 +10,28 @@
        DOT(sum, x, p)    sum plus the products of the 4 int8, 2 bfloat16 or 1 float in each lane of x and p
        PARTS             1; 2 if DOT takes half of these values at a time
        PANEL_PART(i, p)  the part i of a vector of the panel
-       WORD_PART(i, w)   the same of 4 bytes of a row */
+       WORD_PART(i, w)   the same of 4 bytes of a row
+
+   or, instead of DOT for instructions that multiply matrices (matrix.h),
+
+       MATRIX(sum, x, p) sum, 2 x 2, plus the product of 2 rows x and 2 columns p, of 8 bytes each */
+
+#ifdef MATRIX
+#define VECTORS 2 /* with 4 and what two steps load, compilers run out of 32 registers */
+#else
+#define VECTORS TILE_VECTORS
+#endif
 
 #define EACH_ROW(DO, arg) DO(arg, 0) DO(arg, 1) DO(arg, 2) DO(arg, 3) DO(arg, 4) DO(arg, 5)
-#if TILE_VECTORS == 4
+#if VECTORS == 4
 #define EACH_VECTOR(DO, arg) DO(arg, 0) DO(arg, 1) DO(arg, 2) DO(arg, 3)
 #else
 #define EACH_VECTOR(DO, arg) DO(arg, 0) DO(arg, 1)
 #endif
+
+#ifdef MATRIX
+#include "matrix.h"
+#else
 #define LOAD_SUM(r, v) VECTOR a##r##v = LOAD(start + r * start_stride + v * WIDTH);
 #define LOAD_ROW(_, r) EACH_VECTOR(LOAD_SUM, r)
 #define LOAD_PANEL(part, v) vi p##v = PANEL_PART(part, vi_load(panel + v * 4 * WIDTH));
@@ -45,12 +59,13 @@ INLINE void TILE(const uint8_t *x, int64_t stride, const uint8_t *panel, int64_t
 #endif
     EACH_ROW(STORE_ROW, 0)
 }
+#endif
 
 /* acc (rows, PANEL) = start + x (rows, 4 steps bytes) panel (steps, PANEL, 4 bytes), for 1 to TILE_ROWS rows. `stride`
    is the distance between rows of x in bytes, `start_stride` that between rows of start (0: all are the same). */
 NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int64_t steps, const SCALAR *start,
                      int64_t start_stride, int64_t rows, SCALAR *acc) {
-#if PARTS == 2
+#if PARTS == 2 || defined(MATRIX)
     int32_t words[TILE_ROWS * 2 * LONGEST];
     if (steps > LONGEST) {
         GEMM(x, stride, panel, LONGEST, start, start_stride, rows, acc);
@@ -58,15 +73,19 @@ NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int
         GEMM(x, stride, panel, steps, acc, PANEL, rows, acc);
         return;
     }
+#ifdef MATRIX
+    pack_pairs(x, stride, steps, rows, words);
+#else
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t i = 0; i < steps; i++) {
             const int32_t word = load_word(x + r * stride + 4 * i);
             words[r * 2 * LONGEST + i] = WORD_PART(0, word), words[r * 2 * LONGEST + LONGEST + i] = WORD_PART(1, word);
         }
     }
+#endif
     x = (const uint8_t *)words, stride = 2 * LONGEST * 4;
 #endif
-    for (int column = 0; column < PANEL; column += TILE_VECTORS * WIDTH) {
+    for (int column = 0; column < PANEL; column += VECTORS * WIDTH) {
         const uint8_t *columns = panel + 4 * column;
 #define RUN(n) case n: TILE(x, stride, columns, steps, start + column, start_stride, n, acc + column); break;
         switch (rows) { RUN(6) RUN(5) RUN(4) RUN(3) RUN(2) RUN(1) } /* compile-time constants */
@@ -74,6 +93,7 @@ NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int
     }
 }
 
+#undef VECTORS
 #undef EACH_ROW
 #undef EACH_VECTOR
 #undef LOAD_SUM
@@ -91,6 +111,7 @@ NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int
 #undef LOAD
 #undef STORE
 #undef DOT
+#undef MATRIX
 #undef PARTS
 #undef PANEL_PART
 #undef WORD_PART

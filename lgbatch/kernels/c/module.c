@@ -43,13 +43,14 @@ static int64_t lacks_avx512(void) { return !saves(0xe6) || !has((Features){0, AV
 static int64_t runs_avx_vnni(void) { return runs_avx2() && has((Features){0, 0, 0, AVX_VNNI}); }
 #endif
 
-#if defined(HAS_NEON_DOTPROD) || defined(HAS_NEON_BF16)
+#if defined(HAS_NEON_DOTPROD) || defined(HAS_NEON_BF16) || defined(HAS_NEON_I8MM)
 #if defined(__linux__)
 #include <sys/auxv.h>
 
 /* The bits of the kernel's asm/hwcap.h. */
 static int64_t runs_neon_dotprod(void) { return getauxval(AT_HWCAP) >> 20 & 1; }
 static int64_t runs_neon_bf16(void) { return runs_neon_dotprod() && getauxval(AT_HWCAP2) >> 14 & 1; }
+static int64_t runs_neon_i8mm(void) { return runs_neon_bf16() && getauxval(AT_HWCAP2) >> 13 & 1; }
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
 
@@ -61,15 +62,18 @@ static int64_t has(const char *feature) {
 
 static int64_t runs_neon_dotprod(void) { return has("hw.optional.arm.FEAT_DotProd"); }
 static int64_t runs_neon_bf16(void) { return runs_neon_dotprod() && has("hw.optional.arm.FEAT_BF16"); }
+static int64_t runs_neon_i8mm(void) { return runs_neon_bf16() && has("hw.optional.arm.FEAT_I8MM"); }
 #elif defined(_WIN32)
 #include <windows.h>
 
-/* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE. Windows does not tell whether there is BF16. */
+/* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE. Windows does not tell whether there are BF16 and I8MM. */
 static int64_t runs_neon_dotprod(void) { return IsProcessorFeaturePresent(43); }
 static int64_t runs_neon_bf16(void) { return 0; }
+static int64_t runs_neon_i8mm(void) { return 0; }
 #else
 static int64_t runs_neon_dotprod(void) { return 0; }
 static int64_t runs_neon_bf16(void) { return 0; }
+static int64_t runs_neon_i8mm(void) { return 0; }
 #endif
 #endif
 
@@ -93,6 +97,9 @@ static const struct {
 #endif
 #ifdef HAS_AVX2
     {"avx2", runs_avx2, lacks_avx512},
+#endif
+#ifdef HAS_NEON_I8MM
+    {"neon-i8mm", runs_neon_i8mm, always},
 #endif
 #ifdef HAS_NEON_BF16
     {"neon-bf16", runs_neon_bf16, always},

@@ -76,6 +76,9 @@
 #if KNOWN_SINCE(16, 15, 10) || defined(__ARM_FEATURE_BF16)
 #define HAS_NEON_BF16
 #endif
+#if KNOWN_SINCE(16, 15, 10) || (defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_BF16))
+#define HAS_NEON_I8MM
+#endif
 #endif
 
 #endif

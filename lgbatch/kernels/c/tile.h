@@ -2,7 +2,7 @@
 
 enum {
     TILE_ROWS = 6, /* rows computed at once against a panel */
-    LONGEST = 128, /* steps, at most, of rows that are split into parts */
+    LONGEST = 128, /* steps, at most, of rows that are packed first */
 };
 
 INLINE int32_t load_word(const uint8_t *bytes) {
@@ -10,6 +10,22 @@ INLINE int32_t load_word(const uint8_t *bytes) {
     memcpy(&word, bytes, 4);
     return word;
 }
+
+#ifdef NATIVE_MATRIX
+/* Pack rows (rows, 4 steps) for matrix.h: to (TILE_ROWS / 2, 2 LONGEST), with 8 bytes of row r and 8 of row r + 1 in
+   turn. If the number of rows is odd, the last one is paired with itself; if that of steps is, 0 follows. */
+INLINE void pack_pairs(const uint8_t *x, int64_t stride, int64_t steps, int64_t rows, int32_t *to) {
+    for (int64_t r = 0; r < rows; r += 2, to += 2 * LONGEST) {
+        const uint8_t *first = x + r * stride, *second = r + 1 < rows ? first + stride : first;
+        for (int64_t i = 0; i < steps / 2; i++) vi_store(to + 4 * i, vi_load_halves(first + 8 * i, second + 8 * i));
+        if (steps % 2) {
+            int32_t *last = to + 2 * (steps - 1);
+            last[0] = load_word(first + 4 * (steps - 1)), last[2] = load_word(second + 4 * (steps - 1));
+            last[1] = last[3] = 0;
+        }
+    }
+}
+#endif
 
 #define WHOLE(part, x) (x)
 #define EVEN_OR_ODD_BYTES(part, word) ((int32_t)((uint32_t)(word) >> 8 * (part) & 0x00ff00ff))
@@ -21,7 +37,11 @@ INLINE int32_t load_word(const uint8_t *bytes) {
 #define VECTOR vi
 #define LOAD vi_load
 #define STORE vi_store
+#ifdef NATIVE_MATRIX
+#define MATRIX matrix_int8
+#else
 #define DOT dot_int8
+#endif
 #ifdef NATIVE_INT8
 #define PARTS 1
 #define PANEL_PART WHOLE
@@ -38,7 +58,11 @@ INLINE int32_t load_word(const uint8_t *bytes) {
 #define VECTOR vf
 #define LOAD vf_load
 #define STORE vf_store
+#ifdef NATIVE_MATRIX
+#define MATRIX matrix_bf16
+#else
 #define DOT dot_bf16
+#endif
 #ifdef NATIVE_BF16
 #define PARTS 1
 #define PANEL_PART WHOLE
@@ -76,7 +100,11 @@ INLINE void gemm_int8(const uint8_t *x, int64_t stride, const int8_t *panel, int
 #define VECTOR vi
 #define LOAD vi_load
 #define STORE vi_store
+#ifdef NATIVE_MATRIX
+#define MATRIX matrix_uint8
+#else
 #define DOT dot_uint8
+#endif
 #define PARTS 1
 #define PANEL_PART WHOLE
 #include "gemm.h"

@@ -93,3 +93,28 @@ INLINE vf dot_bf16(vf sum, vi x, vi p) {
     return vfmaq_f32(sum, vreinterpretq_f32_s32(x), vreinterpretq_f32_s32(p));
 }
 #endif
+
+#ifdef NATIVE_MATRIX
+INLINE vi vi_load_halves(const uint8_t *low, const uint8_t *high) {
+    return vreinterpretq_s32_u8(vcombine_u8(vld1_u8(low), vld1_u8(high)));
+}
+INLINE vi vi_zip_low(vi a, vi b) { return vzip1q_s32(a, b); }
+INLINE vi vi_zip_high(vi a, vi b) { return vzip2q_s32(a, b); }
+INLINE vi vi_low_halves(vi a, vi b) {
+    return vreinterpretq_s32_s64(vzip1q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
+}
+INLINE vi vi_high_halves(vi a, vi b) {
+    return vreinterpretq_s32_s64(vzip2q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
+}
+
+INLINE vi matrix_int8(vi sum, vi x, vi p) {
+    return vmmlaq_s32(sum, vreinterpretq_s8_s32(x), vreinterpretq_s8_s32(p));
+}
+INLINE vi matrix_uint8(vi sum, vi x, vi p) {
+    uint32x4_t unsigned_sum = vreinterpretq_u32_s32(sum);
+    return vreinterpretq_s32_u32(vmmlaq_u32(unsigned_sum, vreinterpretq_u8_s32(x), vreinterpretq_u8_s32(p)));
+}
+INLINE vf matrix_bf16(vf sum, vi x, vi p) {
+    return vbfmmlaq_f32(sum, vreinterpretq_bf16_s32(x), vreinterpretq_bf16_s32(p));
+}
+#endif
