@@ -11,6 +11,8 @@
        store_bytes(to, x)                 stores the low byte of each lane
        store_bf16(to, x, y)               rounds to nearest even, x before y
        store_pairs(to, x, y)              the same, but each value of y follows that of x
+       store_int16(to, x)                 rounds to the nearest integer
+       vi_add_int16, vi_sub_int16         of the two int16 in each lane
 
    and those of tile.h. ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it
    is 0 for instructions that multiply int8 by int8, and dot_uint8 then multiplies uint8 by uint8. */
@@ -18,6 +20,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "disk/types.h"
 #include "lightglue/types.h"
 
 #define CONCAT(a, b, c) a##b##_##c
@@ -35,3 +38,9 @@ static const int32_t zeros[PANEL];
 #include "lightglue/head.h"
 #include "lightglue/layer.h"
 #include "nearest.h"
+#include "disk/statistics.h"
+#include "disk/gate.h"
+#include "disk/convolution.h"
+#include "disk/heat.h"
+#include "disk/select.h"
+#include "disk/extract.h"

@@ -4,6 +4,8 @@
 
 INLINE int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
+INLINE vf vf_min(vf a, vf b) { return vf_select(vf_greater(a, b), b, a); }
+
 /* Round a number of columns up to a multiple of PANEL. */
 INLINE int64_t round_up_to_panel(int64_t count) { return (count + PANEL - 1) / PANEL * PANEL; }
 

@@ -83,3 +83,21 @@ INLINE void gemm_bf16(const uint16_t *x, int64_t stride, const uint16_t *panel, 
                       float *acc) {
     bf16_gemm((const uint8_t *)x, 2 * stride, (const uint8_t *)panel, steps, acc, PANEL, rows, acc);
 }
+
+#define TILE int16_tile
+#define GEMM int16_gemm
+#define SCALAR int32_t
+#define VECTOR vi
+#define LOAD vi_load
+#define STORE vi_store
+#define DOT dot_int16
+#define PARTS 1
+#define PANEL_PART WHOLE
+#include "gemm.h"
+
+/* acc (rows, PANEL) = x (rows, 2 steps) panel (steps, PANEL, 2), both int16, for 1 to TILE_ROWS rows. `stride` is the
+   distance between rows of x in elements. */
+INLINE void gemm_int16(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
+                       int32_t *acc) {
+    int16_gemm((const uint8_t *)x, 2 * stride, (const uint8_t *)panel, steps, zeros, 0, rows, acc);
+}

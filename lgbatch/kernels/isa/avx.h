@@ -83,10 +83,19 @@ INLINE vi bf16_part(int part, vi p) {
 }
 INLINE vf dot_bf16(vf sum, vi x, vi p) { return vf_fma(_mm256_castsi256_ps(x), _mm256_castsi256_ps(p), sum); }
 
+INLINE vi vi_add_int16(vi a, vi b) { return _mm256_add_epi16(a, b); }
+INLINE vi vi_sub_int16(vi a, vi b) { return _mm256_sub_epi16(a, b); }
+INLINE void store_int16(int16_t *to, vf x) {
+    vi integer = vf_to_int(x);
+    _mm_storeu_si128((__m128i *)to, _mm_packs_epi32(_mm256_castsi256_si128(integer), _mm256_extracti128_si256(integer, 1)));
+}
+
 #ifdef NATIVE_INT8
 INLINE vi dot_int8(vi sum, vi x, vi p) { return _mm256_dpbusd_avx_epi32(sum, x, p); }
+INLINE vi dot_int16(vi sum, vi x, vi p) { return _mm256_dpwssd_avx_epi32(sum, x, p); }
 #else
 /* Without VNNI: the even or the odd bytes as int16, whose products in pairs are exact. */
 INLINE vi int8_part(int part, vi p) { return _mm256_srai_epi16(part ? p : _mm256_slli_epi16(p, 8), 8); }
 INLINE vi dot_int8(vi sum, vi x, vi p) { return vi_add(sum, _mm256_madd_epi16(x, p)); }
+INLINE vi dot_int16(vi sum, vi x, vi p) { return vi_add(sum, _mm256_madd_epi16(x, p)); }
 #endif

@@ -45,6 +45,13 @@ INLINE void vi_store_where(vm m, int32_t *to, vi x) { _mm512_mask_storeu_epi32(t
 INLINE void store_bytes(uint8_t *to, vi x) { _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(x)); }
 INLINE vi dot_int8(vi sum, vi x, vi p) { return _mm512_dpbusd_epi32(sum, x, p); }
 
+INLINE vi vi_add_int16(vi a, vi b) { return _mm512_add_epi16(a, b); }
+INLINE vi vi_sub_int16(vi a, vi b) { return _mm512_sub_epi16(a, b); }
+INLINE void store_int16(int16_t *to, vf x) {
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtsepi32_epi16(vf_to_int(x)));
+}
+INLINE vi dot_int16(vi sum, vi x, vi p) { return _mm512_dpwssd_epi32(sum, x, p); }
+
 #ifdef NATIVE_BF16
 INLINE void store_bf16(uint16_t *to, vf x, vf y) { _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(y, x)); }
 INLINE void store_pairs(uint16_t *to, vf x, vf y) {

@@ -72,6 +72,19 @@ INLINE vi dot_uint8(vi sum, vi x, vi p) {
     return vreinterpretq_s32_u32(vdotq_u32(unsigned_sum, vreinterpretq_u8_s32(x), vreinterpretq_u8_s32(p)));
 }
 
+INLINE vi vi_add_int16(vi a, vi b) {
+    return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
+INLINE vi vi_sub_int16(vi a, vi b) {
+    return vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
+INLINE void store_int16(int16_t *to, vf x) { vst1_s16(to, vqmovn_s32(vf_to_int(x))); }
+INLINE vi dot_int16(vi sum, vi x, vi p) {
+    int16x8_t a = vreinterpretq_s16_s32(x), b = vreinterpretq_s16_s32(p);
+    int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b)), high = vmull_high_s16(a, b);
+    return vaddq_s32(sum, vpaddq_s32(low, high));
+}
+
 #ifdef NATIVE_BF16
 INLINE vf dot_bf16(vf sum, vi x, vi p) {
     return vbfdotq_f32(sum, vreinterpretq_bf16_s32(x), vreinterpretq_bf16_s32(p));

@@ -1,0 +1,160 @@
+/* DISK for one photo, on one core. */
+
+enum { LEVELS_OF_MAPS = DOWN + 1 };
+
+/* The memory of an extraction. `down` and `pooled` have the size of their level; pooled[0] is unused, and so is
+   up[DOWN]. */
+typedef struct {
+    Map down[LEVELS_OF_MAPS], pooled[LEVELS_OF_MAPS], up[UP];
+    Heat heat;
+    Strip *strip;
+    int16_t *row; /* of the inputs of the first or of the last convolution */
+    Peak *peaks, *spare;
+    Source source;
+} Work;
+
+INLINE int64_t padded_side(int64_t side) { return (side + (1 << DOWN) - 1) >> DOWN << DOWN; }
+
+INLINE void *take(uint8_t **memory, size_t bytes) {
+    void *taken = *memory;
+    *memory += align_bytes(bytes);
+    return taken;
+}
+
+static void map_init(Map *map, int64_t height, int64_t width, int64_t channels, uint8_t **memory) {
+    map->height = height, map->width = width, map->channels = channels;
+    map->x = take(memory, (size_t)((height + height % 2) * width * channels) * sizeof(float));
+    statistics_init(&map->statistics);
+}
+
+/* Lay out the memory. Returns its end. */
+static uint8_t *work_init(Work *work, const Disk *network, int64_t height, int64_t width, uint8_t *memory) {
+    const int64_t h = padded_side(height), w = padded_side(width), peaks = most_peaks(height, width);
+    int64_t channels = FIRST_CHANNELS;
+    for (int i = 0; i < LEVELS_OF_MAPS; i++) {
+        if (i) {
+            map_init(work->pooled + i, h >> i, w >> i, channels, &memory);
+            channels = network->down[i - 1].out;
+        }
+        map_init(work->down + i, h >> i, w >> i, channels, &memory);
+    }
+    for (int i = 0; i < UP; i++) map_init(work->up + i, h >> (UP - i), w >> (UP - i), network->up[i].out, &memory);
+    work->strip = take(&memory, sizeof(Strip));
+    work->row = take(&memory, (size_t)((w + 2 * MARGIN) * LAST_CHANNELS) * sizeof(int16_t));
+    work->heat = (Heat){NULL, h, w, w + 2 * MARGIN + WIDTH};
+    work->heat.x = take(&memory, (size_t)((h + 2 * MARGIN) * work->heat.stride) * sizeof(float));
+    work->peaks = take(&memory, peaks * sizeof(Peak)), work->spare = take(&memory, peaks * sizeof(Peak));
+    return memory;
+}
+
+/* Size of the scratch buffer of lgbatch_disk, which must be aligned to 64 bytes. */
+EXPORT size_t EXPORTED(disk_scratch_bytes)(const Disk *network, int64_t height, int64_t width) {
+    Work work;
+    return (size_t)(work_init(&work, network, height, width, NULL) - (uint8_t *)NULL);
+}
+
+/* Six rows of a photo from row y - MARGIN on, with MARGIN zeros on the left and zeros up to the padded width on the
+   right: (padded width + 2 MARGIN, ROWS, 3). */
+static void photo_rows(const uint8_t *pixels, int64_t height, int64_t width, int64_t y, int64_t padded, int16_t *to) {
+    memset(to, 0, (size_t)((padded + 2 * MARGIN) * ROWS * 3) * sizeof *to);
+    for (int64_t row = 0; row < ROWS; row++) {
+        const int64_t from = y - MARGIN + row;
+        if (from < 0 || from >= height) continue;
+        const uint8_t *x = pixels + from * width * 3;
+        int16_t *output = to + (MARGIN * ROWS + row) * 3;
+        for (int64_t i = 0; i < width; i++, x += 3, output += ROWS * 3)
+            output[0] = x[0], output[1] = x[1], output[2] = x[2];
+    }
+}
+
+/* The first convolution, of the photo. */
+static void convolve_photo(const Disk *network, const uint8_t *pixels, int64_t height, int64_t width, Work *work) {
+    Map *map = work->down;
+    const int64_t units = map->width / FIRST_PIXELS, stride = FIRST_PIXELS * ROWS * 3;
+    int32_t acc[TILE_ROWS * PANEL];
+    for (int64_t y = 0; y < map->height; y += 2) {
+        photo_rows(pixels, height, width, y, map->width, work->row);
+        for (int64_t unit = 0; unit < units; unit += TILE_ROWS) {
+            const int64_t count = min_i64(TILE_ROWS, units - unit);
+            for (int64_t row = 0; row < 2; row++) {
+                const int16_t *weight = network->first_weight + row * FIRST_STEPS * PANEL * 2;
+                gemm_int16(work->row + unit * stride, stride, weight, FIRST_STEPS, count, acc);
+                float *output = map->x + (y + row) * map->width * map->channels + unit * PANEL;
+                for (int64_t i = 0; i < count * PANEL; i += WIDTH) {
+                    const vf scale = vf_load(network->first_scale + i % PANEL);
+                    const vf bias = vf_load(network->first_bias + i % PANEL);
+                    vf_store(output + i, vf_fma(vi_to_float(vi_load(acc + i)), scale, bias));
+                }
+            }
+        }
+        finish_rows(map, work->pooled + 1, y, 0, map->width);
+    }
+}
+
+/* Descriptors (count, DESCRIPTOR_DIM) of unit length, of up to TILE_ROWS keypoints at whole pixels. */
+static void describe(const Disk *network, const Source *source, const Peak *peaks, int64_t count, float *descriptors) {
+    enum { VALUES = KERNEL * LAST_CHANNELS };
+    int16_t windows[KERNEL][TILE_ROWS * VALUES], row[(KERNEL + 1) * LAST_CHANNELS];
+    int32_t acc[TILE_ROWS * PANEL];
+    float sums[DESCRIPTOR_DIM / PANEL][TILE_ROWS * PANEL];
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t left = peaks[i].x - MARGIN, even = left & -2;
+        for (int64_t y = 0; y < KERNEL; y++) {
+            source_row(source, peaks[i].y - MARGIN + y, even, even + KERNEL + 1, row);
+            memcpy(windows[y] + i * VALUES, row + (left - even) * LAST_CHANNELS, VALUES * sizeof *row);
+        }
+    }
+    for (int64_t y = 0; y < KERNEL; y++) {
+        for (int64_t part = 0; part < DESCRIPTOR_DIM / PANEL; part++) {
+            const int64_t term = y * DESCRIPTOR_DIM / PANEL + part;
+            gemm_int16(windows[y], VALUES, network->descriptor_weight + term * VALUES * PANEL, VALUES / 2, count, acc);
+            add_scaled(acc, network->descriptor_scale + term * PANEL, count, sums[part], y > 0);
+        }
+    }
+    for (int64_t i = 0; i < count; i++, descriptors += DESCRIPTOR_DIM) {
+        vf squares = vf_set(0.0f);
+        for (int64_t c = 0; c < DESCRIPTOR_DIM; c += WIDTH) {
+            vf value = vf_load(sums[c / PANEL] + i * PANEL + c % PANEL);
+            value = vf_fma(value, vf_set(source->scale), vf_load(network->descriptor_bias + c));
+            squares = vf_fma(value, value, squares);
+            vf_store(descriptors + c, value);
+        }
+        const vf factor = vf_set(1 / fmaxf(sqrtf(vf_reduce_add(squares)), 1e-12f));
+        for (int64_t c = 0; c < DESCRIPTOR_DIM; c += WIDTH)
+            vf_store(descriptors + c, vf_mul(vf_load(descriptors + c), factor));
+    }
+}
+
+/* Extract up to max_keypoints keypoints from pixels (height, width, 3), RGB: keypoints (max_keypoints, 2), scores
+   (max_keypoints,) and descriptors (max_keypoints, DESCRIPTOR_DIM), best first. Returns their number; other rows are
+   not written. */
+EXPORT int64_t EXPORTED(disk)(const Disk *network, const uint8_t *pixels, int64_t height, int64_t width,
+                              int64_t max_keypoints, uint8_t *scratch, float *keypoints, float *scores,
+                              float *descriptors) {
+    Work work;
+    Source *source = &work.source;
+    work_init(&work, network, height, width, scratch);
+    convolve_photo(network, pixels, height, width, &work);
+    for (int i = 1; i <= DOWN; i++) {
+        source_init(source, NULL, work.pooled + i, network->down[i - 1].slope);
+        convolve(network->down + i - 1, source, work.strip, work.down + i, i < DOWN ? work.pooled + i + 1 : NULL);
+    }
+    const Map *low = work.down + DOWN;
+    for (int i = 0; i < UP; i++) {
+        source_init(source, low, work.down + UP - i, network->up[i].slope);
+        convolve(network->up + i, source, work.strip, work.up + i, NULL);
+        low = work.up + i;
+    }
+    source_init(source, low, work.down, network->last_slope);
+    heat_init(&work.heat, network, source, work.row);
+    int64_t count = find_peaks(&work.heat, height, width, work.peaks);
+    const Peak *peaks = sort_peaks(work.peaks, work.spare, count);
+    count = min_i64(count, max_keypoints);
+    for (int64_t i = 0; i < count; i++) {
+        refine_peak(&work.heat, peaks + i, keypoints + 2 * i);
+        scores[i] = peaks[i].score;
+    }
+    for (int64_t i = 0; i < count; i += TILE_ROWS)
+        describe(network, source, peaks + i, min_i64(TILE_ROWS, count - i), descriptors + i * DESCRIPTOR_DIM);
+    return count;
+}

@@ -1,0 +1,81 @@
+/* DISK (Tyszkiewicz, Fua and Trulls, NeurIPS 2020) with 16-bit convolutions.
+
+   Activations are symmetric int16, value = scale * int16, with one scale per convolution, computed at run time; weights
+   have one scale per output and term. Sums are int32: |activation| <= 2 LEVELS, and the sum of the absolute weights of a
+   GEMM call is at most 2^31 / (2 LEVELS), so that none overflows. Normalization, biases and statistics are float.
+
+   Maps are (height, width, channels) float; `Disk` has a U-Net's maps of 1, 1/2, ..., 1/16 of the size. */
+
+#ifndef LGBATCH_DISK_TYPES_H
+#define LGBATCH_DISK_TYPES_H
+
+#include "../kernels.h"
+
+enum {
+    KERNEL = 5,            /* side of the convolutions' windows */
+    MARGIN = KERNEL / 2,   /* pixels around an output that it depends on */
+    ROWS = KERNEL + 1,     /* of the input that two rows of outputs depend on */
+    FIRST_CHANNELS = 16,   /* of the first map */
+    FIRST_PIXELS = PANEL / FIRST_CHANNELS,
+    FIRST_STEPS = (KERNEL - 1 + FIRST_PIXELS) * 3 * ROWS / 2, /* of the first convolution, whose input is RGB */
+    TERMS = 7,             /* products for two rows of outputs: see convolution.h */
+    DOWN = 4,              /* times that the map is halved */
+    UP = 3,                /* times that it is doubled before the last, which only the heatmap and the descriptors need */
+    MAP_CHANNELS = 64,     /* of a map, at most */
+    INPUT_CHANNELS = 128,  /* of a convolution's input, at most */
+    LAST_CHANNELS = 80,    /* of the inputs of the heatmap and the descriptors: 64 upsampled, 16 of the first map */
+    DESCRIPTOR_DIM = 128,
+    LEVELS = 8191,         /* of quantized activations, on each side of 0 */
+    STRIP = 60,            /* columns that are convolved at once: their rows and the weights stay in the L2 cache */
+};
+
+/* A convolution of PANEL / out neighbouring pixels at once. */
+typedef struct {
+    const int16_t *weight; /* (TERMS, steps, PANEL, 2): steps = (KERNEL - 1 + PANEL / out) * in / 2 */
+    const float *scale;    /* (TERMS, PANEL) */
+    const float *bias;     /* (PANEL,) */
+    const float *slope;    /* (in,): of the PReLU before it */
+    int64_t in, out;
+} Convolution;
+
+typedef struct {
+    const int16_t *first_weight; /* (2, FIRST_STEPS, PANEL, 2): for the first and the second of two rows of outputs */
+    const float *first_scale, *first_bias; /* (PANEL,) */
+    Convolution down[DOWN], up[UP];
+    const float *last_slope;          /* (LAST_CHANNELS,) */
+    const int16_t *heat_weight;       /* (LAST_CHANNELS / 2, PANEL, 2): column KERNEL * y + x adds to the pixel at
+                                         (x - MARGIN, y - MARGIN) from the input's; others are 0 */
+    const float *heat_scale;          /* (PANEL,) */
+    const int16_t *descriptor_weight; /* (KERNEL, DESCRIPTOR_DIM / PANEL, KERNEL * LAST_CHANNELS / 2, PANEL, 2) */
+    const float *descriptor_scale;    /* (KERNEL, DESCRIPTOR_DIM) */
+    const float *descriptor_bias;     /* (DESCRIPTOR_DIM,) */
+    float heat_bias;
+} Disk;
+
+/* Of the values of each channel. */
+typedef struct {
+    double sum[MAP_CHANNELS], squares[MAP_CHANNELS];
+    float least[MAP_CHANNELS], most[MAP_CHANNELS];
+} Statistics;
+
+typedef struct {
+    float *x; /* (height, width, channels) */
+    int64_t height, width, channels;
+    Statistics statistics;
+} Map;
+
+/* Instance normalization, then PReLU, then quantization: y = x scale + shift, times the slope if negative. */
+typedef struct {
+    float scale[MAP_CHANNELS], shift[MAP_CHANNELS], slope[MAP_CHANNELS];
+} Gate;
+
+/* The input of a convolution: the channels of `low`, upsampled to twice its size, unless it is NULL, then those of
+   `same`. */
+typedef struct {
+    const Map *low, *same;
+    Gate low_gate, same_gate;
+    int64_t channels;
+    float scale; /* of the quantized values */
+} Source;
+
+#endif

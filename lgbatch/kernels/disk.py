@@ -1,0 +1,173 @@
+"""DISK in the compiled kernels: photos to local features, with 16-bit convolutions.
+
+The .npz file holds the parameters of lgbatch.export.networks.disk.DiskExtractor, in fp32. They are rounded and packed
+here. The kernels extract one photo after another, each on the core of the calling thread.
+"""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, byref, c_float, c_int64, c_size_t, c_void_p
+
+import numpy as np
+
+from lgbatch.kernels.library import PANEL, load_function
+from lgbatch.kernels.session import Array, KernelSession, address, scratch_address
+
+KERNEL, DOWN, UP, LEVELS, DESCRIPTOR_DIM, LOW_CHANNELS = 5, 4, 3, 8191, 128, 64
+"""Constants of c/disk/types.h. The structs must match it too, field by field."""
+_LARGEST_SUM = 2**31 - 1
+
+
+class ConvolutionStruct(ctypes.Structure):
+    """Weights of a convolution and the slopes of the PReLU before it."""
+
+    _fields_ = (
+        ("weight", c_void_p),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("slope", c_void_p),
+        ("inputs", c_int64),
+        ("outputs", c_int64),
+    )
+
+
+class DiskStruct(ctypes.Structure):
+    """Weights of the network."""
+
+    _fields_ = (
+        ("first_weight", c_void_p),
+        ("first_scale", c_void_p),
+        ("first_bias", c_void_p),
+        ("down", ConvolutionStruct * DOWN),
+        ("up", ConvolutionStruct * UP),
+        ("last_slope", c_void_p),
+        ("heat_weight", c_void_p),
+        ("heat_scale", c_void_p),
+        ("descriptor_weight", c_void_p),
+        ("descriptor_scale", c_void_p),
+        ("descriptor_bias", c_void_p),
+        ("heat_bias", c_float),
+    )
+
+
+class Disk(KernelSession):
+    """DISK's extractor."""
+
+    inputs: list[str] = ["pixels", "max_keypoints"]  # noqa: RUF012
+    outputs: list[str] = ["keypoints", "scores", "descriptors", "counts"]  # noqa: RUF012
+    widths: list[int | None] = [2, None, DESCRIPTOR_DIM, None]  # noqa: RUF012
+
+    def _read(self, arrays: Mapping[str, Array]) -> None:
+        self._disk = DiskStruct()
+        self._set_first(arrays["unet.first.weight"], arrays["unet.first.bias"])
+        for level in range(DOWN):
+            slope = arrays[f"unet.down.{level}.gate.slope.weight"]
+            self._disk.down[level] = self._convolution(arrays, f"unet.down.{level}", slope)
+        for level in range(UP):
+            self._disk.up[level] = self._convolution(arrays, f"unet.up.{level}", _slopes(arrays, f"unet.up.{level}"))
+        self._set_last(arrays)
+        sizes = [c_int64] * 2
+        pointers = [POINTER(DiskStruct), c_void_p, *sizes, c_int64, *[c_void_p] * 4]
+        self._run = load_function("disk", c_int64, *pointers)
+        self._scratch_bytes = load_function("disk_scratch_bytes", c_size_t, POINTER(DiskStruct), *sizes)
+
+    def run(self, feed: Mapping[str, Array]) -> Sequence[Array]:
+        """Extract the local features of a batch of photos of one size, at least 5 x 5.
+
+        Inputs: pixels (B, H, W, 3) uint8, RGB; max_keypoints () int64. Outputs as DiskExtractor's, K being the largest
+        count: keypoints (B, K, 2), scores (B, K), descriptors (B, K, 128), counts (B,) int64. Rows from a photo's count
+        on are zeros.
+        """
+        pixels = np.ascontiguousarray(feed["pixels"], np.uint8)
+        batch, height, width, _ = pixels.shape
+        most = min(int(feed["max_keypoints"]), height * width)
+        shapes = (batch, most, 2), (batch, most), (batch, most, DESCRIPTOR_DIM)
+        outputs = [np.zeros(shape, np.float32) for shape in shapes]
+        counts = np.zeros(batch, np.int64)
+        scratch = scratch_address(self._scratch_bytes(byref(self._disk), height, width))
+        for item, photo in enumerate(pixels):
+            pointers = [address(output[item]) for output in outputs]
+            counts[item] = self._run(byref(self._disk), address(photo), height, width, most, scratch, *pointers)
+        longest = int(counts.max(initial=0))
+        return [*(output[:, :longest] for output in outputs), counts]
+
+    def _set_first(self, weight: Array, bias: Array) -> None:
+        """Set the first convolution: weight (out, 3, 5, 5). It reads bytes: the scale includes 1 / 255."""
+        pixels = PANEL // weight.shape[0]
+        rows = [np.pad(weight, ((0, 0), (0, 0), (row, 1 - row), (0, 0))) for row in (0, 1)]
+        # (2, out, 3, rows, taps) to (2, out, rows * 3, taps)
+        terms = np.stack([row.transpose(0, 2, 1, 3).reshape(weight.shape[0], -1, KERNEL) for row in rows])
+        panels, scale = _quantize(_panels(terms, pixels), 255)
+        self._disk.first_weight = self._keep(panels)
+        self._disk.first_scale = self._keep(scale[0] / np.float32(255))
+        self._disk.first_bias = self._keep(np.tile(bias, pixels))
+
+    def _convolution(self, arrays: Mapping[str, Array], name: str, slope: Array) -> ConvolutionStruct:
+        """A convolution of weight (out, in, 5, 5), for the products of c/disk/convolution.h."""
+        weight, bias = arrays[f"{name}.conv.weight"], arrays[f"{name}.conv.bias"]
+        outputs, inputs = weight.shape[:2]
+        pixels, row = PANEL // outputs, np.moveaxis(weight, 2, 0)
+        both, opposite = (row[0] + row[1] + row[2]) / 2, (row[0] - row[1] + row[2]) / 2
+        terms = np.stack([row[0], row[3], -row[2], -row[4], both, row[3] + row[4], opposite])
+        panels, scale = _quantize(_panels(terms, pixels), 2 * LEVELS)
+        return ConvolutionStruct(
+            self._keep(panels),
+            self._keep(scale),
+            self._keep(np.tile(bias, pixels)),
+            self._reference(slope, (inputs,), np.float32),
+            inputs,
+            outputs,
+        )
+
+    def _set_last(self, arrays: Mapping[str, Array]) -> None:
+        self._disk.last_slope = self._keep(_slopes(arrays, "unet.last"))
+        taps = np.concatenate([arrays["low_taps"], arrays["skip_taps"]], 1)[:, :, 0, 0]  # (25, 80)
+        columns = np.pad(taps.T, ((0, 0), (0, PANEL - len(taps))))
+        panels, scale = _quantize(_interleave(columns[None]), LEVELS)
+        self._disk.heat_weight, self._disk.heat_scale = self._keep(panels), self._keep(scale)
+        self._disk.heat_bias = float(arrays["heat_bias"])
+        projection = arrays["projection"]  # (channel, row, column; descriptor)
+        rows = projection.reshape(-1, KERNEL, KERNEL, DESCRIPTOR_DIM // PANEL, PANEL).transpose(1, 3, 2, 0, 4)
+        panels, scale = _quantize(_interleave(rows.reshape(KERNEL * DESCRIPTOR_DIM // PANEL, -1, PANEL)), LEVELS)
+        self._disk.descriptor_weight, self._disk.descriptor_scale = self._keep(panels), self._keep(scale)
+        self._disk.descriptor_bias = self._reference(arrays["bias"], (DESCRIPTOR_DIM,), np.float32)
+
+    def _keep(self, values: Array) -> int:
+        """Address of a contiguous copy, kept alive with the session: int16 as it is, others as float32."""
+        return self._reference(values, values.shape, np.int16 if values.dtype == np.int16 else np.float32)
+
+
+def _slopes(arrays: Mapping[str, Array], name: str) -> Array:
+    """The slopes of an upward step, of the upsampled channels and then of the skipped ones."""
+    return np.concatenate([arrays[f"{name}.{part}_gate.slope.weight"] for part in ("low", "skip")])
+
+
+def _panels(terms: Array, pixels: int) -> Array:
+    """Panels of terms (T, out, in, 5) for neighbouring pixels at once: (T, (4 + pixels) * in / 2, PANEL, 2).
+
+    The rows of a panel are taps of the window around all pixels, each with its inputs; its columns are pixels, each
+    with its outputs.
+    """
+    count, outputs, inputs, _ = terms.shape
+    columns = np.zeros((count, KERNEL - 1 + pixels, inputs, pixels, outputs), np.float32)
+    for pixel in range(pixels):
+        columns[:, pixel : pixel + KERNEL, :, pixel] = terms.transpose(0, 3, 2, 1)
+    return _interleave(columns.reshape(count, -1, PANEL))
+
+
+def _interleave(columns: Array) -> Array:
+    """Rearrange matrices (T, in, PANEL) to (T, in / 2, PANEL, 2)."""
+    count, rows, _ = columns.shape
+    return columns.reshape(count, rows // 2, 2, PANEL).swapaxes(2, 3)
+
+
+def _quantize(panels: Array, largest: int) -> tuple[Array, Array]:
+    """Round panels (T, S, PANEL, 2) to int16 with one scale per column, (T, PANEL).
+
+    The scales are such that no product with int16 values of absolute values up to `largest` overflows int32.
+    """
+    steps = panels.shape[1]
+    most = _LARGEST_SUM // largest - steps  # rounding adds at most half of the number of values, 2 S
+    scale = np.maximum(np.abs(panels).max((1, 3)) / 32767, np.abs(panels).sum((1, 3), dtype=np.float64) / most)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
+    return np.round(panels / scale[:, None, :, None]).astype(np.int16), scale
