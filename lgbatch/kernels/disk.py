@@ -15,6 +15,8 @@ from lgbatch.kernels.session import Array, KernelSession, address, scratch_addre
 
 KERNEL, DOWN, UP, LEVELS, DESCRIPTOR_DIM, LOW_CHANNELS = 5, 4, 3, 8191, 128, 64
 """Constants of c/disk/types.h. The structs must match it too, field by field."""
+_TARGETS = slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)
+"""The terms that go to each target: see c/disk/convolution.h."""
 _LARGEST_SUM = 2**31 - 1
 
 
@@ -106,14 +108,19 @@ class Disk(KernelSession):
         """A convolution of weight (out, in, 5, 5), for the products of c/disk/convolution.h."""
         weight, bias = arrays[f"{name}.conv.weight"], arrays[f"{name}.conv.bias"]
         outputs, inputs = weight.shape[:2]
-        pixels, row = PANEL // outputs, np.moveaxis(weight, 2, 0)
-        both, opposite = (row[0] + row[1] + row[2]) / 2, (row[0] - row[1] + row[2]) / 2
-        terms = np.stack([row[0], row[3], -row[2], -row[4], both, row[3] + row[4], opposite])
-        panels, scale = _quantize(_panels(terms, pixels), 2 * LEVELS)
+        rows = _terms(np.pad(weight, ((0, PANEL - outputs), (0, 0), (0, 0), (0, 0))).transpose(2, 3, 1, 0))
+        panels, scales = [], []
+        for terms in (rows[target] for target in _TARGETS):
+            columns = _terms(terms.swapaxes(0, 1))  # (column terms, row terms, in, PANEL)
+            for target in _TARGETS:
+                panel = columns[target].swapaxes(0, 1).reshape(1, -1, PANEL)
+                rounded, scale = _quantize(_interleave(panel), 4 * LEVELS)
+                panels.append(rounded.ravel())
+                scales.append(scale)
         return ConvolutionStruct(
-            self._keep(panels),
-            self._keep(scale),
-            self._keep(np.tile(bias, pixels)),
+            self._keep(np.concatenate(panels)),
+            self._keep(np.stack(scales)),
+            self._keep(np.pad(bias, (0, PANEL - outputs))),
             self._reference(slope, (inputs,), np.float32),
             inputs,
             outputs,
@@ -140,6 +147,12 @@ class Disk(KernelSession):
 def _slopes(arrays: Mapping[str, Array], name: str) -> Array:
     """The slopes of an upward step, of the upsampled channels and then of the skipped ones."""
     return np.concatenate([arrays[f"{name}.{part}_gate.slope.weight"] for part in ("low", "skip")])
+
+
+def _terms(weight: Array) -> Array:
+    """The weights of the products for two outputs along the first axis: (5, ...) to (7, ...)."""
+    both, opposite = (weight[0] + weight[1] + weight[2]) / 2, (weight[0] - weight[1] + weight[2]) / 2
+    return np.stack([weight[0], weight[3], -weight[2], -weight[4], both, weight[3] + weight[4], opposite])
 
 
 def _panels(terms: Array, pixels: int) -> Array:

@@ -12,6 +12,7 @@
        store_bf16(to, x, y)               rounds to nearest even, x before y
        store_pairs(to, x, y)              the same, but each value of y follows that of x
        store_int16(to, x)                 rounds to the nearest integer
+       vi_store_half(to, x)               the first half of x
        vi_add_int16, vi_sub_int16         of the two int16 in each lane
 
    and those of tile.h. ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it

@@ -23,6 +23,7 @@ INLINE vi vf_to_int(vf x) { return _mm256_cvtps_epi32(x); }
 
 INLINE vi vi_load(const void *x) { return _mm256_loadu_si256((const __m256i *)x); }
 INLINE void vi_store(int32_t *to, vi x) { _mm256_storeu_si256((__m256i *)to, x); }
+INLINE void vi_store_half(int32_t *to, vi x) { _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(x)); }
 INLINE vi vi_set(int32_t x) { return _mm256_set1_epi32(x); }
 INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }

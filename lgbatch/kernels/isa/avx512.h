@@ -29,6 +29,7 @@ INLINE vi vf_to_int(vf x) { return _mm512_cvtps_epi32(x); }
 
 INLINE vi vi_load(const void *x) { return _mm512_loadu_si512(x); }
 INLINE void vi_store(int32_t *to, vi x) { _mm512_storeu_si512(to, x); }
+INLINE void vi_store_half(int32_t *to, vi x) { _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(x)); }
 INLINE vi vi_set(int32_t x) { return _mm512_set1_epi32(x); }
 INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }

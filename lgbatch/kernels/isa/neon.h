@@ -26,6 +26,7 @@ INLINE vi vf_to_int(vf x) { return vcvtnq_s32_f32(x); }
 
 INLINE vi vi_load(const void *x) { return vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)x)); }
 INLINE void vi_store(int32_t *to, vi x) { vst1q_s32(to, x); }
+INLINE void vi_store_half(int32_t *to, vi x) { vst1_s32(to, vget_low_s32(x)); }
 INLINE vi vi_set(int32_t x) { return vdupq_n_s32(x); }
 INLINE vi vi_add(vi a, vi b) { return vaddq_s32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return vminq_s32(a, b); }

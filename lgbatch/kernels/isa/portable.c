@@ -35,6 +35,7 @@ INLINE vi vi_load(const void *x) {
     return value;
 }
 INLINE void vi_store(int32_t *to, vi x) { *to = x; }
+INLINE void vi_store_half(int32_t *to, vi x) { memcpy(to, &x, sizeof x / 2); }
 INLINE vi vi_set(int32_t x) { return x; }
 INLINE vi vi_add(vi a, vi b) { return a + b; }
 INLINE vi vi_min(vi a, vi b) { return a < b ? a : b; }

@@ -1,7 +1,7 @@
-/* Convolutions with windows of 5 x 5, two rows of outputs at once from six of inputs.
+/* Convolutions with windows of 5 x 5, four outputs of 2 x 2 pixels at once from 6 x 6 inputs.
 
-   Minimal filtering (Winograd, Arithmetic Complexity of Computations, 1980) over the rows: F(2, 3) for the first three
-   of the window and F(2, 2) for the others need seven products of rows instead of ten. With inputs r and weights g,
+   Minimal filtering (Winograd, Arithmetic Complexity of Computations, 1980) along rows and columns: F(2, 3) for the first
+   three of the window and F(2, 2) for the others need seven products instead of ten. With inputs r and weights g,
 
        r0 - r2   g0                   to the first output
        r3 - r4   g3                   to the first output
@@ -11,70 +11,129 @@
        r4        g3 + g4              to both
        r2 - r1   (g0 - g1 + g2) / 2   to the first, and negated to the second
 
-   The columns of a window are contiguous in a row, so that a product is one GEMM. */
+   Products over rows and columns that go to the same outputs are one GEMM. The inputs are integers: these differences and
+   sums are exact. */
 
 enum { FIRST, SECOND, BOTH, OPPOSITE, TARGETS };
 
-/* Rows of a strip. Each begins MARGIN pixels left of it. Row y of the inputs is at y modulo ROWS, counted from -MARGIN. */
+/* The number of terms that go to a target, and of those that go to the ones before. */
+INLINE int64_t term_count(int64_t target) { return target == OPPOSITE ? 1 : 2; }
+INLINE int64_t terms_before(int64_t row_target, int64_t column_target) {
+    return 2 * row_target * TERMS + term_count(row_target) * 2 * column_target;
+}
+
+/* What a strip of two rows is computed from. Rows of inputs begin MARGIN pixels left of it; row y is at y modulo ROWS,
+   counted from -MARGIN. */
 typedef struct {
     int16_t inputs[ROWS][(STRIP + 2 * MARGIN) * INPUT_CHANNELS];
-    int16_t terms[TERMS][(STRIP + 2 * MARGIN) * INPUT_CHANNELS];
+    int16_t terms[TERMS * TERMS * STRIP / 2 * INPUT_CHANNELS]; /* by targets: (units, row terms, column terms, channels) */
+    int32_t sums[TARGETS * TARGETS][STRIP / 2 * PANEL];        /* (units, outputs) */
 } Strip;
 
-/* The inputs of the products, from `count` values of each row. */
-static void form_terms(const int16_t *const rows[ROWS], int64_t count, Strip *strip) {
-    for (int64_t i = 0; i < count; i += 2 * WIDTH) {
-        vi r0 = vi_load(rows[0] + i), r1 = vi_load(rows[1] + i), r2 = vi_load(rows[2] + i);
-        vi r3 = vi_load(rows[3] + i), r4 = vi_load(rows[4] + i), r5 = vi_load(rows[5] + i);
-        vi terms[TERMS] = {vi_sub_int16(r0, r2), vi_sub_int16(r3, r4), vi_sub_int16(r1, r3), vi_sub_int16(r4, r5),
-                           vi_add_int16(r1, r2), r4,                   vi_sub_int16(r2, r1)};
-        for (int term = 0; term < TERMS; term++) vi_store((int32_t *)(strip->terms[term] + i), terms[term]);
+/* The terms along the columns of one along the rows: x = a - b, a + b or a. `to` gives the place of each in a unit, and
+   `strides` the distance of the next unit's. */
+#define FORM_TERMS(name, LOAD_TERM) \
+    static void name(const int16_t *a, const int16_t *b, int64_t units, int64_t channels, int16_t *const to[TERMS], \
+                     const int64_t strides[TERMS]) { \
+        (void)b; \
+        const int is_whole = channels >= 2 * WIDTH; /* the first map has 16 channels, 512 bits hold 32 */ \
+        for (int64_t c = 0; c < channels; c += 2 * WIDTH) { \
+            int64_t i = c; \
+            vi r0 = LOAD_TERM(i), r1 = LOAD_TERM(i + channels); \
+            vi r2 = LOAD_TERM(i + 2 * channels), r3 = LOAD_TERM(i + 3 * channels); \
+            for (int64_t unit = 0; unit < units; unit++, i += 2 * channels) { \
+                vi r4 = LOAD_TERM(i + 4 * channels), r5 = LOAD_TERM(i + 5 * channels); \
+                store_term(is_whole, to[0] + unit * strides[0] + c, vi_sub_int16(r0, r2)); \
+                store_term(is_whole, to[1] + unit * strides[1] + c, vi_sub_int16(r3, r4)); \
+                store_term(is_whole, to[2] + unit * strides[2] + c, vi_sub_int16(r1, r3)); \
+                store_term(is_whole, to[3] + unit * strides[3] + c, vi_sub_int16(r4, r5)); \
+                store_term(is_whole, to[4] + unit * strides[4] + c, vi_add_int16(r1, r2)); \
+                store_term(is_whole, to[5] + unit * strides[5] + c, r4); \
+                store_term(is_whole, to[6] + unit * strides[6] + c, vi_sub_int16(r2, r1)); \
+                r0 = r2, r1 = r3, r2 = r4, r3 = r5; \
+            } \
+        } \
+    }
+#define DIFFERENCE(i) vi_sub_int16(vi_load(a + (i)), vi_load(b + (i)))
+#define SUM(i) vi_add_int16(vi_load(a + (i)), vi_load(b + (i)))
+#define SAME(i) vi_load(a + (i))
+INLINE void store_term(int is_whole, int16_t *to, vi x) {
+    if (is_whole) vi_store((int32_t *)to, x);
+    else vi_store_half((int32_t *)to, x);
+}
+FORM_TERMS(form_terms_of_difference, DIFFERENCE)
+FORM_TERMS(form_terms_of_sum, SUM)
+FORM_TERMS(form_terms_of_row, SAME)
+#undef DIFFERENCE
+#undef SUM
+#undef SAME
+#undef FORM_TERMS
+
+/* All terms of the units of a strip, from six rows. */
+static void form_terms(const int16_t *const rows[ROWS], int64_t units, int64_t channels, int16_t *terms) {
+    static const int first[TERMS] = {0, 3, 1, 4, 1, 4, 2}, second[TERMS] = {2, 4, 3, 5, 2, 4, 1};
+    for (int64_t row = 0; row < TERMS; row++) {
+        const int16_t *a = rows[first[row]], *b = rows[second[row]];
+        int16_t *to[TERMS];
+        int64_t strides[TERMS];
+        for (int64_t column = 0; column < TERMS; column++) {
+            const int64_t counts[] = {term_count(row / 2), term_count(column / 2)};
+            const int64_t place = row % 2 * counts[1] + column % 2;
+            strides[column] = counts[0] * counts[1] * channels;
+            to[column] = terms + (terms_before(row / 2, column / 2) * units + place) * channels;
+        }
+        if (row / 2 != BOTH) form_terms_of_difference(a, b, units, channels, to, strides);
+        else if (a != b) form_terms_of_sum(a, b, units, channels, to, strides);
+        else form_terms_of_row(a, b, units, channels, to, strides);
     }
 }
 
-/* to (count, PANEL) = acc scale, or is increased by it. */
-INLINE void add_scaled(const int32_t *acc, const float *scale, int64_t count, float *to, int is_sum) {
-    for (int column = 0; column < PANEL; column += WIDTH) {
-        const vf factor = vf_load(scale + column);
-        for (int64_t i = column; i < count * PANEL; i += PANEL) {
-            const vf value = vi_to_float(vi_load(acc + i));
-            vf_store(to + i, is_sum ? vf_fma(value, factor, vf_load(to + i)) : vf_mul(value, factor));
-        }
+/* The products of all terms: one sum for each pair of targets. */
+static void multiply_terms(const Convolution *layer, int64_t units, Strip *strip) {
+    for (int64_t target = 0; target < TARGETS * TARGETS; target++) {
+        const int64_t rows = target / TARGETS, columns = target % TARGETS, before = terms_before(rows, columns);
+        const int64_t values = term_count(rows) * term_count(columns) * layer->in;
+        const int16_t *weight = layer->weight + before * layer->in * PANEL;
+        const int16_t *terms = strip->terms + before * layer->in * units;
+        for (int64_t unit = 0; unit < units; unit += TILE_ROWS)
+            gemm_int16(terms + unit * values, values, weight, values / 2, min_i64(TILE_ROWS, units - unit),
+                       strip->sums[target] + unit * PANEL);
     }
 }
 
-/* Two rows of outputs (count, PANEL) from their sums. */
-INLINE void combine(float sums[TARGETS][TILE_ROWS * PANEL], float scale, const float *bias, int64_t count,
-                    float *first, float *second) {
-    const vf factor = vf_set(scale);
-    for (int column = 0; column < PANEL; column += WIDTH) {
-        const vf start = vf_load(bias + column);
-        for (int64_t i = column; i < count * PANEL; i += PANEL) {
-            const vf both = vf_load(sums[BOTH] + i), opposite = vf_load(sums[OPPOSITE] + i);
-            const vf upper = vf_add(vf_add(both, opposite), vf_load(sums[FIRST] + i));
-            const vf lower = vf_add(vf_sub(both, opposite), vf_load(sums[SECOND] + i));
-            vf_store(first + i, vf_fma(upper, factor, start));
-            vf_store(second + i, vf_fma(lower, factor, start));
-        }
-    }
+/* Two outputs from the sums of a row's or column's targets. */
+INLINE void combine(const vf sums[TARGETS], vf *first, vf *second) {
+    *first = vf_add(sums[FIRST], vf_add(sums[BOTH], sums[OPPOSITE]));
+    *second = vf_add(sums[SECOND], vf_sub(sums[BOTH], sums[OPPOSITE]));
 }
 
-/* Outputs `first` and `second` (width, out) from the terms. */
-static void convolve_rows(const Convolution *layer, const Strip *strip, float scale, int64_t width, float *first,
-                          float *second) {
-    static const int targets[TERMS] = {FIRST, FIRST, SECOND, SECOND, BOTH, BOTH, OPPOSITE};
-    const int64_t pixels = PANEL / layer->out, steps = (KERNEL - 1 + pixels) * layer->in / 2;
-    int32_t acc[TILE_ROWS * PANEL];
-    float sums[TARGETS][TILE_ROWS * PANEL];
-    for (int64_t unit = 0; unit < width / pixels; unit += TILE_ROWS) {
-        const int64_t count = min_i64(TILE_ROWS, width / pixels - unit);
-        for (int term = 0; term < TERMS; term++) {
-            gemm_int16(strip->terms[term] + unit * pixels * layer->in, pixels * layer->in,
-                       layer->weight + term * steps * PANEL * 2, steps, count, acc);
-            const int is_sum = term > 0 && targets[term] == targets[term - 1];
-            add_scaled(acc, layer->scale + term * PANEL, count, sums[targets[term]], is_sum);
+/* Two rows of outputs (width, out) from their sums. Those of the second begin `stride` after those of the first. */
+static void write_outputs(const Convolution *layer, const Strip *strip, float scale, int64_t width, int64_t stride,
+                          float *to) {
+    for (int64_t c = 0; c < layer->out; c += WIDTH) {
+        const vf bias = vf_load(layer->bias + c);
+        vf factors[TARGETS * TARGETS];
+        for (int i = 0; i < TARGETS * TARGETS; i++)
+            factors[i] = vf_mul(vf_load(layer->scale + i * PANEL + c), vf_set(scale));
+        for (int64_t x = 0; x < width; x += 2) {
+            vf left[TARGETS], right[TARGETS], outputs[4];
+            for (int row = 0; row < TARGETS; row++) {
+                vf sums[TARGETS];
+                for (int i = 0; i < TARGETS; i++) {
+                    const int32_t *sum = strip->sums[row * TARGETS + i] + x / 2 * PANEL + c;
+                    sums[i] = vf_mul(vi_to_float(vi_load(sum)), factors[row * TARGETS + i]);
+                }
+                combine(sums, left + row, right + row);
+            }
+            combine(left, outputs, outputs + 2);
+            combine(right, outputs + 1, outputs + 3);
+            float *output = to + x * layer->out + c;
+            vf_store(output, vf_add(outputs[0], bias));
+            vf_store(output + stride, vf_add(outputs[2], bias));
+            if (x + 1 == width) continue;
+            vf_store(output + layer->out, vf_add(outputs[1], bias));
+            vf_store(output + stride + layer->out, vf_add(outputs[3], bias));
         }
-        combine(sums, scale, layer->bias, count, first + unit * PANEL, second + unit * PANEL);
     }
 }
 
@@ -107,8 +166,8 @@ static void finish_rows(Map *map, Map *pooled, int64_t y, int64_t first, int64_t
    odd number of rows needs memory for one more. */
 static void convolve(const Convolution *layer, const Source *source, Strip *strip, Map *map, Map *pooled) {
     for (int64_t first = 0; first < map->width; first += STRIP) {
-        const int64_t width = min_i64(STRIP, map->width - first), end = first + width + MARGIN;
-        const int64_t count = (width + 2 * MARGIN) * source->channels;
+        const int64_t width = min_i64(STRIP, map->width - first), units = (width + 1) / 2;
+        const int64_t end = first + 2 * units + MARGIN;
         for (int64_t y = 0; y < map->height; y += 2) {
             const int16_t *rows[ROWS];
             for (int64_t row = 0; row < ROWS; row++) {
@@ -116,9 +175,10 @@ static void convolve(const Convolution *layer, const Source *source, Strip *stri
                 if (!y || row >= ROWS - 2) source_row(source, y - MARGIN + row, first - MARGIN, end, input);
                 rows[row] = input;
             }
-            form_terms(rows, count, strip);
+            form_terms(rows, units, source->channels, strip->terms);
+            multiply_terms(layer, units, strip);
             float *output = map->x + (y * map->width + first) * map->channels;
-            convolve_rows(layer, strip, source->scale, width, output, output + map->width * map->channels);
+            write_outputs(layer, strip, source->scale, width, map->width * map->channels, output);
             finish_rows(map, pooled, y, first, width);
         }
     }

@@ -91,6 +91,17 @@ static void convolve_photo(const Disk *network, const uint8_t *pixels, int64_t h
     }
 }
 
+/* to (count, PANEL) = acc scale, or is increased by it. */
+INLINE void add_scaled(const int32_t *acc, const float *scale, int64_t count, float *to, int is_sum) {
+    for (int column = 0; column < PANEL; column += WIDTH) {
+        const vf factor = vf_load(scale + column);
+        for (int64_t i = column; i < count * PANEL; i += PANEL) {
+            const vf value = vi_to_float(vi_load(acc + i));
+            vf_store(to + i, is_sum ? vf_fma(value, factor, vf_load(to + i)) : vf_mul(value, factor));
+        }
+    }
+}
+
 /* Descriptors (count, DESCRIPTOR_DIM) of unit length, of up to TILE_ROWS keypoints at whole pixels. */
 static void describe(const Disk *network, const Source *source, const Peak *peaks, int64_t count, float *descriptors) {
     enum { VALUES = KERNEL * LAST_CHANNELS };

@@ -1,8 +1,8 @@
 /* DISK (Tyszkiewicz, Fua and Trulls, NeurIPS 2020) with 16-bit convolutions.
 
    Activations are symmetric int16, value = scale * int16, with one scale per convolution, computed at run time; weights
-   have one scale per output and term. Sums are int32: |activation| <= 2 LEVELS, and the sum of the absolute weights of a
-   GEMM call is at most 2^31 / (2 LEVELS), so that none overflows. Normalization, biases and statistics are float.
+   have one scale per output and GEMM. Sums are int32: |inputs| are at most 4 LEVELS, and the sum of the absolute weights
+   of an output is at most 2^31 / (4 LEVELS), so that none overflows. Normalization, biases and statistics are float.
 
    Maps are (height, width, channels) float; `Disk` has a U-Net's maps of 1, 1/2, ..., 1/16 of the size. */
 
@@ -18,7 +18,7 @@ enum {
     FIRST_CHANNELS = 16,   /* of the first map */
     FIRST_PIXELS = PANEL / FIRST_CHANNELS,
     FIRST_STEPS = (KERNEL - 1 + FIRST_PIXELS) * 3 * ROWS / 2, /* of the first convolution, whose input is RGB */
-    TERMS = 7,             /* products for two rows of outputs: see convolution.h */
+    TERMS = 7,             /* products for two outputs in a row or column: see convolution.h */
     DOWN = 4,              /* times that the map is halved */
     UP = 3,                /* times that it is doubled before the last, which only the heatmap and the descriptors need */
     MAP_CHANNELS = 64,     /* of a map, at most */
@@ -29,10 +29,10 @@ enum {
     STRIP = 60,            /* columns that are convolved at once: their rows and the weights stay in the L2 cache */
 };
 
-/* A convolution of PANEL / out neighbouring pixels at once. */
+/* A convolution to at most PANEL channels. */
 typedef struct {
-    const int16_t *weight; /* (TERMS, steps, PANEL, 2): steps = (KERNEL - 1 + PANEL / out) * in / 2 */
-    const float *scale;    /* (TERMS, PANEL) */
+    const int16_t *weight; /* by targets: (row terms, column terms, in / 2, PANEL, 2) */
+    const float *scale;    /* (TARGETS, TARGETS, PANEL) */
     const float *bias;     /* (PANEL,) */
     const float *slope;    /* (in,): of the PReLU before it */
     int64_t in, out;
