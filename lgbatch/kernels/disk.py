@@ -13,8 +13,8 @@ import numpy as np
 from lgbatch.kernels.library import PANEL, load_function
 from lgbatch.kernels.session import Array, KernelSession, address, scratch_address
 
-KERNEL, DOWN, UP, LEVELS, DESCRIPTOR_DIM, LOW_CHANNELS = 5, 4, 3, 8191, 128, 64
-"""Constants of c/disk/types.h. The structs must match it too, field by field."""
+KERNEL, DOWN, UP, LEVELS, DESCRIPTOR_DIM, NARROW_PANEL = 5, 4, 3, 8191, 128, 32
+"""Constants of c/disk/types.h and c/kernels.h. The structs must match it too, field by field."""
 _TARGETS = slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)
 """The terms that go to each target: see c/disk/convolution.h."""
 _LARGEST_SUM = 2**31 - 1
@@ -108,19 +108,19 @@ class Disk(KernelSession):
         """A convolution of weight (out, in, 5, 5), for the products of c/disk/convolution.h."""
         weight, bias = arrays[f"{name}.conv.weight"], arrays[f"{name}.conv.bias"]
         outputs, inputs = weight.shape[:2]
-        rows = _terms(np.pad(weight, ((0, PANEL - outputs), (0, 0), (0, 0), (0, 0))).transpose(2, 3, 1, 0))
+        rows = _terms(weight.transpose(2, 3, 1, 0))
         panels, scales = [], []
         for terms in (rows[target] for target in _TARGETS):
-            columns = _terms(terms.swapaxes(0, 1))  # (column terms, row terms, in, PANEL)
+            columns = _terms(terms.swapaxes(0, 1))  # (column terms, row terms, in, out)
             for target in _TARGETS:
-                panel = columns[target].swapaxes(0, 1).reshape(1, -1, PANEL)
+                panel = columns[target].swapaxes(0, 1).reshape(1, -1, outputs)
                 rounded, scale = _quantize(_interleave(panel), 4 * LEVELS)
                 panels.append(rounded.ravel())
                 scales.append(scale)
         return ConvolutionStruct(
             self._keep(np.concatenate(panels)),
             self._keep(np.stack(scales)),
-            self._keep(np.pad(bias, (0, PANEL - outputs))),
+            self._reference(bias, (outputs,), np.float32),
             self._reference(slope, (inputs,), np.float32),
             inputs,
             outputs,
@@ -129,7 +129,7 @@ class Disk(KernelSession):
     def _set_last(self, arrays: Mapping[str, Array]) -> None:
         self._disk.last_slope = self._keep(_slopes(arrays, "unet.last"))
         taps = np.concatenate([arrays["low_taps"], arrays["skip_taps"]], 1)[:, :, 0, 0]  # (25, 80)
-        columns = np.pad(taps.T, ((0, 0), (0, PANEL - len(taps))))
+        columns = np.pad(taps.T, ((0, 0), (0, NARROW_PANEL - len(taps))))
         panels, scale = _quantize(_interleave(columns[None]), LEVELS)
         self._disk.heat_weight, self._disk.heat_scale = self._keep(panels), self._keep(scale)
         self._disk.heat_bias = float(arrays["heat_bias"])
@@ -169,13 +169,13 @@ def _panels(terms: Array, pixels: int) -> Array:
 
 
 def _interleave(columns: Array) -> Array:
-    """Rearrange matrices (T, in, PANEL) to (T, in / 2, PANEL, 2)."""
-    count, rows, _ = columns.shape
-    return columns.reshape(count, rows // 2, 2, PANEL).swapaxes(2, 3)
+    """Rearrange matrices (T, in, out) to (T, in / 2, out, 2)."""
+    count, rows, outputs = columns.shape
+    return columns.reshape(count, rows // 2, 2, outputs).swapaxes(2, 3)
 
 
 def _quantize(panels: Array, largest: int) -> tuple[Array, Array]:
-    """Round panels (T, S, PANEL, 2) to int16 with one scale per column, (T, PANEL).
+    """Round panels (T, S, out, 2) to int16 with one scale per column, (T, out).
 
     The scales are such that no product with int16 values of absolute values up to `largest` overflows int32.
     """

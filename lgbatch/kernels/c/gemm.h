@@ -1,10 +1,11 @@
-/* One GEMM microkernel, included once for each kind of product: up to TILE_ROWS rows times TILE_VECTORS vectors of a
-   panel. Everything stays in registers: the accumulators, the vectors of the panel and one broadcast of a row.
+/* One GEMM microkernel, included once for each kind of product: up to TILE_ROWS rows times VECTORS vectors of a panel. Everything stays in registers: the accumulators, the vectors of the panel and one broadcast of a row.
    Accumulators are named variables, because compilers keep arrays of vectors in memory.
 
    The file that includes this one defines
 
        TILE, GEMM        the names of the functions
+       COLUMNS           of a panel; PANEL unless defined
+       VECTORS           of a tile: 4 or 2; TILE_VECTORS unless defined
        SCALAR, VECTOR    the type of an accumulator
        LOAD, STORE       of such vectors
        DOT(sum, x, p)    sum plus the products of the 4 int8 or 2 bfloat16 values in each lane of x and p
@@ -12,8 +13,12 @@
        PANEL_PART(i, p)  the part i of a vector of the panel
        WORD_PART(i, w)   the same of 4 bytes of a row */
 
+#ifndef COLUMNS
+#define COLUMNS PANEL
+#define VECTORS TILE_VECTORS
+#endif
 #define EACH_ROW(DO, arg) DO(arg, 0) DO(arg, 1) DO(arg, 2) DO(arg, 3) DO(arg, 4) DO(arg, 5)
-#if TILE_VECTORS == 4
+#if VECTORS == 4
 #define EACH_VECTOR(DO, arg) DO(arg, 0) DO(arg, 1) DO(arg, 2) DO(arg, 3)
 #else
 #define EACH_VECTOR(DO, arg) DO(arg, 0) DO(arg, 1)
@@ -28,11 +33,11 @@
         EACH_VECTOR(ADD_PRODUCT, r) \
     }
 #define ADD_PART(part) \
-    for (int64_t step = 0; step < steps; step++, x += 4, panel += 4 * PANEL) { \
+    for (int64_t step = 0; step < steps; step++, x += 4, panel += 4 * COLUMNS) { \
         EACH_VECTOR(LOAD_PANEL, part) \
         EACH_ROW(ADD_ROW, part) \
     }
-#define STORE_SUM(r, v) STORE(acc + r * PANEL + v * WIDTH, a##r##v);
+#define STORE_SUM(r, v) STORE(acc + r * COLUMNS + v * WIDTH, a##r##v);
 #define STORE_ROW(_, r) if (r < rows) { EACH_VECTOR(STORE_SUM, r) }
 
 INLINE void TILE(const uint8_t *x, int64_t stride, const uint8_t *panel, int64_t steps, const SCALAR *start,
@@ -40,13 +45,13 @@ INLINE void TILE(const uint8_t *x, int64_t stride, const uint8_t *panel, int64_t
     EACH_ROW(LOAD_ROW, 0)
     ADD_PART(0)
 #if PARTS == 2 /* in a loop of its own: its products would need more registers */
-    x += 4 * (LONGEST - steps), panel -= 4 * PANEL * steps;
+    x += 4 * (LONGEST - steps), panel -= 4 * COLUMNS * steps;
     ADD_PART(1)
 #endif
     EACH_ROW(STORE_ROW, 0)
 }
 
-/* acc (rows, PANEL) = start + x (rows, 4 steps bytes) panel (steps, PANEL, 4 bytes), for 1 to TILE_ROWS rows. `stride`
+/* acc (rows, COLUMNS) = start + x (rows, 4 steps bytes) panel (steps, COLUMNS, 4 bytes), for 1 to TILE_ROWS rows. `stride`
    is the distance between rows of x in bytes, `start_stride` that between rows of start (0: all are the same). */
 NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int64_t steps, const SCALAR *start,
                      int64_t start_stride, int64_t rows, SCALAR *acc) {
@@ -54,8 +59,8 @@ NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int
     int32_t words[TILE_ROWS * 2 * LONGEST];
     if (steps > LONGEST) {
         GEMM(x, stride, panel, LONGEST, start, start_stride, rows, acc);
-        x += 4 * LONGEST, panel += 4 * LONGEST * PANEL, steps -= LONGEST;
-        GEMM(x, stride, panel, steps, acc, PANEL, rows, acc);
+        x += 4 * LONGEST, panel += 4 * LONGEST * COLUMNS, steps -= LONGEST;
+        GEMM(x, stride, panel, steps, acc, COLUMNS, rows, acc);
         return;
     }
     for (int64_t r = 0; r < rows; r++) {
@@ -66,7 +71,7 @@ NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int
     }
     x = (const uint8_t *)words, stride = 2 * LONGEST * 4;
 #endif
-    for (int column = 0; column < PANEL; column += TILE_VECTORS * WIDTH) {
+    for (int column = 0; column < COLUMNS; column += VECTORS * WIDTH) {
         const uint8_t *columns = panel + 4 * column;
 #define RUN(n) case n: TILE(x, stride, columns, steps, start + column, start_stride, n, acc + column); break;
         switch (rows) { RUN(6) RUN(5) RUN(4) RUN(3) RUN(2) RUN(1) } /* compile-time constants */
@@ -84,6 +89,8 @@ NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int
 #undef ADD_PART
 #undef STORE_SUM
 #undef STORE_ROW
+#undef COLUMNS
+#undef VECTORS
 #undef TILE
 #undef GEMM
 #undef SCALAR

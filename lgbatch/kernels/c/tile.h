@@ -101,3 +101,22 @@ INLINE void gemm_int16(const int16_t *x, int64_t stride, const int16_t *panel, i
                        int32_t *acc) {
     int16_gemm((const uint8_t *)x, 2 * stride, (const uint8_t *)panel, steps, zeros, 0, rows, acc);
 }
+
+#define COLUMNS NARROW_PANEL
+#define VECTORS 2
+#define TILE int16_narrow_tile
+#define GEMM int16_narrow_gemm
+#define SCALAR int32_t
+#define VECTOR vi
+#define LOAD vi_load
+#define STORE vi_store
+#define DOT dot_int16
+#define PARTS 1
+#define PANEL_PART WHOLE
+#include "gemm.h"
+
+/* The same for panels of NARROW_PANEL columns. */
+INLINE void gemm_int16_narrow(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
+                              int32_t *acc) {
+    int16_narrow_gemm((const uint8_t *)x, 2 * stride, (const uint8_t *)panel, steps, zeros, 0, rows, acc);
+}

@@ -81,14 +81,24 @@ static void gemm_int8(const uint8_t *x, int64_t stride, const int8_t *panel, int
 
 #define gemm_uint8 gemm_int8
 
+INLINE void int16_gemm(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
+                       int64_t columns, int32_t *acc) {
+    for (int64_t r = 0; r < rows; r++, x += stride, acc += columns) {
+        memset(acc, 0, (size_t)columns * sizeof *acc);
+        for (int64_t i = 0; i < 2 * steps; i++)
+            for (int64_t column = 0; column < columns; column++)
+                acc[column] += x[i] * panel[(i / 2 * columns + column) * 2 + i % 2];
+    }
+}
+
 static void gemm_int16(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
                        int32_t *acc) {
-    for (int64_t r = 0; r < rows; r++, x += stride, acc += PANEL) {
-        memset(acc, 0, PANEL * sizeof *acc);
-        for (int64_t i = 0; i < 2 * steps; i++)
-            for (int64_t column = 0; column < PANEL; column++)
-                acc[column] += x[i] * panel[(i / 2 * PANEL + column) * 2 + i % 2];
-    }
+    int16_gemm(x, stride, panel, steps, rows, PANEL, acc);
+}
+
+static void gemm_int16_narrow(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
+                              int32_t *acc) {
+    int16_gemm(x, stride, panel, steps, rows, NARROW_PANEL, acc);
 }
 
 INLINE float from_bf16(uint16_t bits) {

@@ -93,11 +93,14 @@ static void multiply_terms(const Convolution *layer, int64_t units, Strip *strip
     for (int64_t target = 0; target < TARGETS * TARGETS; target++) {
         const int64_t rows = target / TARGETS, columns = target % TARGETS, before = terms_before(rows, columns);
         const int64_t values = term_count(rows) * term_count(columns) * layer->in;
-        const int16_t *weight = layer->weight + before * layer->in * PANEL;
+        const int16_t *weight = layer->weight + before * layer->in * layer->out;
         const int16_t *terms = strip->terms + before * layer->in * units;
-        for (int64_t unit = 0; unit < units; unit += TILE_ROWS)
-            gemm_int16(terms + unit * values, values, weight, values / 2, min_i64(TILE_ROWS, units - unit),
-                       strip->sums[target] + unit * PANEL);
+        int32_t *sums = strip->sums[target];
+        for (int64_t unit = 0; unit < units; unit += TILE_ROWS, terms += TILE_ROWS * values) {
+            const int64_t count = min_i64(TILE_ROWS, units - unit);
+            if (layer->out == PANEL) gemm_int16(terms, values, weight, values / 2, count, sums + unit * PANEL);
+            else gemm_int16_narrow(terms, values, weight, values / 2, count, sums + unit * NARROW_PANEL);
+        }
     }
 }
 
@@ -114,13 +117,13 @@ static void write_outputs(const Convolution *layer, const Strip *strip, float sc
         const vf bias = vf_load(layer->bias + c);
         vf factors[TARGETS * TARGETS];
         for (int i = 0; i < TARGETS * TARGETS; i++)
-            factors[i] = vf_mul(vf_load(layer->scale + i * PANEL + c), vf_set(scale));
+            factors[i] = vf_mul(vf_load(layer->scale + i * layer->out + c), vf_set(scale));
         for (int64_t x = 0; x < width; x += 2) {
             vf left[TARGETS], right[TARGETS], outputs[4];
             for (int row = 0; row < TARGETS; row++) {
                 vf sums[TARGETS];
                 for (int i = 0; i < TARGETS; i++) {
-                    const int32_t *sum = strip->sums[row * TARGETS + i] + x / 2 * PANEL + c;
+                    const int32_t *sum = strip->sums[row * TARGETS + i] + x / 2 * layer->out + c;
                     sums[i] = vf_mul(vi_to_float(vi_load(sum)), factors[row * TARGETS + i]);
                 }
                 combine(sums, left + row, right + row);

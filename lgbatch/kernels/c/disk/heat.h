@@ -7,25 +7,26 @@ typedef struct {
     int64_t height, width, stride;
 } Heat;
 
-/* Add what `count` pixels of a row contribute, from acc (count, PANEL). `to` is the upper left corner of the window
+/* Add what `count` pixels of a row contribute, from acc (count, NARROW_PANEL). `to` is the upper left corner of the window
    around the first. */
 INLINE void add_windows(const int32_t *acc, const float *scale, int64_t count, float *to, int64_t stride) {
-    for (int64_t pixel = 0; pixel < count; pixel++, acc += PANEL, to++)
+    for (int64_t pixel = 0; pixel < count; pixel++, acc += NARROW_PANEL, to++)
         for (int64_t y = 0; y < KERNEL; y++)
             for (int64_t x = 0; x < KERNEL; x++) to[y * stride + x] += acc[KERNEL * y + x] * scale[KERNEL * y + x];
 }
 
 /* Compute the heatmap from the inputs of the last convolution. `row` has room for a row of them. */
 static void heat_init(Heat *heat, const Disk *network, const Source *source, int16_t *row) {
-    int32_t acc[TILE_ROWS * PANEL];
-    float scale[PANEL];
-    for (int i = 0; i < PANEL; i++) scale[i] = network->heat_scale[i] * source->scale;
+    int32_t acc[TILE_ROWS * NARROW_PANEL];
+    float scale[NARROW_PANEL];
+    for (int i = 0; i < NARROW_PANEL; i++) scale[i] = network->heat_scale[i] * source->scale;
     for (int64_t i = 0; i < (heat->height + 2 * MARGIN) * heat->stride; i++) heat->x[i] = network->heat_bias;
     for (int64_t y = 0; y < heat->height; y++) {
         source_row(source, y, 0, heat->width, row);
         for (int64_t x = 0; x < heat->width; x += TILE_ROWS) {
             const int64_t count = min_i64(TILE_ROWS, heat->width - x);
-            gemm_int16(row + x * LAST_CHANNELS, LAST_CHANNELS, network->heat_weight, LAST_CHANNELS / 2, count, acc);
+            gemm_int16_narrow(row + x * LAST_CHANNELS, LAST_CHANNELS, network->heat_weight, LAST_CHANNELS / 2, count,
+                              acc);
             add_windows(acc, scale, count, heat->x + y * heat->stride + x, heat->stride);
         }
     }

@@ -29,11 +29,11 @@ enum {
     STRIP = 60,            /* columns that are convolved at once: their rows and the weights stay in the L2 cache */
 };
 
-/* A convolution to at most PANEL channels. */
+/* A convolution to PANEL or NARROW_PANEL channels. */
 typedef struct {
-    const int16_t *weight; /* by targets: (row terms, column terms, in / 2, PANEL, 2) */
-    const float *scale;    /* (TARGETS, TARGETS, PANEL) */
-    const float *bias;     /* (PANEL,) */
+    const int16_t *weight; /* by targets: (row terms, column terms, in / 2, out, 2) */
+    const float *scale;    /* (TARGETS, TARGETS, out) */
+    const float *bias;     /* (out,) */
     const float *slope;    /* (in,): of the PReLU before it */
     int64_t in, out;
 } Convolution;
@@ -43,9 +43,9 @@ typedef struct {
     const float *first_scale, *first_bias; /* (PANEL,) */
     Convolution down[DOWN], up[UP];
     const float *last_slope;          /* (LAST_CHANNELS,) */
-    const int16_t *heat_weight;       /* (LAST_CHANNELS / 2, PANEL, 2): column KERNEL * y + x adds to the pixel at
+    const int16_t *heat_weight;       /* (LAST_CHANNELS / 2, NARROW_PANEL, 2): column KERNEL * y + x adds to the pixel at
                                          (x - MARGIN, y - MARGIN) from the input's; others are 0 */
-    const float *heat_scale;          /* (PANEL,) */
+    const float *heat_scale;          /* (NARROW_PANEL,) */
     const int16_t *descriptor_weight; /* (KERNEL, DESCRIPTOR_DIM / PANEL, KERNEL * LAST_CHANNELS / 2, PANEL, 2) */
     const float *descriptor_scale;    /* (KERNEL, DESCRIPTOR_DIM) */
     const float *descriptor_bias;     /* (DESCRIPTOR_DIM,) */
