@@ -26,7 +26,6 @@ class ConvolutionStruct(ctypes.Structure):
     _fields_ = (
         ("weight", c_void_p),
         ("scale", c_void_p),
-        ("bias", c_void_p),
         ("slope", c_void_p),
         ("inputs", c_int64),
         ("outputs", c_int64),
@@ -39,7 +38,6 @@ class DiskStruct(ctypes.Structure):
     _fields_ = (
         ("first_weight", c_void_p),
         ("first_scale", c_void_p),
-        ("first_bias", c_void_p),
         ("down", ConvolutionStruct * DOWN),
         ("up", ConvolutionStruct * UP),
         ("last_slope", c_void_p),
@@ -61,7 +59,7 @@ class Disk(KernelSession):
 
     def _read(self, arrays: Mapping[str, Array]) -> None:
         self._disk = DiskStruct()
-        self._set_first(arrays["unet.first.weight"], arrays["unet.first.bias"])
+        self._set_first(arrays["unet.first.weight"])
         for level in range(DOWN):
             slope = arrays[f"unet.down.{level}.gate.slope.weight"]
             self._disk.down[level] = self._convolution(arrays, f"unet.down.{level}", slope)
@@ -93,7 +91,7 @@ class Disk(KernelSession):
         longest = int(counts.max(initial=0))
         return [*(output[:, :longest] for output in outputs), counts]
 
-    def _set_first(self, weight: Array, bias: Array) -> None:
+    def _set_first(self, weight: Array) -> None:
         """Set the first convolution: weight (out, 3, 5, 5). It reads bytes: the scale includes 1 / 255."""
         pixels = PANEL // weight.shape[0]
         rows = [np.pad(weight, ((0, 0), (0, 0), (row, 1 - row), (0, 0))) for row in (0, 1)]
@@ -102,11 +100,10 @@ class Disk(KernelSession):
         panels, scale = _quantize(_panels(terms, pixels), 255)
         self._disk.first_weight = self._keep(panels)
         self._disk.first_scale = self._keep(scale[0] / np.float32(255))
-        self._disk.first_bias = self._keep(np.tile(bias, pixels))
 
     def _convolution(self, arrays: Mapping[str, Array], name: str, slope: Array) -> ConvolutionStruct:
         """A convolution of weight (out, in, 5, 5), for the products of c/disk/convolution.h."""
-        weight, bias = arrays[f"{name}.conv.weight"], arrays[f"{name}.conv.bias"]
+        weight = arrays[f"{name}.conv.weight"]
         outputs, inputs = weight.shape[:2]
         rows = _terms(weight.transpose(2, 3, 1, 0))
         panels, scales = [], []
@@ -120,7 +117,6 @@ class Disk(KernelSession):
         return ConvolutionStruct(
             self._keep(np.concatenate(panels)),
             self._keep(np.stack(scales)),
-            self._reference(bias, (outputs,), np.float32),
             self._reference(slope, (inputs,), np.float32),
             inputs,
             outputs,

@@ -76,13 +76,13 @@ static int16_t *weights(int64_t count, float largest) {
 /* No sum of absolute weights exceeds 2^31 / (4 LEVELS), that of 512 factors. */
 static Convolution convolution(int64_t in, int64_t out) {
     const int targets = 16;
-    return (Convolution){weights(TERMS * TERMS * in * out, 127), floats(targets * out, 0, 1e-3f), floats(out, 0, 0.1f),
+    return (Convolution){weights(TERMS * TERMS * in * out, 127), floats(targets * out, 0, 1e-3f),
                          floats(in, 0.25f, 0.1f), in, out};
 }
 
 static Disk random_network(void) {
     static const int64_t down[DOWN][2] = {{16, 32}, {32, 64}, {64, 64}, {64, 64}}, up[UP] = {128, 128, 96};
-    Disk disk = {weights(2 * FIRST_STEPS * PANEL * 2, 32767), floats(PANEL, 0, 1e-4f), floats(PANEL, 0, 0.1f)};
+    Disk disk = {weights(2 * FIRST_STEPS * PANEL * 2, 32767), floats(PANEL, 0, 1e-4f)};
     for (int i = 0; i < DOWN; i++) disk.down[i] = convolution(down[i][0], down[i][1]);
     for (int i = 0; i < UP; i++) disk.up[i] = convolution(up[i], PANEL);
     disk.last_slope = floats(LAST_CHANNELS, 0.25f, 0.1f);

@@ -11,6 +11,7 @@
        store_bytes(to, x)                 stores the low byte of each lane
        store_bf16(to, x, y)               rounds to nearest even, x before y
        store_pairs(to, x, y)              the same, but each value of y follows that of x
+       load_half(x), store_half(to, x)    between float and IEEE half precision, to nearest even; not beyond 65504
        store_int16(to, x)                 rounds to the nearest integer
        vi_store_half(to, x)               the first half of x
        vi_add_int16, vi_sub_int16         of the two int16 in each lane

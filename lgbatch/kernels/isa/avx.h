@@ -21,6 +21,11 @@ INLINE vf vf_fms(vf a, vf b, vf c) { return _mm256_fmsub_ps(a, b, c); }
 INLINE vf vf_round(vf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 INLINE vi vf_to_int(vf x) { return _mm256_cvtps_epi32(x); }
 
+INLINE vf load_half(const uint16_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
+INLINE void store_half(uint16_t *to, vf x) {
+    _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
 INLINE vi vi_load(const void *x) { return _mm256_loadu_si256((const __m256i *)x); }
 INLINE void vi_store(int32_t *to, vi x) { _mm256_storeu_si256((__m256i *)to, x); }
 INLINE void vi_store_half(int32_t *to, vi x) { _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(x)); }

@@ -27,6 +27,11 @@ INLINE float vf_reduce_add(vf x) { return _mm512_reduce_add_ps(x); }
 INLINE float vf_reduce_max(vf x) { return _mm512_reduce_max_ps(x); }
 INLINE vi vf_to_int(vf x) { return _mm512_cvtps_epi32(x); }
 
+INLINE vf load_half(const uint16_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
+INLINE void store_half(uint16_t *to, vf x) {
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
 INLINE vi vi_load(const void *x) { return _mm512_loadu_si512(x); }
 INLINE void vi_store(int32_t *to, vi x) { _mm512_storeu_si512(to, x); }
 INLINE void vi_store_half(int32_t *to, vi x) { _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(x)); }

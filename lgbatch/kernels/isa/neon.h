@@ -24,6 +24,9 @@ INLINE float vf_reduce_add(vf x) { return vaddvq_f32(x); }
 INLINE float vf_reduce_max(vf x) { return vmaxvq_f32(x); }
 INLINE vi vf_to_int(vf x) { return vcvtnq_s32_f32(x); }
 
+INLINE vf load_half(const uint16_t *x) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))); }
+INLINE void store_half(uint16_t *to, vf x) { vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
+
 INLINE vi vi_load(const void *x) { return vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)x)); }
 INLINE void vi_store(int32_t *to, vi x) { vst1q_s32(to, x); }
 INLINE void vi_store_half(int32_t *to, vi x) { vst1_s32(to, vget_low_s32(x)); }

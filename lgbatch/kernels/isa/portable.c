@@ -29,6 +29,21 @@ INLINE float vf_reduce_add(vf x) { return x; }
 INLINE float vf_reduce_max(vf x) { return x; }
 INLINE vi vf_to_int(vf x) { return (int32_t)rintf(x); }
 
+/* By moving between the ranges of exponents with a factor. */
+INLINE vf load_half(const uint16_t *x) {
+    const uint32_t bits = (uint32_t)(*x & 0x7fff) << 13;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    value *= 0x1p112f;
+    return *x >> 15 ? -value : value;
+}
+INLINE void store_half(uint16_t *to, vf x) {
+    const float value = fabsf(x) * 0x1p-112f;
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    *to = (uint16_t)((bits + 0xfff + (bits >> 13 & 1)) >> 13 | (x < 0 ? 0x8000u : 0));
+}
+
 INLINE vi vi_load(const void *x) {
     vi value;
     memcpy(&value, x, sizeof value);

@@ -104,6 +104,10 @@ static void multiply_terms(const Convolution *layer, int64_t units, Strip *strip
     }
 }
 
+INLINE void store_map(uint16_t *to, vf x) {
+    store_half(to, vf_max(vf_min(x, vf_set(65504.0f)), vf_set(-65504.0f)));
+}
+
 /* Two outputs from the sums of a row's or column's targets. */
 INLINE void combine(const vf sums[TARGETS], vf *first, vf *second) {
     *first = vf_add(sums[FIRST], vf_add(sums[BOTH], sums[OPPOSITE]));
@@ -112,9 +116,8 @@ INLINE void combine(const vf sums[TARGETS], vf *first, vf *second) {
 
 /* Two rows of outputs (width, out) from their sums. Those of the second begin `stride` after those of the first. */
 static void write_outputs(const Convolution *layer, const Strip *strip, float scale, int64_t width, int64_t stride,
-                          float *to) {
+                          uint16_t *to) {
     for (int64_t c = 0; c < layer->out; c += WIDTH) {
-        const vf bias = vf_load(layer->bias + c);
         vf factors[TARGETS * TARGETS];
         for (int i = 0; i < TARGETS * TARGETS; i++)
             factors[i] = vf_mul(vf_load(layer->scale + i * layer->out + c), vf_set(scale));
@@ -130,42 +133,48 @@ static void write_outputs(const Convolution *layer, const Strip *strip, float sc
             }
             combine(left, outputs, outputs + 2);
             combine(right, outputs + 1, outputs + 3);
-            float *output = to + x * layer->out + c;
-            vf_store(output, vf_add(outputs[0], bias));
-            vf_store(output + stride, vf_add(outputs[2], bias));
+            uint16_t *output = to + x * layer->out + c;
+            store_map(output, outputs[0]);
+            store_map(output + stride, outputs[2]);
             if (x + 1 == width) continue;
-            vf_store(output + layer->out, vf_add(outputs[1], bias));
-            vf_store(output + stride + layer->out, vf_add(outputs[3], bias));
+            store_map(output + layer->out, outputs[1]);
+            store_map(output + stride + layer->out, outputs[3]);
         }
     }
 }
 
 /* Pool two rows (count, channels) by averages of 2 x 2, and add the result's statistics. */
-static void pool_rows(const float *upper, const float *lower, int64_t count, int64_t channels, float *to,
+static void pool_rows(const uint16_t *upper, const uint16_t *lower, int64_t count, int64_t channels, uint16_t *to,
                       Statistics *statistics) {
     for (int64_t x = 0; x < count / 2; x++) {
         for (int64_t c = 0; c < channels; c += WIDTH) {
             const int64_t left = 2 * x * channels + c, right = left + channels;
-            vf sum = vf_add(vf_add(vf_load(upper + left), vf_load(upper + right)),
-                            vf_add(vf_load(lower + left), vf_load(lower + right)));
-            vf_store(to + x * channels + c, vf_mul(sum, vf_set(0.25f)));
+            vf sum = vf_add(vf_add(load_half(upper + left), load_half(upper + right)),
+                            vf_add(load_half(lower + left), load_half(lower + right)));
+            store_map(to + x * channels + c, vf_mul(sum, vf_set(0.25f)));
         }
     }
     add_statistics(statistics, to, count / 2, channels);
 }
 
-/* Add the statistics of two new rows of a map, columns first to first + count, and pool them unless `pooled` is NULL. */
-static void finish_rows(Map *map, Map *pooled, int64_t y, int64_t first, int64_t count) {
-    const int64_t channels = map->channels;
-    const float *upper = map->x + (y * map->width + first) * channels, *lower = upper + map->width * channels;
+/* After two new rows of a map, columns first to end: add their statistics, and pool them, or prepare to upsample them if
+   `pooled` is NULL. */
+static void finish_rows(Map *map, Map *pooled, int64_t y, int64_t first, int64_t end) {
+    const int64_t channels = map->channels, count = end - first;
+    const uint16_t *upper = map->x + (y * map->width + first) * channels, *lower = upper + map->width * channels;
     add_statistics(&map->statistics, upper, count, channels);
     if (y + 1 < map->height) add_statistics(&map->statistics, lower, count, channels);
-    if (pooled)
+    if (pooled) {
         pool_rows(upper, lower, count, channels, pooled->x + (y / 2 * pooled->width + first / 2) * channels,
                   &pooled->statistics);
+        return;
+    }
+    add_upsampled_row(map, map->upsampled, y, first, end);
+    if (y + 1 < map->height) add_upsampled_row(map, map->upsampled, y + 1, first, end);
 }
 
-/* Convolve a source to a map with its statistics, and pool it to half the size unless `pooled` is NULL. A map with an
+/* Convolve a source to a map with its statistics, and pool it to half the size, or prepare to upsample it if `pooled` is
+   NULL. A map with an
    odd number of rows needs memory for one more. */
 static void convolve(const Convolution *layer, const Source *source, Strip *strip, Map *map, Map *pooled) {
     for (int64_t first = 0; first < map->width; first += STRIP) {
@@ -180,9 +189,9 @@ static void convolve(const Convolution *layer, const Source *source, Strip *stri
             }
             form_terms(rows, units, source->channels, strip->terms);
             multiply_terms(layer, units, strip);
-            float *output = map->x + (y * map->width + first) * map->channels;
+            uint16_t *output = map->x + (y * map->width + first) * map->channels;
             write_outputs(layer, strip, source->scale, width, map->width * map->channels, output);
-            finish_rows(map, pooled, y, first, width);
+            finish_rows(map, pooled, y, first, first + width);
         }
     }
 }

@@ -8,7 +8,7 @@ typedef struct {
     Map down[LEVELS_OF_MAPS], pooled[LEVELS_OF_MAPS], up[UP];
     Heat heat;
     Strip *strip;
-    int16_t *row; /* of the inputs of the first or of the last convolution */
+    int16_t *row; /* of the inputs of the first convolution */
     Peak *peaks, *spare;
     Source source;
 } Work;
@@ -23,8 +23,9 @@ INLINE void *take(uint8_t **memory, size_t bytes) {
 
 static void map_init(Map *map, int64_t height, int64_t width, int64_t channels, uint8_t **memory) {
     map->height = height, map->width = width, map->channels = channels;
-    map->x = take(memory, (size_t)((height + height % 2) * width * channels) * sizeof(float));
+    map->x = take(memory, (size_t)((height + height % 2) * width * channels) * sizeof *map->x);
     statistics_init(&map->statistics);
+    memset(map->upsampled, 0, sizeof map->upsampled);
 }
 
 /* Lay out the memory. Returns its end. */
@@ -40,7 +41,7 @@ static uint8_t *work_init(Work *work, const Disk *network, int64_t height, int64
     }
     for (int i = 0; i < UP; i++) map_init(work->up + i, h >> (UP - i), w >> (UP - i), network->up[i].out, &memory);
     work->strip = take(&memory, sizeof(Strip));
-    work->row = take(&memory, (size_t)((w + 2 * MARGIN) * LAST_CHANNELS) * sizeof(int16_t));
+    work->row = take(&memory, (size_t)((w + 2 * MARGIN) * ROWS * 3) * sizeof(int16_t));
     work->heat = (Heat){NULL, h, w, w + 2 * MARGIN + WIDTH};
     work->heat.x = take(&memory, (size_t)((h + 2 * MARGIN) * work->heat.stride) * sizeof(float));
     work->peaks = take(&memory, peaks * sizeof(Peak)), work->spare = take(&memory, peaks * sizeof(Peak));
@@ -53,17 +54,26 @@ EXPORT size_t EXPORTED(disk_scratch_bytes)(const Disk *network, int64_t height, 
     return (size_t)(work_init(&work, network, height, width, NULL) - (uint8_t *)NULL);
 }
 
-/* Six rows of a photo from row y - MARGIN on, with MARGIN zeros on the left and zeros up to the padded width on the
-   right: (padded width + 2 MARGIN, ROWS, 3). */
-static void photo_rows(const uint8_t *pixels, int64_t height, int64_t width, int64_t y, int64_t padded, int16_t *to) {
-    memset(to, 0, (size_t)((padded + 2 * MARGIN) * ROWS * 3) * sizeof *to);
+/* The mean of each channel of a photo (count, 3), rounded. */
+static void mean_colour(const uint8_t *pixels, int64_t count, int16_t mean[3]) {
+    int64_t sums[3] = {0};
+    for (int64_t i = 0; i < count; i++)
+        for (int c = 0; c < 3; c++) sums[c] += pixels[3 * i + c];
+    for (int c = 0; c < 3; c++) mean[c] = (int16_t)((sums[c] + count / 2) / count);
+}
+
+/* Six rows of a photo from row y - MARGIN on, less the mean: (padded width + 2 MARGIN, ROWS, 3). Black surrounds the
+   photo, MARGIN pixels on the left, and up to the padded width and MARGIN on the right. */
+static void photo_rows(const uint8_t *pixels, int64_t height, int64_t width, int64_t y, int64_t padded,
+                       const int16_t mean[3], int16_t *to) {
     for (int64_t row = 0; row < ROWS; row++) {
         const int64_t from = y - MARGIN + row;
-        if (from < 0 || from >= height) continue;
         const uint8_t *x = pixels + from * width * 3;
-        int16_t *output = to + (MARGIN * ROWS + row) * 3;
-        for (int64_t i = 0; i < width; i++, x += 3, output += ROWS * 3)
-            output[0] = x[0], output[1] = x[1], output[2] = x[2];
+        int16_t *output = to + row * 3;
+        for (int64_t i = -MARGIN; i < padded + MARGIN; i++, output += ROWS * 3) {
+            const int is_inside = from >= 0 && from < height && i >= 0 && i < width;
+            for (int c = 0; c < 3; c++) output[c] = (int16_t)((is_inside ? x[3 * i + c] : 0) - mean[c]);
+        }
     }
 }
 
@@ -71,19 +81,20 @@ static void photo_rows(const uint8_t *pixels, int64_t height, int64_t width, int
 static void convolve_photo(const Disk *network, const uint8_t *pixels, int64_t height, int64_t width, Work *work) {
     Map *map = work->down;
     const int64_t units = map->width / FIRST_PIXELS, stride = FIRST_PIXELS * ROWS * 3;
+    int16_t mean[3];
     int32_t acc[TILE_ROWS * PANEL];
+    mean_colour(pixels, height * width, mean);
     for (int64_t y = 0; y < map->height; y += 2) {
-        photo_rows(pixels, height, width, y, map->width, work->row);
+        photo_rows(pixels, height, width, y, map->width, mean, work->row);
         for (int64_t unit = 0; unit < units; unit += TILE_ROWS) {
             const int64_t count = min_i64(TILE_ROWS, units - unit);
             for (int64_t row = 0; row < 2; row++) {
                 const int16_t *weight = network->first_weight + row * FIRST_STEPS * PANEL * 2;
                 gemm_int16(work->row + unit * stride, stride, weight, FIRST_STEPS, count, acc);
-                float *output = map->x + (y + row) * map->width * map->channels + unit * PANEL;
+                uint16_t *output = map->x + (y + row) * map->width * map->channels + unit * PANEL;
                 for (int64_t i = 0; i < count * PANEL; i += WIDTH) {
                     const vf scale = vf_load(network->first_scale + i % PANEL);
-                    const vf bias = vf_load(network->first_bias + i % PANEL);
-                    vf_store(output + i, vf_fma(vi_to_float(vi_load(acc + i)), scale, bias));
+                    store_map(output + i, vf_mul(vi_to_float(vi_load(acc + i)), scale));
                 }
             }
         }
@@ -157,7 +168,7 @@ EXPORT int64_t EXPORTED(disk)(const Disk *network, const uint8_t *pixels, int64_
         low = work.up + i;
     }
     source_init(source, low, work.down, network->last_slope);
-    heat_init(&work.heat, network, source, work.row);
+    heat_init(&work.heat, network, source);
     int64_t count = find_peaks(&work.heat, height, width, work.peaks);
     const Peak *peaks = sort_peaks(work.peaks, work.spare, count);
     count = min_i64(count, max_keypoints);

@@ -6,35 +6,42 @@ INLINE vf prelu(vf x, vf slope) { return vf_select(vf_greater(vf_set(0.0f), x), 
 static void gate_row(const Map *map, const Gate *gate, int64_t y, int64_t first, int64_t end, int16_t *to,
                      int64_t stride) {
     const int64_t channels = map->channels;
-    const float *x = map->x + (y * map->width + first) * channels;
-    for (int64_t c = 0; c < channels; c += WIDTH) {
-        const vf scale = vf_load(gate->scale + c), shift = vf_load(gate->shift + c), slope = vf_load(gate->slope + c);
-        for (int64_t i = 0; i < end - first; i++)
-            store_int16(to + i * stride + c, prelu(vf_fma(vf_load(x + i * channels + c), scale, shift), slope));
+    const uint16_t *x = map->x + (y * map->width + first) * channels;
+    for (int64_t i = first; i < end; i++, x += channels, to += stride) {
+        for (int64_t c = 0; c < channels; c += WIDTH) {
+            const vf normed = vf_fma(load_half(x + c), vf_load(gate->scale + c), vf_load(gate->shift + c));
+            store_int16(to + c, prelu(normed, vf_load(gate->slope + c)));
+        }
     }
 }
 
-/* The same of the map interpolated to twice its size; first and end are even. An upsampled pixel lies a quarter of a
-   pixel beside one of the map's. */
+/* The same of the map interpolated to twice its size; first and end are even and at most STRIP + 2 MARGIN apart. An
+   upsampled pixel lies a quarter of a pixel beside one of the map's. */
 static void gate_upsampled_row(const Map *map, const Gate *gate, int64_t y, int64_t first, int64_t end, int16_t *to,
                                int64_t stride) {
     const int64_t channels = map->channels, row = map->width * channels, near = y / 2, last = map->width - 1;
     const int64_t far = y % 2 ? min_i64(near + 1, map->height - 1) : near - (near > 0);
+    const int64_t left = first / 2 - 1, count = (end - first) / 2;
     const vf quarter = vf_set(0.25f), three_quarters = vf_set(0.75f);
+    float normed[(STRIP / 2 + MARGIN + 2) * MAP_CHANNELS]; /* of that row, at the map's columns from `left` on */
+    for (int64_t i = 0; i < count + 2; i++) {
+        const int64_t x = min_i64(left + i < 0 ? 0 : left + i, last) * channels;
+        for (int64_t c = 0; c < channels; c += WIDTH) {
+            const vf a = load_half(map->x + near * row + x + c), b = load_half(map->x + far * row + x + c);
+            const vf value = vf_fma(a, three_quarters, vf_mul(b, quarter));
+            vf_store(normed + i * channels + c, vf_fma(value, vf_load(gate->scale + c), vf_load(gate->shift + c)));
+        }
+    }
     for (int64_t c = 0; c < channels; c += WIDTH) {
-        const float *a = map->x + near * row + c, *b = map->x + far * row + c;
-        const vf shift = vf_load(gate->shift + c), slope = vf_load(gate->slope + c), scale = vf_load(gate->scale + c);
-        const vf a_scale = vf_mul(scale, three_quarters), b_scale = vf_mul(scale, quarter);
-#define NORMED(x) vf_fma(vf_load(a + (x) * channels), a_scale, vf_fma(vf_load(b + (x) * channels), b_scale, shift))
-        vf before = NORMED(first > 0 ? first / 2 - 1 : 0), here = NORMED(first / 2);
+        const vf slope = vf_load(gate->slope + c);
+        vf before = vf_load(normed + c), here = vf_load(normed + channels + c);
         int16_t *output = to + c;
-        for (int64_t x = first / 2; x < end / 2; x++, output += 2 * stride) {
-            const vf after = NORMED(min_i64(x + 1, last)), most = vf_mul(here, three_quarters);
+        for (int64_t i = 2; i < count + 2; i++, output += 2 * stride) {
+            const vf after = vf_load(normed + i * channels + c), most = vf_mul(here, three_quarters);
             store_int16(output, prelu(vf_fma(before, quarter, most), slope));
             store_int16(output + stride, prelu(vf_fma(after, quarter, most), slope));
             before = here, here = after;
         }
-#undef NORMED
     }
 }
 

@@ -15,19 +15,23 @@ INLINE void add_windows(const int32_t *acc, const float *scale, int64_t count, f
             for (int64_t x = 0; x < KERNEL; x++) to[y * stride + x] += acc[KERNEL * y + x] * scale[KERNEL * y + x];
 }
 
-/* Compute the heatmap from the inputs of the last convolution. `row` has room for a row of them. */
-static void heat_init(Heat *heat, const Disk *network, const Source *source, int16_t *row) {
+/* Compute the heatmap from the inputs of the last convolution. */
+static void heat_init(Heat *heat, const Disk *network, const Source *source) {
+    int16_t row[STRIP * LAST_CHANNELS];
     int32_t acc[TILE_ROWS * NARROW_PANEL];
     float scale[NARROW_PANEL];
     for (int i = 0; i < NARROW_PANEL; i++) scale[i] = network->heat_scale[i] * source->scale;
     for (int64_t i = 0; i < (heat->height + 2 * MARGIN) * heat->stride; i++) heat->x[i] = network->heat_bias;
     for (int64_t y = 0; y < heat->height; y++) {
-        source_row(source, y, 0, heat->width, row);
-        for (int64_t x = 0; x < heat->width; x += TILE_ROWS) {
-            const int64_t count = min_i64(TILE_ROWS, heat->width - x);
-            gemm_int16_narrow(row + x * LAST_CHANNELS, LAST_CHANNELS, network->heat_weight, LAST_CHANNELS / 2, count,
-                              acc);
-            add_windows(acc, scale, count, heat->x + y * heat->stride + x, heat->stride);
+        for (int64_t first = 0; first < heat->width; first += STRIP) {
+            const int64_t width = min_i64(STRIP, heat->width - first);
+            source_row(source, y, first, first + width, row);
+            for (int64_t x = 0; x < width; x += TILE_ROWS) {
+                const int64_t count = min_i64(TILE_ROWS, width - x);
+                gemm_int16_narrow(row + x * LAST_CHANNELS, LAST_CHANNELS, network->heat_weight, LAST_CHANNELS / 2,
+                                  count, acc);
+                add_windows(acc, scale, count, heat->x + y * heat->stride + first + x, heat->stride);
+            }
         }
     }
 }

@@ -2,9 +2,13 @@
 
    Activations are symmetric int16, value = scale * int16, with one scale per convolution, computed at run time; weights
    have one scale per output and GEMM. Sums are int32: |inputs| are at most 4 LEVELS, and the sum of the absolute weights
-   of an output is at most 2^31 / (4 LEVELS), so that none overflows. Normalization, biases and statistics are float.
+   of an output is at most 2^31 / (4 LEVELS), so that none overflows. Normalization and statistics are float.
 
-   Maps are (height, width, channels) float; `Disk` has a U-Net's maps of 1, 1/2, ..., 1/16 of the size. */
+   Instance normalization follows all convolutions but the last. It subtracts the means, so biases would change nothing,
+   and are left out: maps are nearly centred, which lets them be stored in half precision, half the memory traffic of
+   float. The photo is centred, too.
+
+   Maps are (height, width, channels); `Disk` has a U-Net's maps of 1, 1/2, ..., 1/16 of the size. */
 
 #ifndef LGBATCH_DISK_TYPES_H
 #define LGBATCH_DISK_TYPES_H
@@ -33,14 +37,13 @@ enum {
 typedef struct {
     const int16_t *weight; /* by targets: (row terms, column terms, in / 2, out, 2) */
     const float *scale;    /* (TARGETS, TARGETS, out) */
-    const float *bias;     /* (out,) */
     const float *slope;    /* (in,): of the PReLU before it */
     int64_t in, out;
 } Convolution;
 
 typedef struct {
     const int16_t *first_weight; /* (2, FIRST_STEPS, PANEL, 2): for the first and the second of two rows of outputs */
-    const float *first_scale, *first_bias; /* (PANEL,) */
+    const float *first_scale;    /* (PANEL,) */
     Convolution down[DOWN], up[UP];
     const float *last_slope;          /* (LAST_CHANNELS,) */
     const int16_t *heat_weight;       /* (LAST_CHANNELS / 2, NARROW_PANEL, 2): column KERNEL * y + x adds to the pixel at
@@ -59,9 +62,10 @@ typedef struct {
 } Statistics;
 
 typedef struct {
-    float *x; /* (height, width, channels) */
+    uint16_t *x; /* (height, width, channels), in half precision */
     int64_t height, width, channels;
     Statistics statistics;
+    double upsampled[MAP_CHANNELS]; /* sums of squares at twice the size, of maps that are upsampled */
 } Map;
 
 /* Instance normalization, then PReLU, then quantization: y = x scale + shift, times the slope if negative. */
