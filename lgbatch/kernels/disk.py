@@ -11,7 +11,7 @@ from ctypes import POINTER, byref, c_float, c_int64, c_size_t, c_void_p
 import numpy as np
 
 from lgbatch.kernels.library import PANEL, load_function
-from lgbatch.kernels.session import Array, KernelSession, address, scratch_address
+from lgbatch.kernels.session import Array, KernelSession, address, bfloat16, scratch_address
 
 KERNEL, DOWN, UP, LEVELS, DESCRIPTOR_DIM, NARROW_PANEL = 5, 4, 3, 8191, 128, 32
 """Constants of c/disk/types.h and c/kernels.h. The structs must match it too, field by field."""
@@ -58,6 +58,7 @@ class Disk(KernelSession):
     widths: list[int | None] = [2, None, DESCRIPTOR_DIM, None]  # noqa: RUF012
 
     def _read(self, arrays: Mapping[str, Array]) -> None:
+        self._bf16 = bool(load_function("disk_factors_are_bf16", c_int64)())
         self._disk = DiskStruct()
         self._set_first(arrays["unet.first.weight"])
         for level in range(DOWN):
@@ -136,8 +137,11 @@ class Disk(KernelSession):
         self._disk.descriptor_bias = self._reference(arrays["bias"], (DESCRIPTOR_DIM,), np.float32)
 
     def _keep(self, values: Array) -> int:
-        """Address of a contiguous copy, kept alive with the session: int16 as it is, others as float32."""
-        return self._reference(values, values.shape, np.int16 if values.dtype == np.int16 else np.float32)
+        """Address of a contiguous copy, kept alive with the session: int16 as factors of the products, or float32."""
+        if values.dtype != np.int16:
+            return self._reference(values, values.shape, np.float32)
+        factors = bfloat16(values).view(np.int16) if self._bf16 else values
+        return self._reference(factors, values.shape, np.int16)
 
 
 def _slopes(arrays: Mapping[str, Array], name: str) -> Array:

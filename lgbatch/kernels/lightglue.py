@@ -11,7 +11,7 @@ from ctypes import POINTER, byref, c_float, c_int64, c_size_t, c_void_p
 import numpy as np
 
 from lgbatch.kernels.library import PANEL, load_function
-from lgbatch.kernels.session import Array, KernelSession, address, scratch_address
+from lgbatch.kernels.session import Array, KernelSession, address, bfloat16, scratch_address
 
 EMBED_DIM, GROUP = 256, 256
 """Constants of c/lightglue/types.h. The structs must match it too, field by field."""
@@ -164,7 +164,7 @@ class Head(KernelSession):
     widths: list[int | None] = [None, None]  # noqa: RUF012
 
     def _read(self, arrays: Mapping[str, Array]) -> None:
-        projection, matchability = _bfloat16(arrays["project.weight"]), arrays["matchability.weight"]
+        projection, matchability = bfloat16(arrays["project.weight"]), arrays["matchability.weight"]
         panels_shape = (EMBED_DIM // PANEL, EMBED_DIM // 2, PANEL, 2)
         self._head = HeadStruct(
             self._reference(_panels(projection, 2), panels_shape, np.uint16),
@@ -196,9 +196,3 @@ def _panels(weight: Array, interleave: int) -> Array:
     """Rearrange a matrix (in, out) to GEMM panels (out / PANEL, in / interleave, PANEL, interleave)."""
     in_dim, out_dim = weight.shape
     return weight.reshape(in_dim // interleave, interleave, out_dim // PANEL, PANEL).transpose(2, 0, 3, 1)
-
-
-def _bfloat16(values: Array) -> Array:
-    """Round float32 to bfloat16, to nearest even, as uint16 bits."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

@@ -23,9 +23,9 @@ BOUNDS = {
     "unequal_matches": 0,
     "scores": 1e-4,  # of a match. Measured: 5e-6
     "nearest": 0,  # rows whose products differ
-    "unequal_keypoints": 0.02,  # share of DISK's keypoints. Measured: 0
-    "disk_scores": 0.005,  # of a keypoint, relative to the best. Measured: 0.00087
-    "disk_descriptors": 0.002,  # of a value. Measured: 0.00032
+    "unequal_keypoints": 0.03,  # share of DISK's keypoints. Measured: 0, and 0.0142 in bfloat16
+    "disk_scores": 0.01,  # of a keypoint, relative to the best. Measured: 0.0007, and 0.0039 in bfloat16
+    "disk_descriptors": 0.005,  # of a value. Measured: 0.0003, and 0.0017 in bfloat16
 }
 """The most that kernels may differ from plain C: rounding to 8 bits and to bfloat16 passes small differences on."""
 

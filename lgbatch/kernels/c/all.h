@@ -16,7 +16,14 @@
        vi_store_half(to, x)               the first half of x
        vi_add_int16, vi_sub_int16         of the two int16 in each lane
 
-   and those of tile.h. ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it
+   and those of tile.h. Products of 16 bits have factors in int16 and sums in int32, or, where BF16_FACTORS is defined,
+   in bfloat16 and float, whose bits the sums hold:
+
+       dot_factors(sum, x, p)             sum plus the two products in each lane of x and p
+       sum_to_float(sum)
+       store_factors(to, x)               the int16 of x, as factors
+
+   ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it
    is 0 for instructions that multiply int8 by int8, and dot_uint8 then multiplies uint8 by uint8. */
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* One GEMM microkernel, included once for each kind of product: up to TILE_ROWS rows times VECTORS vectors of a panel. Everything stays in registers: the accumulators, the vectors of the panel and one broadcast of a row.
+/* One GEMM microkernel, included once for each kind of product: up to TILE_ROWS rows times VECTORS vectors of a
+   panel. Everything stays in registers: the accumulators, the vectors of the panel and one broadcast of a row.
    Accumulators are named variables, because compilers keep arrays of vectors in memory.
 
    The file that includes this one defines

@@ -80,6 +80,10 @@ INLINE void store_int16(int16_t *to, vf x) { *to = (int16_t)rintf(x); }
 INLINE void store_bf16(uint16_t *to, vf x, vf y) { to[0] = to_bf16(x), to[1] = to_bf16(y); }
 INLINE void store_pairs(uint16_t *to, vf x, vf y) { store_bf16(to, x, y); }
 
+INLINE vi dot_int16(vi sum, vi x, vi p) {
+    return sum + low_int16(x) * low_int16(p) + (x >> 16) * (p >> 16);
+}
+
 /* The matrix products of tile.h. */
 enum { TILE_ROWS = 4 };
 
@@ -96,7 +100,7 @@ static void gemm_int8(const uint8_t *x, int64_t stride, const int8_t *panel, int
 
 #define gemm_uint8 gemm_int8
 
-INLINE void int16_gemm(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
+INLINE void factors_gemm(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
                        int64_t columns, int32_t *acc) {
     for (int64_t r = 0; r < rows; r++, x += stride, acc += columns) {
         memset(acc, 0, (size_t)columns * sizeof *acc);
@@ -106,14 +110,14 @@ INLINE void int16_gemm(const int16_t *x, int64_t stride, const int16_t *panel, i
     }
 }
 
-static void gemm_int16(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
+static void gemm_factors(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
                        int32_t *acc) {
-    int16_gemm(x, stride, panel, steps, rows, PANEL, acc);
+    factors_gemm(x, stride, panel, steps, rows, PANEL, acc);
 }
 
-static void gemm_int16_narrow(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
+static void gemm_factors_narrow(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
                               int32_t *acc) {
-    int16_gemm(x, stride, panel, steps, rows, NARROW_PANEL, acc);
+    factors_gemm(x, stride, panel, steps, rows, NARROW_PANEL, acc);
 }
 
 INLINE float from_bf16(uint16_t bits) {

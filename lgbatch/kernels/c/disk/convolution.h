@@ -58,7 +58,7 @@ typedef struct {
 #define SUM(i) vi_add_int16(vi_load(a + (i)), vi_load(b + (i)))
 #define SAME(i) vi_load(a + (i))
 INLINE void store_term(int is_whole, int16_t *to, vi x) {
-    if (is_whole) vi_store((int32_t *)to, x);
+    if (is_whole) store_factors(to, x);
     else vi_store_half((int32_t *)to, x);
 }
 FORM_TERMS(form_terms_of_difference, DIFFERENCE)
@@ -98,8 +98,8 @@ static void multiply_terms(const Convolution *layer, int64_t units, Strip *strip
         int32_t *sums = strip->sums[target];
         for (int64_t unit = 0; unit < units; unit += TILE_ROWS, terms += TILE_ROWS * values) {
             const int64_t count = min_i64(TILE_ROWS, units - unit);
-            if (layer->out == PANEL) gemm_int16(terms, values, weight, values / 2, count, sums + unit * PANEL);
-            else gemm_int16_narrow(terms, values, weight, values / 2, count, sums + unit * NARROW_PANEL);
+            if (layer->out == PANEL) gemm_factors(terms, values, weight, values / 2, count, sums + unit * PANEL);
+            else gemm_factors_narrow(terms, values, weight, values / 2, count, sums + unit * NARROW_PANEL);
         }
     }
 }
@@ -127,7 +127,7 @@ static void write_outputs(const Convolution *layer, const Strip *strip, float sc
                 vf sums[TARGETS];
                 for (int i = 0; i < TARGETS; i++) {
                     const int32_t *sum = strip->sums[row * TARGETS + i] + x / 2 * layer->out + c;
-                    sums[i] = vf_mul(vi_to_float(vi_load(sum)), factors[row * TARGETS + i]);
+                    sums[i] = vf_mul(sum_to_float(vi_load(sum)), factors[row * TARGETS + i]);
                 }
                 combine(sums, left + row, right + row);
             }

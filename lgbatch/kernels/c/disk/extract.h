@@ -48,6 +48,15 @@ static uint8_t *work_init(Work *work, const Disk *network, int64_t height, int64
     return memory;
 }
 
+/* Whether weights must be bfloat16 instead of int16. */
+EXPORT int64_t EXPORTED(disk_factors_are_bf16)(void) {
+#ifdef BF16_FACTORS
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 /* Size of the scratch buffer of lgbatch_disk, which must be aligned to 64 bytes. */
 EXPORT size_t EXPORTED(disk_scratch_bytes)(const Disk *network, int64_t height, int64_t width) {
     Work work;
@@ -86,15 +95,16 @@ static void convolve_photo(const Disk *network, const uint8_t *pixels, int64_t h
     mean_colour(pixels, height * width, mean);
     for (int64_t y = 0; y < map->height; y += 2) {
         photo_rows(pixels, height, width, y, map->width, mean, work->row);
+        make_factors(work->row, (map->width + 2 * MARGIN) * ROWS * 3);
         for (int64_t unit = 0; unit < units; unit += TILE_ROWS) {
             const int64_t count = min_i64(TILE_ROWS, units - unit);
             for (int64_t row = 0; row < 2; row++) {
                 const int16_t *weight = network->first_weight + row * FIRST_STEPS * PANEL * 2;
-                gemm_int16(work->row + unit * stride, stride, weight, FIRST_STEPS, count, acc);
+                gemm_factors(work->row + unit * stride, stride, weight, FIRST_STEPS, count, acc);
                 uint16_t *output = map->x + (y + row) * map->width * map->channels + unit * PANEL;
                 for (int64_t i = 0; i < count * PANEL; i += WIDTH) {
                     const vf scale = vf_load(network->first_scale + i % PANEL);
-                    store_map(output + i, vf_mul(vi_to_float(vi_load(acc + i)), scale));
+                    store_map(output + i, vf_mul(sum_to_float(vi_load(acc + i)), scale));
                 }
             }
         }
@@ -107,7 +117,7 @@ INLINE void add_scaled(const int32_t *acc, const float *scale, int64_t count, fl
     for (int column = 0; column < PANEL; column += WIDTH) {
         const vf factor = vf_load(scale + column);
         for (int64_t i = column; i < count * PANEL; i += PANEL) {
-            const vf value = vi_to_float(vi_load(acc + i));
+            const vf value = sum_to_float(vi_load(acc + i));
             vf_store(to + i, is_sum ? vf_fma(value, factor, vf_load(to + i)) : vf_mul(value, factor));
         }
     }
@@ -127,9 +137,10 @@ static void describe(const Disk *network, const Source *source, const Peak *peak
         }
     }
     for (int64_t y = 0; y < KERNEL; y++) {
+        make_factors(windows[y], count * VALUES);
         for (int64_t part = 0; part < DESCRIPTOR_DIM / PANEL; part++) {
             const int64_t term = y * DESCRIPTOR_DIM / PANEL + part;
-            gemm_int16(windows[y], VALUES, network->descriptor_weight + term * VALUES * PANEL, VALUES / 2, count, acc);
+            gemm_factors(windows[y], VALUES, network->descriptor_weight + term * VALUES * PANEL, VALUES / 2, count, acc);
             add_scaled(acc, network->descriptor_scale + term * PANEL, count, sums[part], y > 0);
         }
     }

@@ -12,7 +12,8 @@ typedef struct {
 INLINE void add_windows(const int32_t *acc, const float *scale, int64_t count, float *to, int64_t stride) {
     for (int64_t pixel = 0; pixel < count; pixel++, acc += NARROW_PANEL, to++)
         for (int64_t y = 0; y < KERNEL; y++)
-            for (int64_t x = 0; x < KERNEL; x++) to[y * stride + x] += acc[KERNEL * y + x] * scale[KERNEL * y + x];
+            for (int64_t x = 0; x < KERNEL; x++)
+                to[y * stride + x] += one_sum_to_float(acc[KERNEL * y + x]) * scale[KERNEL * y + x];
 }
 
 /* Compute the heatmap from the inputs of the last convolution. */
@@ -26,9 +27,10 @@ static void heat_init(Heat *heat, const Disk *network, const Source *source) {
         for (int64_t first = 0; first < heat->width; first += STRIP) {
             const int64_t width = min_i64(STRIP, heat->width - first);
             source_row(source, y, first, first + width, row);
+            make_factors(row, width * LAST_CHANNELS);
             for (int64_t x = 0; x < width; x += TILE_ROWS) {
                 const int64_t count = min_i64(TILE_ROWS, width - x);
-                gemm_int16_narrow(row + x * LAST_CHANNELS, LAST_CHANNELS, network->heat_weight, LAST_CHANNELS / 2,
+                gemm_factors_narrow(row + x * LAST_CHANNELS, LAST_CHANNELS, network->heat_weight, LAST_CHANNELS / 2,
                                   count, acc);
                 add_windows(acc, scale, count, heat->x + y * heat->stride + first + x, heat->stride);
             }

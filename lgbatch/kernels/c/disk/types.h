@@ -1,4 +1,5 @@
-/* DISK (Tyszkiewicz, Fua and Trulls, NeurIPS 2020) with 16-bit convolutions.
+/* DISK (Tyszkiewicz, Fua and Trulls, NeurIPS 2020) with 16-bit convolutions. Where only bfloat16 has fast products,
+   the int16 below are rounded to it just before them.
 
    Activations are symmetric int16, value = scale * int16, with one scale per convolution, computed at run time; weights
    have one scale per output and GEMM. Sums are int32: |inputs| are at most 4 LEVELS, and the sum of the absolute weights
@@ -33,23 +34,25 @@ enum {
     STRIP = 60,            /* columns that are convolved at once: their rows and the weights stay in the L2 cache */
 };
 
+typedef int16_t Factor; /* or the bits of a bfloat16: see all.h */
+
 /* A convolution to PANEL or NARROW_PANEL channels. */
 typedef struct {
-    const int16_t *weight; /* by targets: (row terms, column terms, in / 2, out, 2) */
+    const Factor *weight; /* by targets: (row terms, column terms, in / 2, out, 2) */
     const float *scale;    /* (TARGETS, TARGETS, out) */
     const float *slope;    /* (in,): of the PReLU before it */
     int64_t in, out;
 } Convolution;
 
 typedef struct {
-    const int16_t *first_weight; /* (2, FIRST_STEPS, PANEL, 2): for the first and the second of two rows of outputs */
+    const Factor *first_weight; /* (2, FIRST_STEPS, PANEL, 2): for the first and the second of two rows of outputs */
     const float *first_scale;    /* (PANEL,) */
     Convolution down[DOWN], up[UP];
     const float *last_slope;          /* (LAST_CHANNELS,) */
-    const int16_t *heat_weight;       /* (LAST_CHANNELS / 2, NARROW_PANEL, 2): column KERNEL * y + x adds to the pixel at
+    const Factor *heat_weight;       /* (LAST_CHANNELS / 2, NARROW_PANEL, 2): column KERNEL * y + x adds to the pixel at
                                          (x - MARGIN, y - MARGIN) from the input's; others are 0 */
     const float *heat_scale;          /* (NARROW_PANEL,) */
-    const int16_t *descriptor_weight; /* (KERNEL, DESCRIPTOR_DIM / PANEL, KERNEL * LAST_CHANNELS / 2, PANEL, 2) */
+    const Factor *descriptor_weight; /* (KERNEL, DESCRIPTOR_DIM / PANEL, KERNEL * LAST_CHANNELS / 2, PANEL, 2) */
     const float *descriptor_scale;    /* (KERNEL, DESCRIPTOR_DIM) */
     const float *descriptor_bias;     /* (DESCRIPTOR_DIM,) */
     float heat_bias;
