@@ -1,8 +1,10 @@
 """Build, save and compare one model of each kind. Imports torch: import this module only to export."""
 
+import functools
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import onnx
 
@@ -24,8 +26,10 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
     The file name is "" for a model of a single file. Raises KeyError if the state dict belongs to another network.
     """
     if kind == "extractor":
-        network = importlib.import_module(f"lgbatch.export.networks.{family(extractor)}")
+        network = _network(extractor)
         return {"": (kind, onnx_graph.to_onnx(network.graph(state)))}
+    if kind == "extractor-kernels":
+        return {"": (kind, quantize.to_arrays(_network(extractor).network(state), quantize=False))}
     if kind == "matcher":
         return {"": (kind, matcher.single_graph(state))}
     if kind == "stages-int8":
@@ -49,8 +53,19 @@ def save(content: Content, path: Path, metadata: Mapping[str, str]) -> None:
 def compare(extractor: str, kind: Kind, path: Path, state: reference.State) -> parity.Figures:
     """Measure how far a written model is from its reference. Raises ModelError above the tolerance."""
     if kind == "extractor":
-        network = getattr(reference, family(extractor))
-        return parity.extractor(path, lambda image, max_keypoints: network(state, image, max_keypoints))
+        return parity.extractor(path, parity.onnx_extractor(path), _reference(extractor, state))
+    if kind == "extractor-kernels":
+        module = _network(extractor).network(state)
+        return parity.extractor(path, parity.stored_extractor(path, module), _reference(extractor, state))
     if kind == "matcher":
         return parity.matcher(path, state)
     return parity.stages(path, state, tolerance=TOLERANCE[kind])
+
+
+def _network(extractor: str) -> ModuleType:
+    """The module of lgbatch.export.networks with an extractor's network."""
+    return importlib.import_module(f"lgbatch.export.networks.{family(extractor)}")
+
+
+def _reference(extractor: str, state: reference.State) -> parity.Extract:
+    return functools.partial(getattr(reference, family(extractor)), state)

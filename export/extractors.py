@@ -1,6 +1,6 @@
 """The extractors, their weights files, and the kinds of models exported for each."""
 
-from lgbatch.runtime.registry import FP32_ONLY, Kind, family
+from lgbatch.runtime.registry import FP32_ONLY, KERNEL_EXTRACTORS, Kind, family
 
 EXTRACTORS = {
     "disk": {"extractor": "disk-depth-save.pth", "matcher": "disk_lightglue.pth"},
@@ -17,16 +17,18 @@ EXTRACTORS = {
 No LightGlue is published for aliked-t16. SIFT is not a network and has no extractor model. The modules in
 lgbatch.export.networks and the functions in lgbatch.export.reference are named after the family (see registry.family).
 """
-KINDS: tuple[Kind, ...] = ("extractor", "stages", "stages-fp16", "stages-int8", "matcher")
+KINDS: tuple[Kind, ...] = ("extractor", "extractor-kernels", "stages", "stages-fp16", "stages-int8", "matcher")
 """All kinds of models. lgbatch runs the extractor and the stages; the single-graph matcher is for other programs."""
 
 
 def role(kind: Kind) -> str:
     """Return the role, a key of EXTRACTORS' values, whose weights a kind of model is exported from."""
-    return "extractor" if kind == "extractor" else "matcher"
+    return "extractor" if kind.startswith("extractor") else "matcher"
 
 
 def exported_kinds(extractor: str) -> tuple[Kind, ...]:
     """Return the kinds of models that exist for an extractor."""
     excluded = {"stages-fp16", "stages-int8"} if family(extractor) in FP32_ONLY else set()
+    if family(extractor) not in KERNEL_EXTRACTORS:
+        excluded.add("extractor-kernels")
     return tuple(kind for kind in KINDS if kind not in excluded and role(kind) in EXTRACTORS[extractor])

@@ -59,7 +59,7 @@ def ensure_models(folder: Path, extractor: str, kinds: Sequence[Kind], log: Log 
     that do not exist for the extractor are ignored. Raises ModelError if matching is requested and no LightGlue is
     published for the extractor, if packages for the export are missing, and as `export`.
     """
-    if "matcher" not in EXTRACTORS[extractor] and not set(kinds) <= {"extractor"}:
+    if "matcher" not in EXTRACTORS[extractor] and any(role(kind) == "matcher" for kind in kinds):
         raise ModelError(
             f"no LightGlue has been published for {extractor}: use it with `lgbatch extract` only, or choose another "
             "--extractor to match or reconstruct"
@@ -260,7 +260,7 @@ def _write_portable(
 
 def _owner(extractor: str, kind: Kind) -> str:
     """Return the extractor, or for LightGlue, which the extractors of a family share, the family."""
-    return extractor if kind == "extractor" else family(extractor)
+    return extractor if role(kind) == "extractor" else family(extractor)
 
 
 def _check_packages() -> None:

@@ -32,6 +32,8 @@ Figures = dict[str, float]
 """Differences from the reference, by name. They are written to the metadata of the models."""
 Extract = Callable[[torch.Tensor, int], reference.Features]
 """A reference extractor: a photo (3, H, W) and the maximum number of keypoints to features, best first."""
+Run = Callable[[FloatArray], Sequence[NDArray[Any]]]
+"""An exported extractor: photos (B, 3, H, W) to the outputs of registry.INTERFACE."""
 Stage = Callable[[Feed], Sequence[NDArray[Any]]]
 LayerOutputs = list[tuple[torch.Tensor, torch.Tensor]]
 """Embeddings (M, W) and (N, W) after each layer."""
@@ -50,14 +52,25 @@ class Pairs(NamedTuple):
     """(2, 3), valid rows per side and pair."""
 
 
-def extractor(model: Path, reference_extractor: Extract) -> Figures:
-    """Compare an exported extractor with its reference. Raises ModelError if they differ by more than rounding."""
+def onnx_extractor(model: Path) -> Run:
+    """Return an exported extractor, run by ONNX Runtime."""
     session = _open(model)
+    return lambda images: session.run(None, {"image": images, "max_keypoints": np.array(MAX_KEYPOINTS)})
+
+
+def stored_extractor(model: Path, module: torch.nn.Module) -> Run:
+    """Return an extractor for lgbatch's kernels with the stored parameters. PyTorch runs it: few machines have them."""
+    module.load_state_dict(load_dequantized(model))
+    return lambda images: _run_eagerly(module, {"image": images, "max_keypoints": np.array(MAX_KEYPOINTS)})
+
+
+def extractor(model: Path, run: Run, reference_extractor: Extract) -> Figures:
+    """Compare an exported extractor with its reference. Raises ModelError if they differ by more than rounding."""
     same = total = 0
     score_error, cosine_error = 0.0, 0.0
     for seed, (height, width) in enumerate(SIZES):
         photos = np.stack([synthetic_photo(height, width, seed), synthetic_photo(height, width, seed + 100)])
-        outputs = session.run(None, {"image": photos, "max_keypoints": np.array(MAX_KEYPOINTS)})
+        outputs = run(photos)
         for photo, keypoints, scores, descriptors, count in zip(photos, *outputs, strict=True):
             expected = reference_extractor(torch.from_numpy(photo), MAX_KEYPOINTS)
             expected_rows, rows = same_keypoints(expected[0].numpy(), keypoints[:count])

@@ -16,7 +16,7 @@ from lgbatch.features.orient import orient_pair
 from lgbatch.matching.lightglue import Matcher, MatchTrace, no_matches
 from lgbatch.photos.decode import decode
 from lgbatch.pipelines.pictures.matches import draw_matches
-from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.precision import extractor_kind, stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.types import Features, ImageRef, Photo, counted
 
@@ -92,7 +92,7 @@ def run(
     refs = orient_pair((ImageRef(first.name, first), ImageRef(second.name, second)), settings)
     photos = _decode(refs[0], settings), _decode(refs[1], settings)
     models = Path(models) if models else default_folder()
-    ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
+    ensure_models(models, settings.extractor, [extractor_kind(settings), stages_kind(settings)])
     extractor, matcher = open_feature_extractor(models, settings), Matcher(models, settings)
     features = extractor.extract([photos[0]])[0], extractor.extract([photos[1]])[0]
     result = InferResult(photos, features, _match(matcher, features))

@@ -228,8 +228,8 @@ def _take(folder: Path) -> None:
         mark.write_text("lgbatch run writes this folder: see docs/second-try.md. You may delete it.\n")
 
 
-def _open_sift(_: Path, settings: Settings) -> SiftExtractor:
-    return SiftExtractor(settings, largest=True)
+def _open_sift(_: Path, settings: Settings, at_once: int) -> SiftExtractor:
+    return SiftExtractor(settings, at_once, largest=True)
 
 
 def _own(result: Reconstruction) -> SecondTry:

@@ -27,7 +27,7 @@ from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.reconstruction.refinement.refine import refine
 from lgbatch.runtime.packages import require_pycolmap
-from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.precision import extractor_kind, stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.types import escape
 from lgbatch.workspace.folder import Workspace
@@ -98,7 +98,7 @@ def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summ
     images, workspace, pairs_file, settings = rerun.photos, Workspace(rerun.workspace), rerun.pairs, rerun.settings
     summary = Summary(settings, [stage for stage in get_args(Stage) if stage != "pairs" or not pairs_file])
     with summary.timed("export"):
-        ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
+        ensure_models(models, settings.extractor, [extractor_kind(settings), stages_kind(settings)])
     with summary.timed("orient"):
         crawled, oriented = orient(crawled, workspace.root, settings)
     summary.add_oriented(oriented)

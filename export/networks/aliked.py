@@ -36,11 +36,20 @@ TINY = 1e-12
 
 def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """Return the extractor's graph. Raises KeyError if the state dict belongs to another network."""
-    network = AlikedExtractor(state)
-    for module in network.modules():
+    return extractor_graph(_extractor(state, use_grid_sample=opset < DEFORM_CONV), opset)
+
+
+def network(state: reference.State) -> nn.Module:
+    """Return the extractor as a module that PyTorch can run. Raises KeyError as `graph`."""
+    return _extractor(state, use_grid_sample=True)
+
+
+def _extractor(state: reference.State, *, use_grid_sample: bool) -> nn.Module:
+    extractor = AlikedExtractor(state)
+    for module in extractor.modules():
         if isinstance(module, DeformableConv):
-            module.use_grid_sample = opset < DEFORM_CONV
-    return extractor_graph(network, opset)
+            module.use_grid_sample = use_grid_sample
+    return extractor
 
 
 class Conv(nn.Module):
@@ -152,7 +161,20 @@ class AlikedExtractor(nn.Module):
         int64. Rows from an image's count on are padding.
         """
         height, width = image.shape[-2:]
-        down, right = -height % STRIDE, -width % STRIDE
+        top, left = (-side % STRIDE // 2 for side in (height, width))
+        levels, heat = self.maps(image)
+        scores = heat[:, 0, top : top + height, left : left + width]
+        index, counts = detect_keypoints(scores, max_keypoints, detection_threshold)
+        keypoints, scores = refine_keypoints(scores, index)
+        return keypoints, scores, self.describe(levels, keypoints, (height, width), (top, left)), counts
+
+    def maps(self, image: Tensor) -> tuple[list[Level], Tensor]:
+        """Return the levels of the pyramid and the scores (B, 1, H, W) of photos (B, 3, h, w).
+
+        H and W are the sides rounded up to multiples of STRIDE. Half of the padding, rounded down, is above and on the
+        left. The first level is before its aggregation.
+        """
+        down, right = (-side % STRIDE for side in image.shape[-2:])
         top, left = down // 2, right // 2
         x = self.blocks[0](F.pad(image, (left, right - left, top, down - top), mode="replicate"))
         full = x.shape[2:]
@@ -167,10 +189,7 @@ class AlikedExtractor(nn.Module):
             levels.append(level)
         for conv in self.head:
             heat = conv(F.selu(heat))
-        scores = heat.sigmoid()[:, 0, top : top + height, left : left + width]
-        index, counts = detect_keypoints(scores, max_keypoints, detection_threshold)
-        keypoints, scores = refine_keypoints(scores, index)
-        return keypoints, scores, self.describe(levels, keypoints, (height, width), (top, left)), counts
+        return levels, heat.sigmoid()
 
 
 class DescriptorHead(nn.Module):

@@ -23,7 +23,7 @@ from lgbatch.pipelines.second_try import has_second_try
 from lgbatch.pipelines.sfm import as_settings
 from lgbatch.pipelines.summary import Summary
 from lgbatch.runtime.packages import require_pycolmap
-from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.precision import extractor_kind, stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.storage.features import FeatureStore
 from lgbatch.workspace.folder import Workspace
@@ -54,7 +54,7 @@ def extract(
     # before the models are exported: reports a wrong folder
     crawled = crawl_with_masks(photos, settings.masks, settings.camera_mask)
     with locked(workspace, create=True):
-        ensure_models(models, settings.extractor, ["extractor"])
+        ensure_models(models, settings.extractor, [extractor_kind(settings)])
         with summary.timed("orient"):
             crawled, oriented = orient(crawled, workspace, settings)
         with summary.timed("extract"):

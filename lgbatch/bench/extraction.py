@@ -33,7 +33,7 @@ from lgbatch.photos.decode import decode
 from lgbatch.pipelines import scene
 from lgbatch.reconstruction.evaluation.truth import KnownCamera
 from lgbatch.runtime.environment import available_cores
-from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.precision import extractor_kind, stages_kind
 from lgbatch.runtime.registry import family, shape
 from lgbatch.types import Features, Photo, counted
 
@@ -129,7 +129,7 @@ class _Row:
     def prepare(self, known: Sequence[Photo], cameras: dict[str, KnownCamera]) -> None:
         """Open the models, extract all photos once, and evaluate the features."""
         try:
-            ensure_models(self._models, self._settings.extractor, ["extractor"])
+            ensure_models(self._models, self._settings.extractor, [extractor_kind(self._settings)])
             self._extractor = open_feature_extractor(self._models, self._settings)
         except ModelError as error:
             self._values["reason"] = str(error)

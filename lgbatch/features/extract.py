@@ -1,15 +1,16 @@
 """The extract stage: photos -> features.h5.
 
-Threads hash and decode photos ahead of the model. Photos of equal shape form a batch, since the model takes one image
-tensor without padding. Features are written in the order in which the batches fill; write_items (workspace/stage.py)
-commits the store every few seconds.
+Threads hash and decode photos ahead of the model. A CPU extracts several photos at once, each in a thread of its own
+(memory.photos_at_once), and their features are written in the order of the photos. Another device extracts one batch at
+a time: photos of equal shape, since the model takes one image tensor without padding. Features are written in the order
+in which the batches fill. write_items (workspace/stage.py) commits the store every few seconds.
 
 Failures: a photo that cannot be decoded, or whose extraction fails, becomes a Failure and the run goes on. If a batch
 fails, its photos are extracted one by one, so that only those to blame fail. The ledger records each Failure with the
 signature of the file and the settings, so that later runs skip the photo until one of them changes.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any, Self
 
 from lgbatch.config import Settings
 from lgbatch.errors import LgbatchError, StoreError
-from lgbatch.features.extractors import open_feature_extractor
+from lgbatch.features.extractors import OpenExtractor, open_feature_extractor
+from lgbatch.features.memory import photos_at_once
 from lgbatch.features.network import Extractor
 from lgbatch.features.orient import orient
 from lgbatch.features.sift import SiftExtractor
@@ -26,11 +28,12 @@ from lgbatch.photos.decode import DECODING, DecodedPhotos, decode
 from lgbatch.photos.file_hash import hash_photo
 from lgbatch.photos.masks import crawl_with_masks, read_masks
 from lgbatch.runtime.environment import available_cores
+from lgbatch.runtime.precision import extractor_kind
 from lgbatch.runtime.registry import model_path
 from lgbatch.storage.features import FeatureStore
 from lgbatch.types import Failure, Features, ImageRef, Photo, PhotoFile
 from lgbatch.workspace.prefetch import prefetch
-from lgbatch.workspace.signals import until_stopped
+from lgbatch.workspace.signals import is_stopping, until_stopped
 from lgbatch.workspace.stage import (
     Failures,
     StageResult,
@@ -77,7 +80,7 @@ def extract(
     settings: Settings,
     crawled: Crawl | None = None,
     retry_failed: bool = False,
-    open_extractor: Callable[[Path, Settings], Extractor | SiftExtractor] = open_feature_extractor,
+    open_extractor: OpenExtractor = open_feature_extractor,
 ) -> Extracted:
     """Extract the photos below `images` that the store lacks, and the stale ones with --on-change recompute.
 
@@ -97,20 +100,19 @@ def extract(
         inputs={
             "images": str(images.resolve()),
             "photos": photos_digest(crawled),
-            "model": signature(model_path(models, settings.extractor, "extractor")),
+            "model": signature(model_path(models, settings.extractor, extractor_kind(settings))),
         },
         outputs=lambda: [store_path],
         result=Extracted,
         reports=frozenset({"crawl", "extract"}),
     )
+
+    def work(failures: Failures) -> Extracted:
+        extractor = open_extractor(models, settings, photos_at_once(crawled.images, settings))
+        return _extract_missing(images, store_path, extractor, settings, crawled, failures)
+
     try:
-        return run_stage(
-            stage,
-            lambda failures: _extract_missing(
-                images, store_path, open_extractor(models, settings), settings, crawled, failures
-            ),
-            retry_failed=retry_failed,
-        )
+        return run_stage(stage, work, retry_failed=retry_failed)
     finally:
         crawled.decoded.clear()
 
@@ -203,13 +205,18 @@ def _extract_photos(
         except Exception as error:  # ItemError, or for instance MemoryError
             return Failure.from_exception("extract", ref.name, error)
 
-    threads = settings.threads or available_cores()
-    photos = prefetch(hash_and_decode, refs, threads=threads, depth=threads + 2 * extractor.batch)
-    for batch in until_stopped(group_by_shape(photos, extractor.batch)):
+    def outcomes_of(batch: list[Photo] | Failure) -> list[Outcome]:
         if isinstance(batch, Failure):
-            yield batch.name, batch
-        else:
-            yield from _extract_or_fail(extractor, batch)
+            return [(batch.name, batch)]
+        return [] if is_stopping() else [*_extract_or_fail(extractor, batch)]
+
+    threads, at_once = settings.threads or available_cores(), extractor.at_once
+    ahead = threads if at_once == 1 else at_once  # others are decoded and wait between the two pools
+    photos = prefetch(hash_and_decode, refs, threads=threads, depth=ahead + 2 * extractor.batch)
+    batches = until_stopped(group_by_shape(photos, extractor.batch))
+    depth = 1 if at_once == 1 else 2 * at_once
+    for outcomes in prefetch(outcomes_of, batches, threads=at_once, depth=depth):
+        yield from outcomes
 
 
 def _extract_or_fail(extractor: Extractor | SiftExtractor, photos: Sequence[Photo]) -> Iterator[Outcome]:

@@ -1,17 +1,20 @@
 """Feature extraction by a network, which lgbatch.runtime runs."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from lgbatch.config import Settings
-from lgbatch.features.memory import MemoryCheck
+from lgbatch.features.memory import MemoryBudget
 from lgbatch.features.tiles import extract_in_tiles
 from lgbatch.photos.coordinates import to_original
 from lgbatch.photos.masks import drop_masked, keypoints_to_detect
 from lgbatch.runtime.devices import BATCH_SIZES, stop_if_lost
+from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.models import Model, open_extractor
+from lgbatch.runtime.precision import tell_missing_kernels
 from lgbatch.runtime.registry import MIN_SIDE, SUBPIXEL_FITS, family
 from lgbatch.runtime.session import Array
 from lgbatch.storage.provenance import Provenance
@@ -22,15 +25,24 @@ _SMALL = (32, 32)
 
 
 class Extractor:
-    """Extracts features from batches of photos of equal shape. `batch` is the largest batch for its device."""
+    """Extracts features from batches of photos of equal shape. Thread-safe."""
 
-    def __init__(self, models: Path, settings: Settings) -> None:
-        """Open the model of settings.extractor. Raises ModelError as models.open_extractor."""
-        self.model: Model = open_extractor(models, settings)
+    def __init__(self, models: Path, settings: Settings, at_once: int = 1) -> None:
+        """Open the model of settings.extractor for `at_once` calls of `extract` at once, which share the CPU's threads.
+
+        Raises ModelError as models.open_extractor.
+        """
+        spare = max(0, (settings.threads or available_cores()) - at_once)
+        self.model: Model = open_extractor(models, settings, 1 + spare)  # a calling thread is one of its call's
+        tell_missing_kernels(models, settings)
+        self.at_once = at_once if self.model.device == "cpu" else 1
+        """Calls at once for which the model was opened: 1 on other devices than the CPU."""
         self.batch = BATCH_SIZES.get(self.model.device, 1)
+        """The largest batch for the device."""
         self._max_keypoints = settings.max_keypoints
         self._extractor = settings.extractor
-        self._memory = MemoryCheck(settings.extractor)
+        self._in_kernels = "pixels" in self.model.session.inputs
+        self._memory = MemoryBudget(settings.extractor, in_kernels=self._in_kernels)
         self._descriptor_dim = self.model.session.widths[2] or 0
         self.provenance: Provenance = {
             "extractor": settings.extractor,
@@ -79,22 +91,22 @@ class Extractor:
         return features
 
     def _run(self, pixels: ByteArray, max_keypoints: int) -> Sequence[Array]:
-        """Run the model on pixels (B, H, W, 3)."""
+        """Run the model on pixels (B, H, W, 3). On a CPU, wait for the memory."""
+        height, width = pixels.shape[1:3]
         try:
-            outputs = self.model.run(_feed(pixels, max_keypoints))
+            with self._memory.reserve(width, height) if self.model.device == "cpu" else nullcontext():
+                return self.model.run(self._feed(pixels, max_keypoints))
         except Exception as error:  # each runtime has its own exceptions
             small = np.zeros((1, *_SMALL, 3), np.uint8)
-            stop_if_lost(self.model.device, error, lambda: self.model.run(_feed(small, max_keypoints)))
+            stop_if_lost(self.model.device, error, lambda: self.model.run(self._feed(small, max_keypoints)))
             raise
-        if self.model.device == "cpu":
-            self._memory.keep(pixels.shape[2], pixels.shape[1])
-        return outputs
 
-
-def _feed(pixels: ByteArray, max_keypoints: int) -> dict[str, Array]:
-    """Inputs of the model for pixels (B, H, W, 3)."""
-    image = pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-    return {"image": image, "max_keypoints": np.array(max_keypoints)}
+    def _feed(self, pixels: ByteArray, max_keypoints: int) -> dict[str, Array]:
+        """Inputs of the model for pixels (B, H, W, 3)."""
+        limit = np.array(max_keypoints)
+        if self._in_kernels:
+            return {"pixels": pixels, "max_keypoints": limit}
+        return {"image": pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255), "max_keypoints": limit}
 
 
 def _no_features(photo: Photo, descriptor_dim: int) -> Features:

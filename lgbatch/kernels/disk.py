@@ -13,7 +13,7 @@ import numpy as np
 from lgbatch.kernels.library import PANEL, load_function
 from lgbatch.kernels.session import Array, KernelSession, address, bfloat16, scratch_address
 
-KERNEL, DOWN, UP, LEVELS, DESCRIPTOR_DIM, NARROW_PANEL = 5, 4, 3, 8191, 128, 32
+KERNEL, DOWN, UP, LARGEST, DESCRIPTOR_DIM, NARROW_PANEL = 5, 4, 3, 8191, 128, 32
 """Constants of c/disk/types.h and c/kernels.h. The structs must match it too, field by field."""
 _TARGETS = slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)
 """The terms that go to each target: see c/disk/convolution.h."""
@@ -99,8 +99,8 @@ class Disk(KernelSession):
         # (2, out, 3, rows, taps) to (2, out, rows * 3, taps)
         terms = np.stack([row.transpose(0, 2, 1, 3).reshape(weight.shape[0], -1, KERNEL) for row in rows])
         panels, scale = _quantize(_panels(terms, pixels), 255)
-        self._disk.first_weight = self._keep(panels)
-        self._disk.first_scale = self._keep(scale[0] / np.float32(255))
+        self._disk.first_weight = self._packed(panels)
+        self._disk.first_scale = self._packed(scale[0] / np.float32(255))
 
     def _convolution(self, arrays: Mapping[str, Array], name: str, slope: Array) -> ConvolutionStruct:
         """A convolution of weight (out, in, 5, 5), for the products of c/disk/convolution.h."""
@@ -112,31 +112,31 @@ class Disk(KernelSession):
             columns = _terms(terms.swapaxes(0, 1))  # (column terms, row terms, in, out)
             for target in _TARGETS:
                 panel = columns[target].swapaxes(0, 1).reshape(1, -1, outputs)
-                rounded, scale = _quantize(_interleave(panel), 4 * LEVELS)
+                rounded, scale = _quantize(_interleave(panel), 4 * LARGEST)
                 panels.append(rounded.ravel())
                 scales.append(scale)
         return ConvolutionStruct(
-            self._keep(np.concatenate(panels)),
-            self._keep(np.stack(scales)),
+            self._packed(np.concatenate(panels)),
+            self._packed(np.stack(scales)),
             self._reference(slope, (inputs,), np.float32),
             inputs,
             outputs,
         )
 
     def _set_last(self, arrays: Mapping[str, Array]) -> None:
-        self._disk.last_slope = self._keep(_slopes(arrays, "unet.last"))
+        self._disk.last_slope = self._packed(_slopes(arrays, "unet.last"))
         taps = np.concatenate([arrays["low_taps"], arrays["skip_taps"]], 1)[:, :, 0, 0]  # (25, 80)
         columns = np.pad(taps.T, ((0, 0), (0, NARROW_PANEL - len(taps))))
-        panels, scale = _quantize(_interleave(columns[None]), LEVELS)
-        self._disk.heat_weight, self._disk.heat_scale = self._keep(panels), self._keep(scale)
+        panels, scale = _quantize(_interleave(columns[None]), LARGEST)
+        self._disk.heat_weight, self._disk.heat_scale = self._packed(panels), self._packed(scale)
         self._disk.heat_bias = float(arrays["heat_bias"])
         projection = arrays["projection"]  # (channel, row, column; descriptor)
         rows = projection.reshape(-1, KERNEL, KERNEL, DESCRIPTOR_DIM // PANEL, PANEL).transpose(1, 3, 2, 0, 4)
-        panels, scale = _quantize(_interleave(rows.reshape(KERNEL * DESCRIPTOR_DIM // PANEL, -1, PANEL)), LEVELS)
-        self._disk.descriptor_weight, self._disk.descriptor_scale = self._keep(panels), self._keep(scale)
+        panels, scale = _quantize(_interleave(rows.reshape(KERNEL * DESCRIPTOR_DIM // PANEL, -1, PANEL)), LARGEST)
+        self._disk.descriptor_weight, self._disk.descriptor_scale = self._packed(panels), self._packed(scale)
         self._disk.descriptor_bias = self._reference(arrays["bias"], (DESCRIPTOR_DIM,), np.float32)
 
-    def _keep(self, values: Array) -> int:
+    def _packed(self, values: Array) -> int:
         """Address of a contiguous copy, kept alive with the session: int16 as factors of the products, or float32."""
         if values.dtype != np.int16:
             return self._reference(values, values.shape, np.float32)

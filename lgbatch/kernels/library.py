@@ -1,7 +1,7 @@
 """Loads the compiled kernels with ctypes.
 
-One file holds the kernels for several instruction sets. `chosen_isa` is the one that is used, `unavailable_reason` says
-why there is none.
+One file holds the kernels for several instruction sets. `chosen_isa` is the one that is used, `missing_reason` says why
+there is none.
 """
 
 import ctypes
@@ -16,35 +16,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgbatch.errors import InputError
-from lgbatch.kernels.processor import gains_from_kernels
+from lgbatch.kernels.processor import gains_from_int8, runs_kernels
 
 PANEL = 64
 """A constant of kernels.h."""
 ISA_VARIABLE = "LGBATCH_ISA"
-"""The environment variable that names an instruction set to use instead of the fastest."""
+"""The environment variable that names an instruction set to use instead of the fastest, or NO_KERNELS."""
+NO_KERNELS = "none"
+"""The value of ISA_VARIABLE with which ONNX Runtime runs everything, in fp32."""
 PORTABLE = "portable"
-"""Plain C, which any processor runs: the reference of the tests. It is slower than fp32, so it is never chosen."""
+"""Plain C, which any processor runs: the reference of the tests. It is slow, so it is never chosen."""
 _REINSTALL = "run `pip install --force-reinstall --no-deps --no-cache-dir lgbatch`"
 """pip's cache keeps what it built from source, without the kernels too."""
 
 
-def unavailable_reason() -> str | None:
-    """Why the kernels cannot run on this machine, or None. Raises InputError as chosen_isa."""
-    if chosen_isa() is not None:
+def int8_unavailable_reason() -> str | None:
+    """Why the kernels in 8 bits are not used on this machine, or None. Raises InputError as chosen_isa."""
+    isa = chosen_isa()
+    if isa and (os.environ.get(ISA_VARIABLE) or _isas()[isa]):
         return None
+    if _turned_off():
+        return f"{ISA_VARIABLE}={NO_KERNELS} turns the kernels off"
     return missing_reason() or "the processor has no instructions with which 8 bits are faster than fp32"
 
 
 def missing_reason() -> str | None:
-    """Why kernels are missing that would be faster than fp32 on this processor, with the way out, or None.
+    """Why kernels are missing with which this processor would be faster, with the way out, or None.
 
     Raises InputError as chosen_isa.
     """
-    if chosen_isa() is not None or not gains_from_kernels():
+    isa = chosen_isa()
+    if _turned_off():
         return None
-    if _library() is None:
-        return f"lgbatch was installed without its int8 kernels: install a C compiler (GCC or Clang), then {_REINSTALL}"
-    return f"the int8 kernels were compiled by too old a compiler: install GCC 11 or Clang 19, then {_REINSTALL}"
+    if runs_kernels() if isa is None else gains_from_int8() and not any(_isas().values()):
+        if _library() is None:
+            way_out = f"install a C compiler (GCC or Clang), then {_REINSTALL}"
+            return f"lgbatch was installed without its compiled kernels: {way_out}"
+        return f"its kernels were compiled by too old a compiler: install GCC 11 or Clang 19, then {_REINSTALL}"
+    return None
 
 
 def available_isas() -> list[str]:
@@ -53,22 +62,24 @@ def available_isas() -> list[str]:
 
 
 def chosen_isa() -> str | None:
-    """The instruction set that is used: the one that LGBATCH_ISA names, or the fastest. None if fp32 is faster.
+    """The instruction set that is used: the one that LGBATCH_ISA names, or the fastest. None if no kernels are used.
 
     Raises InputError if this machine lacks the named one.
     """
+    if _turned_off():
+        return None
     isas = _isas()
     forced = os.environ.get(ISA_VARIABLE)
     if forced and forced not in isas:
         known = f"this machine runs {', '.join(isas)}" if isas else "lgbatch was installed without its kernels"
         raise InputError(f"{ISA_VARIABLE}={forced} is unavailable ({known}): name another or unset it")
-    return forced or next((isa for isa, beats_fp32 in isas.items() if beats_fp32), None)
+    return forced or next((isa for isa in isas if isa != PORTABLE), None)
 
 
 def require_kernels() -> None:
     """Raise RuntimeError if there are no kernels to use, InputError as chosen_isa."""
-    if reason := unavailable_reason():
-        raise RuntimeError(reason)
+    if chosen_isa() is None:
+        raise RuntimeError(missing_reason() or "there are no kernels for this processor")
 
 
 def load_function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
@@ -104,8 +115,12 @@ def two_largest(rows: NDArray[np.uint8], panels: NDArray[np.int32]) -> tuple[NDA
     return first, second
 
 
+def _turned_off() -> bool:
+    return os.environ.get(ISA_VARIABLE) == NO_KERNELS
+
+
 def _isas() -> dict[str, bool]:
-    """The instruction sets that this machine runs, the fastest first, and whether they are faster than fp32 here."""
+    """The instruction sets that this machine runs, the fastest first, and whether 8 bits are faster than fp32 there."""
     library, index, isas = _library(), 0, dict[str, bool]()
     while library and (name := library.lgbatch_isa_name(index)):
         if library.lgbatch_isa_runs(index):

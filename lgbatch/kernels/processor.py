@@ -29,8 +29,13 @@ def features() -> frozenset[str]:
     return frozenset(next((line.split()[1:] for line in lines if line.startswith(("flags", "Features"))), []))
 
 
-def gains_from_kernels() -> bool:
-    """Whether some kernels are faster on this processor than fp32. False if its instruction sets cannot be told.
+def runs_kernels() -> bool:
+    """Whether there are kernels for this processor. False if its instruction sets cannot be told."""
+    return bool(features() & {"avx2", "asimddp"})
+
+
+def gains_from_int8() -> bool:
+    """Whether kernels in 8 bits are faster on this processor than fp32. False if its instruction sets cannot be told.
 
     AVX2 alone is slower than fp32 with AVX-512. Windows does not tell whether there is VNNI: AVX-512 counts as VNNI.
     """

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from lgbatch.kernels.library import require_kernels
 
 Array = NDArray[Any]
-_ALIGNMENT = 64
+ALIGNMENT = 64
+"""Of scratch buffers, in bytes."""
 _scratch = threading.local()
 """The scratch buffer of each thread, for all sessions: one per stage of LightGlue would take 18 times the memory."""
 
@@ -46,16 +47,27 @@ class KernelSession(ABC):
         """Address of a contiguous copy, kept alive with the session. Raises ValueError if the shape differs."""
         if values.shape != shape:
             raise ValueError(f"an array has shape {values.shape}, expected {shape}")
-        self._referenced.append(np.ascontiguousarray(values, dtype=dtype))
-        return address(self._referenced[-1])
+        return self._keep(np.ascontiguousarray(values, dtype=dtype))
+
+    def _keep(self, values: Array) -> int:
+        """Address of an array, kept alive with the session."""
+        self._referenced.append(values)
+        return address(values)
+
+
+def scratch(size: int) -> NDArray[np.uint8]:
+    """An aligned scratch buffer (size,) of the calling thread, reused between calls."""
+    if getattr(_scratch, "size", -1) < size:
+        _scratch.buffer, _scratch.size = None, -1  # freed before the larger one is allocated
+        _scratch.buffer, _scratch.size = np.empty(size + ALIGNMENT, np.uint8), size
+    start = -address(_scratch.buffer) % ALIGNMENT
+    buffer: NDArray[np.uint8] = _scratch.buffer[start : start + size]
+    return buffer
 
 
 def scratch_address(size: int) -> int:
-    """Address of an aligned scratch buffer of `size` bytes of the calling thread, reused between calls."""
-    if getattr(_scratch, "size", -1) < size:
-        _scratch.buffer, _scratch.size = None, -1  # freed before the larger one is allocated
-        _scratch.buffer, _scratch.size = np.empty(size + _ALIGNMENT, np.uint8), size
-    return -(-address(_scratch.buffer) // _ALIGNMENT) * _ALIGNMENT
+    """Address of `scratch`."""
+    return address(scratch(size))
 
 
 def address(array: Array) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lgbatch.kernels.library import PANEL, two_largest, unavailable_reason
+from lgbatch.kernels.library import PANEL, int8_unavailable_reason, two_largest
 from lgbatch.pairing.nearest_descriptors import RATIO, is_clear, similarities
 from lgbatch.storage.provenance import Provenance
 from lgbatch.types import Failure, Features, FloatArray, Matches, Pair
@@ -35,7 +35,7 @@ def match_nearest_pairs(
 
     Raises InputError at once if the environment names kernels that cannot run here.
     """
-    unavailable_reason()
+    int8_unavailable_reason()
 
     def match_pair(pair: Pair) -> tuple[Pair, Matches | Failure]:
         descriptors = []
@@ -72,7 +72,7 @@ def _clear_nearest(a: FloatArray, b: FloatArray) -> tuple[NDArray[np.intp], Floa
     The similarity of rows without such a neighbour may be 0.
     """
     found, best = np.full(len(a), -1, np.intp), np.zeros(len(a), np.float32)
-    promising = _promising(a, b) if len(a) > _BLOCK and unavailable_reason() is None else np.arange(len(a))
+    promising = _promising(a, b) if len(a) > _BLOCK and int8_unavailable_reason() is None else np.arange(len(a))
     for start in range(0, len(promising), _BLOCK):
         part = promising[start : start + _BLOCK]
         similarity = similarities(a[part], b)

@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
@@ -22,6 +21,7 @@ import onnxruntime as ort
 from lgbatch.errors import LgbatchError
 from lgbatch.runtime.cuda import gpus
 from lgbatch.runtime.packages import runtime_conflict
+from lgbatch.runtime.registry import family
 
 if os.environ.get("ORT_DISABLE_TELEMETRY") != "0":
     ort.disable_telemetry_events()  # on Windows the variable, which `lgbatch` sets before this import, has no effect
@@ -92,6 +92,15 @@ def resolve_device(requested: str) -> tuple[Device, str | None]:
     return ("cuda" if device == "tensorrt" and not unavailable_reason("cuda") else "cpu"), reason
 
 
+def extraction_device(requested: str, extractor: str) -> Device:
+    """Return the device that an extractor runs on. Warn, once, if its keypoints would be wrong on the chosen one."""
+    device = choose_device(requested)
+    if family(extractor) in UNSUPPORTED_FAMILIES.get(device, ()):
+        warn_cpu_fallback(extractor, device, "its keypoints would be wrong")
+        return "cpu"
+    return device
+
+
 def matching_device(device: Device) -> Device:
     """Return the device that LightGlue uses if extraction uses `device`."""
     return "cuda" if device in NVIDIA else "cpu"
@@ -157,9 +166,9 @@ def warn_gpu_left_out(device_id: int, actual: str, used: str) -> None:
     _warn(f"GPU {device_id} is not used: matching would run there in {actual}, but runs in {used} elsewhere")
 
 
-def warn_cpu_fallback(path: Path, device: Device, reason: str) -> None:
+def warn_cpu_fallback(model: str, device: Device, reason: str) -> None:
     """Warn, once, that a model runs on the CPU because it cannot run on `device`."""
-    _warn(f"--device {device}: {path.name} cannot run there ({reason}); using {_display_name('cpu')} for it")
+    _warn(f"--device {device}: {model} cannot run there ({reason}); using {_display_name('cpu')} for it")
 
 
 def _load_tensorrt() -> bool:

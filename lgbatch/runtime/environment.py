@@ -43,6 +43,14 @@ def available_memory() -> int | None:
     return available if left is None or available is None else min(available, left)
 
 
+def private_memory() -> int:
+    """Return the resident memory of this process in bytes, without files and shared memory; 0 outside Linux."""
+    with contextlib.suppress(OSError):
+        _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
 def peak_memory_mb() -> float | None:
     """Return the peak resident memory of this process in MiB, or None if the system does not report it (Windows)."""
     with contextlib.suppress(OSError):  # Linux, where the peak of getrusage includes the parent process before exec

@@ -9,13 +9,16 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
-from lgbatch.kernels import lightglue as kernels
+from lgbatch.kernels import aliked, disk, lightglue
 from lgbatch.runtime.cuda import free_memory
-from lgbatch.runtime.devices import UNSUPPORTED_FAMILIES, Device, choose_device, matching_device, warn_cpu_fallback
+from lgbatch.runtime.devices import Device, choose_device, extraction_device, matching_device
 from lgbatch.runtime.environment import available_cores
-from lgbatch.runtime.precision import matching_precision, stages_kind
+from lgbatch.runtime.precision import extractor_kind, matching_precision, stages_kind
 from lgbatch.runtime.registry import INTERFACE, PACK, Shape, family, model_path, shape, stage_file, stage_names
 from lgbatch.runtime.session import Array, OnnxSession, Session
+
+KERNEL_SESSIONS = {"aliked": aliked.Aliked, "disk": disk.Disk}
+"""The networks of registry.KERNEL_EXTRACTORS, by family."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +88,23 @@ class Stages:
             session.shrink(feed | {"rows": np.zeros((1, 1), np.int64)})
 
 
-def open_extractor(folder: Path, settings: Settings) -> Model:
+def open_extractor(folder: Path, settings: Settings, threads: int = 0) -> Model:
     """Open and check an extractor.
 
-    It always computes in single precision, to reproduce the keypoints of the reference. Raises ModelError if the model
-    is missing, damaged, or of another extractor or kind.
+    On the CPU, networks that lgbatch.kernels has run there (precision.extractor_kind), each call on the core of the
+    calling thread. ONNX Runtime always computes in single precision, to reproduce the keypoints of the reference. It
+    has `threads` threads on the CPU, the calling one included; 0 means all of the settings, as on other devices.
+
+    Raises ModelError if the model is missing, damaged, or of another extractor or kind.
     """
-    path, device = model_path(folder, settings.extractor, "extractor"), choose_device(settings.device)
-    if family(settings.extractor) in UNSUPPORTED_FAMILIES.get(device, ()):
-        warn_cpu_fallback(path, device, "its keypoints would be wrong")
-        device = "cpu"
-    threads = settings.threads or available_cores()
-    return _open(path, settings.extractor, "extractor", device, threads=threads, max_side=settings.resize)
+    kind, device = extractor_kind(settings), extraction_device(settings.device, settings.extractor)
+    path = model_path(folder, settings.extractor, kind)
+    most = settings.threads or available_cores()
+    used = threads if threads and device == "cpu" else most
+    model = _open(path, settings.extractor, kind, device, threads=used, max_side=settings.resize)
+    if device != "cpu" and model.device == "cpu" and threads not in (0, most):
+        return _open(path, settings.extractor, kind, "cpu", threads=threads, max_side=settings.resize)
+    return model
 
 
 def open_matcher(folder: Path, settings: Settings) -> Model:
@@ -162,7 +170,7 @@ def _open(
     session: Session
     try:
         if path.suffix == ".npz":
-            session = kernels.Head(path) if kind == "head" else kernels.Layer(path)
+            session = _open_in_kernels(path, extractor, kind)
         else:
             session = OnnxSession(
                 path, device, threads=threads, shared_arena=shared_arena, max_side=max_side, device_id=device_id
@@ -174,6 +182,12 @@ def _open(
     return Model(session, path)
 
 
+def _open_in_kernels(path: Path, extractor: str | None, kind: str) -> Session:
+    if kind == "extractor-kernels":
+        return KERNEL_SESSIONS[family(str(extractor))](path)
+    return lightglue.Head(path) if kind == "head" else lightglue.Layer(path)
+
+
 def _check(session: Session, path: Path, extractor: str | None, kind: str, way_out: str) -> None:
     """Raise ModelError unless the model is of this kind and extractor, with the inputs and outputs of INTERFACE."""
     actual_kind = session.metadata.get("lgbatch.kind")
@@ -183,7 +197,7 @@ def _check(session: Session, path: Path, extractor: str | None, kind: str, way_o
     actual = f"{path} is the {actual_kind} of {actual_extractor}"
     if extractor is None and actual_kind != kind:
         raise ModelError(f"{actual}, not a model of the kind {kind}: give another file")
-    owner = extractor if extractor is None or kind == "extractor" else family(extractor)
+    owner = extractor if extractor is None or kind.startswith("extractor") else family(extractor)
     if owner is not None and (actual_kind, actual_extractor) != (kind, owner):
         raise ModelError(f"{actual}, not the {kind} of {owner}: {way_out}")
     inputs, outputs = INTERFACE[kind]

@@ -8,9 +8,13 @@ from lgbatch._version import __version__
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
 from lgbatch.kernels import library as kernels
-from lgbatch.runtime.devices import choose_device, matching_device
-from lgbatch.runtime.registry import FP32_ONLY, STAGES_PRECISION, Kind, family
+from lgbatch.kernels.processor import gains_from_int8
+from lgbatch.runtime.devices import choose_device, extraction_device, matching_device
+from lgbatch.runtime.registry import FP32_ONLY, KERNEL_EXTRACTORS, STAGES_PRECISION, Kind, family
 
+SPEED_UP = 4
+"""How many times as fast as ONNX Runtime the kernels are at most: extraction by ALIKED 3.7, by DISK 4.4, matching 3.0
+(measured)."""
 NOTICE = "missing-kernels.txt"
 """The file in the folder of models that records what tell_missing_kernels said."""
 
@@ -24,7 +28,7 @@ def matching_precision(settings: Settings) -> str:
     on_cpu = matching_device(choose_device(settings.device)) == "cpu"
     fp32_only = family(settings.extractor) in FP32_ONLY
     if settings.precision == "auto":
-        fastest = "fp16" if not on_cpu else "fp32" if kernels.unavailable_reason() else "int8"
+        fastest = "fp16" if not on_cpu else "fp32" if kernels.int8_unavailable_reason() else "int8"
         return "fp32" if fp32_only else fastest
     if settings.precision != "fp32" and fp32_only:
         raise ModelError(f"the LightGlue of {settings.extractor} supports fp32 only: omit --precision")
@@ -32,9 +36,16 @@ def matching_precision(settings: Settings) -> str:
         raise ModelError("--precision fp16 needs an NVIDIA GPU: use --device cuda if there is one, or omit --precision")
     if settings.precision == "int8" and not on_cpu:
         raise ModelError("--precision int8 needs the CPU: use --device cpu, or omit --precision")
-    if settings.precision == "int8" and (reason := kernels.unavailable_reason()):
+    if settings.precision == "int8" and (reason := kernels.int8_unavailable_reason()):
         raise ModelError(f"--precision int8 is unavailable ({reason}): use --precision fp32")
     return settings.precision
+
+
+def extractor_kind(settings: Settings) -> Kind:
+    """Return the kind of model that extraction runs: on the CPU lgbatch's kernels, if there are any for the network."""
+    on_cpu = extraction_device(settings.device, settings.extractor) == "cpu"
+    in_kernels = on_cpu and family(settings.extractor) in KERNEL_EXTRACTORS and kernels.chosen_isa() is not None
+    return "extractor-kernels" if in_kernels else "extractor"
 
 
 def stages_kind(settings: Settings) -> Kind:
@@ -44,12 +55,16 @@ def stages_kind(settings: Settings) -> Kind:
 
 
 def missing_kernels(settings: Settings) -> str | None:
-    """Why matching runs in fp32 on a processor that could run it in int8: the cost and the way out; otherwise None."""
+    """Say what is slow for want of kernels that this processor could run: the cost and the way out; otherwise None."""
+    of = family(settings.extractor)
+    slow = []
+    if of in KERNEL_EXTRACTORS and extraction_device(settings.device, settings.extractor) == "cpu":
+        slow.append("extraction")
     on_cpu = matching_device(choose_device(settings.device)) == "cpu"
-    if not on_cpu or settings.precision != "auto" or family(settings.extractor) in FP32_ONLY:
-        return None
-    reason = kernels.missing_reason()
-    return f"matching takes up to 3 times as long as it could: {reason}" if reason else None
+    if on_cpu and of not in FP32_ONLY and settings.precision == "auto" and gains_from_int8():
+        slow.append("matching")
+    reason = kernels.missing_reason() if slow else None
+    return f"{' and '.join(slow)} could be up to {SPEED_UP} times as fast: {reason}" if reason else None
 
 
 def tell_missing_kernels(folder: Path, settings: Settings) -> None:

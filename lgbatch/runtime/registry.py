@@ -9,7 +9,7 @@ from typing import Literal
 
 from lgbatch.errors import ModelError
 
-Kind = Literal["extractor", "matcher", "stages", "stages-fp16", "stages-int8"]
+Kind = Literal["extractor", "extractor-kernels", "matcher", "stages", "stages-fp16", "stages-int8"]
 STAGES_PRECISION: dict[Kind, str] = {"stages": "fp32", "stages-fp16": "fp16", "stages-int8": "int8"}
 """Precision of each kind of staged matcher."""
 FORMAT = "3"
@@ -20,14 +20,20 @@ SUBPIXEL_FITS = {"disk": "quadratic"}
 """How extractors whose keypoints were published at whole pixels refine them, by family. Part of the provenance."""
 FP16_FORMAT = "4"
 """The same for the stages in fp16, whose points have other types."""
+KERNELS_FORMAT = "1"
+"""The same for the extractors whose networks run in lgbatch.kernels."""
+KERNEL_EXTRACTORS = {"aliked": "fp32", "disk": "int16"}
+"""Their families, and the precision of their products there."""
 MIN_SIDE = 5
 """Minimum short side of a photo in pixels: keypoints are local maxima in windows of at least this size."""
 _SIDES = [f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)]
 _PAIR = ["x0", "x1", "lengths0", "lengths1"]
+_FEATURES = ["keypoints", "scores", "descriptors", "counts"]
 _MATCHES = ["matches0", "scores"]
 _DECISIONS = ["confidence0", "matchability0", "confidence1", "matchability1"]
 INTERFACE: dict[str, tuple[list[str], list[str]]] = {
-    "extractor": (["image", "max_keypoints"], ["keypoints", "scores", "descriptors", "counts"]),
+    "extractor": (["image", "max_keypoints"], _FEATURES),
+    "extractor-kernels": (["pixels", "max_keypoints"], _FEATURES),
     "end2end": (
         ["image0", "image1", "scales0", "scales1", "max_keypoints", "threshold"],
         ["keypoints0", "keypoints1", "counts0", "counts1", "matches0", "scores"],
@@ -114,6 +120,8 @@ def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
     """Return the path of a model: a file, or a folder of files for a staged matcher."""
     if kind == "extractor":
         return folder / f"{extractor}-{kind}-v{EXTRACTOR_FORMATS.get(family(extractor), FORMAT)}.onnx"
+    if kind == "extractor-kernels":
+        return folder / f"{extractor}-{kind}-v{KERNELS_FORMAT}.npz"
     version = FP16_FORMAT if kind == "stages-fp16" else FORMAT
     return folder / (f"{family(extractor)}-{kind}-v{version}" + ("" if kind.startswith("stages") else ".onnx"))
 

@@ -167,7 +167,7 @@ class OnnxSession:
         options.enable_mem_pattern = self._shared_arena
         session = ort.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"].name])
         if reason:  # only now: if the file itself is damaged, the CPU has raised
-            warn_cpu_fallback(path, self.device, reason)
+            warn_cpu_fallback(path.name, self.device, reason)
         self.device, self._device_id = "cpu", 0
         return session
 

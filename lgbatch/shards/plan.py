@@ -25,7 +25,7 @@ from lgbatch.photos.decode import decode
 from lgbatch.photos.masks import crawl_with_masks
 from lgbatch.runtime.environment import versions
 from lgbatch.runtime.packages import require_pycolmap
-from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.precision import extractor_kind, stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.shards.folder import ShardFolder, read_json, write_once
 from lgbatch.shards.steps import Step, add_step, count_units, read_inputs, read_steps
@@ -90,7 +90,7 @@ def make_plan(
     else:
         check_sources(settings)
     with locked(out, create=True):
-        ensure_models(models or default_folder(), settings.extractor, ["extractor", stages_kind(settings)])
+        ensure_models(models or default_folder(), settings.extractor, [extractor_kind(settings), stages_kind(settings)])
         extractor = open_feature_extractor(models or default_folder(), settings)
         plan = _plan(photos, models, settings, pairs, units, extractor)
         existed = folder.plan.exists()

@@ -21,7 +21,7 @@ from lgbatch.features.network import Extractor
 from lgbatch.features.sift import SiftExtractor
 from lgbatch.matching.engine import open_matchers
 from lgbatch.matching.lightglue import Matcher
-from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.precision import extractor_kind, stages_kind
 from lgbatch.shards.folder import ShardFolder
 from lgbatch.shards.leases import Holder, claim, file_time, kept, read_holder, release
 from lgbatch.shards.markers import Marker, done_marker
@@ -120,10 +120,10 @@ class Worker:
         sync_folder(self.folder.results(step.name))
         return marker
 
-    def _open_extractor(self, models: Path, settings: Settings) -> Extractor | SiftExtractor:
+    def _open_extractor(self, models: Path, settings: Settings, at_once: int) -> Extractor | SiftExtractor:
         if self._extractor is None:
-            ensure_models(models, settings.extractor, ["extractor"])
-            self._extractor = open_feature_extractor(models, settings)
+            ensure_models(models, settings.extractor, [extractor_kind(settings)])
+            self._extractor = open_feature_extractor(models, settings, at_once)
             weights = str(self._extractor.provenance.get("weights", ""))
             self._check_weights("extractor", weights)
         return self._extractor

@@ -99,9 +99,14 @@ def deferred(*, announce: bool = True) -> Iterator[None]:
         raise Interrupted(_handler.received)
 
 
+def is_stopping() -> bool:
+    """Whether a signal has been received: what has not begun is left out. Also in other threads than the main one."""
+    return _handler.received is not None
+
+
 def until_stopped(items: Iterable[T]) -> Iterator[T]:
     """Yield the items until a signal is received."""
     for item in items:
         yield item
-        if _handler.received is not None:
+        if is_stopping():
             return

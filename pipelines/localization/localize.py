@@ -31,7 +31,7 @@ from lgbatch.pipelines.localization.results import Localization, Localized
 from lgbatch.pipelines.localization.write import add_to_model, write_poses
 from lgbatch.reconstruction.evaluation.formats.colmap_model import find_model, read_model
 from lgbatch.runtime.packages import require_pycolmap
-from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.precision import extractor_kind, stages_kind
 from lgbatch.runtime.registry import default_folder
 from lgbatch.storage.features import FeatureStore
 from lgbatch.types import ORIENTATIONS, Failure, Features, ImageRef, Matches, Pair
@@ -115,7 +115,7 @@ def _localize_all(
     failures: list[Failure] = []
     if not queries.refs:
         return found, failures
-    ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
+    ensure_models(models, settings.extractor, [extractor_kind(settings), stages_kind(settings)])
     localizer = _Localizer(
         references, settings, open_feature_extractor(models, settings), open_matchers(models, settings), neighbours
     )

@@ -14,10 +14,12 @@ from lgbatch.cli import main as cli
 from lgbatch.config import Settings
 from lgbatch.export.extractors import EXTRACTORS
 from lgbatch.export.weights.catalog import WEIGHTS
+from lgbatch.kernels.library import ISA_VARIABLE, NO_KERNELS, available_isas
 from lgbatch.runtime.cuda import gpus
 from lgbatch.runtime.devices import PROVIDERS, unavailable_reason
 from lgbatch.runtime.environment import available_cores
 from lgbatch.runtime.packages import installation
+from lgbatch.runtime.precision import extractor_kind
 from lgbatch.runtime.registry import model_path
 
 FAKE_GPU = """
@@ -58,13 +60,17 @@ def test_doctor_finds_no_problem_with_good_models(models: Path) -> None:
 
 
 @pytest.mark.weights
-def test_a_damaged_model_is_a_problem_and_a_missing_one_is_not(models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("isa", [NO_KERNELS, *available_isas()[:1]])
+def test_a_damaged_model_is_a_problem_and_a_missing_one_is_not(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isa: str
+) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, isa)
     status, values = run_doctor(*CPU, "--models", str(tmp_path / "none"))
     assert (status, values["models"]) == (
         0,
         {f"{EXTRACTOR} extractor": "not made yet", f"{EXTRACTOR} LightGlue": "not made yet"},
     )
-    model = model_path(models, EXTRACTOR, "extractor")
+    model = model_path(models, EXTRACTOR, extractor_kind(Settings(extractor=EXTRACTOR, device="cpu")))
     (tmp_path / model.name).write_bytes(model.read_bytes()[:1000])
     status, values = run_doctor(*CPU, "--models", str(tmp_path))
     assert status == 1 and len(values["problems"]) == 1

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,13 @@ from tests.workspace.test_lock import COMPETE, HOLD
 SOURCE = Path(__file__).parents[1] / "helpers" / "network_folder.c"
 LGBATCH = [sys.executable, "-m", "lgbatch"]
 ALL = "fld"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_kernels() -> Iterator[None]:
+    """The stand-in models run in ONNX Runtime."""
+    with stand_in_models.without_kernels():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from lgbatch.features.network import Extractor
 from lgbatch.matching.lightglue import Matcher
 from lgbatch.photos.crawl import crawl
 from lgbatch.photos.decode import decode
-from lgbatch.runtime.models import Model, open_extractor, open_stages
+from lgbatch.runtime.models import Model, open_file, open_stages
 from lgbatch.runtime.registry import model_path
 from tests.helpers import upstream
 from tests.helpers.extraction import Found, assert_same, photo, run
@@ -37,7 +37,7 @@ FAST = {("aliked-n16", (64, 48)), ("aliked-n16", (333, 500)), ("aliked-n16", (10
 
 def extractor(models: Path, name: str) -> Model:
     ensure_models(models, name, ["extractor"])
-    return open_extractor(models, Settings(extractor=name, device="cpu", threads=1))
+    return open_file(model_path(models, name, "extractor"), "extractor", "cpu", threads=1)
 
 
 def published(name: str, image: NDArray[np.float32], most: int) -> Found:

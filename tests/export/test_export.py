@@ -161,7 +161,7 @@ def test_the_single_graph_ignores_the_content_of_padding(
 
 def test_models_record_their_weights_parity_and_settings(models: Path) -> None:
     for precision in ("fp32", "int8"):
-        if precision == "int8" and kernels.unavailable_reason():
+        if precision == "int8" and kernels.int8_unavailable_reason():
             continue
         settings = Settings(extractor="disk", device="cpu", precision=precision)
         stages = open_stages(models, settings).models
@@ -197,7 +197,7 @@ def test_a_wrong_or_damaged_model_is_reported_by_name_in_one_line(models: Path, 
     assert "was not made by lgbatch" in refusal()
 
 
-@pytest.mark.skipif(kernels.unavailable_reason() is not None, reason=str(kernels.unavailable_reason()))
+@pytest.mark.skipif(kernels.int8_unavailable_reason() is not None, reason=str(kernels.int8_unavailable_reason()))
 def test_a_damaged_layer_is_reported_by_name_in_one_line(models: Path, tmp_path: Path) -> None:
     settings = Settings(extractor="disk", device="cpu", precision="int8")
     folder = model_path(tmp_path, "disk", "stages-int8")

@@ -31,7 +31,7 @@ class Maxima:
     """A model that finds the brightest red pixels of 5 x 5, and describes them by their green and blue."""
 
     device, weights = "cpu", "none"
-    session = SimpleNamespace(widths=[2, None, 2])
+    session = SimpleNamespace(widths=[2, None, 2], inputs=["image", "max_keypoints"])
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
@@ -69,7 +69,7 @@ def in_tiles_and_whole(
 ) -> tuple[Features, Features]:
     extracted = []
     for tile_side in side, 0:
-        monkeypatch.setattr(memory.MemoryCheck, "tile_side", lambda *_, tile_side=tile_side: tile_side)
+        monkeypatch.setattr(memory.MemoryBudget, "tile_side", lambda *_, tile_side=tile_side: tile_side)
         extracted += Extractor(models, Settings(**settings)).extract([photo])
     assert [features.tile_side for features in extracted] == [side, 0]
     return extracted[0], extracted[1]
@@ -117,7 +117,7 @@ def test_tiles_give_the_keypoints_of_the_photo(
 
 
 def test_the_largest_tiles_that_fit_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = memory.MemoryCheck("superpoint")
+    check = memory.MemoryBudget("superpoint")
     for available, side in ((6 * 10**9, 2048), (10**9, 1024), (FOR_512, 512)):
         give_memory(monkeypatch, available)
         assert check.tile_side(8000, 6000) == side

@@ -1,6 +1,7 @@
 """Helpers of the tests of extractors: a photo, a run of the model, and comparisons of features."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +24,10 @@ def photo(folder: Path, size: tuple[int, int], number: int = 0) -> NDArray[np.fl
 
 def run(model: Model, images: NDArray[np.float32], max_keypoints: int) -> list[Found]:
     """Run an extractor on a batch (B, 3, H, W), and remove the padding of each image."""
-    outputs = model.run({"image": images, "max_keypoints": np.array(max_keypoints)})
+    feed: dict[str, NDArray[Any]] = {"image": images}
+    if "pixels" in model.session.inputs:
+        feed = {"pixels": np.round(255 * images).astype(np.uint8).transpose(0, 2, 3, 1)}
+    outputs = model.run(feed | {"max_keypoints": np.array(max_keypoints)})
     return [(k[:c], s[:c], d[:c]) for k, s, d, c in zip(*outputs, strict=True)]
 
 

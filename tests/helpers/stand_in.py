@@ -22,8 +22,8 @@ COUNT = 20
 
 
 class _Extractor:
-    def __init__(self, models: Path, settings: Settings) -> None:
-        self.batch, self.provenance = 1, {"extractor": settings.extractor, "weights": "none"}
+    def __init__(self, models: Path, settings: Settings, at_once: int = 1) -> None:
+        self.at_once, self.batch, self.provenance = at_once, 1, {"extractor": settings.extractor, "weights": "none"}
 
     def extract(self, photos: Sequence[Photo]) -> list[Features]:
         rng = np.random.default_rng(0)

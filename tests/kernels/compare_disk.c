@@ -70,7 +70,7 @@ static float *floats(int64_t count, float mean, float spread) {
     return values;
 }
 
-/* Multiples of a power of two, which bfloat16 holds too. No sum of absolute values may exceed 2^31 / (4 LEVELS). */
+/* Multiples of a power of two, which bfloat16 holds too. No sum of absolute values may exceed 2^31 / (4 LARGEST). */
 static Factor *weights(int64_t count, int unit, int is_bf16) {
     Factor *values = memory(count * sizeof *values);
     for (int64_t i = 0; i < count; i++) {

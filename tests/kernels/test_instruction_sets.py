@@ -80,7 +80,7 @@ def test_an_instruction_set_can_be_forced(isa: str) -> None:
 def test_an_instruction_set_that_is_unavailable_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LGBATCH_ISA", "avx1024")
     with pytest.raises(InputError, match=r"LGBATCH_ISA=avx1024 is unavailable.*this machine runs .*portable"):
-        library.unavailable_reason()
+        library.int8_unavailable_reason()
 
 
 @needs_kernels

@@ -17,7 +17,9 @@ from lgbatch.kernels import library, session
 from lgbatch.kernels.lightglue import Head, Layer
 from tests.kernels import numpy_lightglue as reference
 
-pytestmark = pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason()))
+pytestmark = pytest.mark.skipif(
+    library.int8_unavailable_reason() is not None, reason=str(library.int8_unavailable_reason())
+)
 
 Array = NDArray[Any]
 COUNTS = [(1, 1), (1, 300), (5, 64), (64, 65), (65, 5), (129, 300), (300, 129)]

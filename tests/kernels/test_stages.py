@@ -17,7 +17,7 @@ from lgbatch.types import Features
 
 pytestmark = [
     pytest.mark.weights,
-    pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason())),
+    pytest.mark.skipif(library.int8_unavailable_reason() is not None, reason=str(library.int8_unavailable_reason())),
 ]
 Array = NDArray[Any]
 Feed = dict[str, Array]

@@ -46,8 +46,8 @@ class Run:
         open_extractor, run_extractor = stand_in._Extractor.__init__, stand_in._Extractor.extract
         run_matcher = stand_in._Matcher.match
 
-        def init(extractor: Any, models: Path, settings: Settings) -> None:
-            open_extractor(extractor, models, settings)
+        def init(extractor: Any, models: Path, settings: Settings, at_once: int) -> None:
+            open_extractor(extractor, models, settings, at_once)
             extractor.provenance["max_keypoints"] = settings.max_keypoints
 
         def run(extractor: Any, photos: Sequence[Photo]) -> list[Features]:

@@ -94,7 +94,7 @@ def test_a_pair_has_the_same_matches_in_a_ragged_batch_and_alone(
     assert common >= 0.999 * total
 
 
-@pytest.mark.skipif(kernels.unavailable_reason() is not None, reason=str(kernels.unavailable_reason()))
+@pytest.mark.skipif(kernels.int8_unavailable_reason() is not None, reason=str(kernels.int8_unavailable_reason()))
 def test_int8_agrees_with_fp32_on_97_percent_of_the_matches(
     models: Path, matcher: Matcher, demo_features: Sequence[Features]
 ) -> None:

@@ -79,7 +79,7 @@ def test_matching_2048_keypoints_fits_in_two_gigabytes(tmp_path: Path, models: P
     assert peak <= 2048
 
 
-@pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason()))
+@pytest.mark.skipif(library.int8_unavailable_reason() is not None, reason=str(library.int8_unavailable_reason()))
 def test_matching_4096_keypoints_in_16_threads_fits_in_one_and_a_half_gigabytes(tmp_path: Path, models: Path) -> None:
     """With distant pairs, so that the cache fills, that are given up after two layers and a head to save time."""
     limits = {"threads": 16, "max_keypoints": 4096, "give_up": 4096, "precision": "int8"}

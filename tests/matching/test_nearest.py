@@ -52,7 +52,7 @@ def test_matches_are_those_of_the_definition(block: int, monkeypatch: pytest.Mon
     assert ((matches.scores > MIN_SIMILARITY) & (matches.scores <= 1)).all()
 
 
-@pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason()))
+@pytest.mark.skipif(library.int8_unavailable_reason() is not None, reason=str(library.int8_unavailable_reason()))
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 64), (100, 200)])
 def test_the_kernel_finds_the_two_largest_products(rows: int, columns: int) -> None:
     rng = np.random.default_rng(rows)
@@ -64,7 +64,7 @@ def test_the_kernel_finds_the_two_largest_products(rows: int, columns: int) -> N
     np.testing.assert_array_equal(np.stack(library.two_largest(a, panels), axis=1), expected)
 
 
-@pytest.mark.skipif(library.unavailable_reason() is not None, reason=str(library.unavailable_reason()))
+@pytest.mark.skipif(library.int8_unavailable_reason() is not None, reason=str(library.int8_unavailable_reason()))
 def test_similarities_in_eight_bits_lose_no_match(monkeypatch: pytest.MonkeyPatch) -> None:
     a = descriptors(900, 0)
     b = np.concatenate([noisy(a[800:100:-1], 0.12, 1), descriptors(333, 2), noisy(a[300:350], 0.1, 3)])
@@ -72,7 +72,7 @@ def test_similarities_in_eight_bits_lose_no_match(monkeypatch: pytest.MonkeyPatc
     assert set(map(tuple, matches.indices.tolist())) == plain(a, b) and 300 < len(matches.indices) < 700
     assert len(nearest._promising(a, descriptors(900, 5))) < 90
     assert len(nearest._promising(-a, b)) == len(a)  # the kernel multiplies no negative values
-    monkeypatch.setattr(nearest, "unavailable_reason", lambda: "no kernels")
+    monkeypatch.setattr(nearest, "int8_unavailable_reason", lambda: "no kernels")
     slow = mutual_nearest(a, b)
     np.testing.assert_array_equal(slow.indices, matches.indices)
     np.testing.assert_allclose(slow.scores, matches.scores, atol=1e-6)

@@ -13,6 +13,7 @@ from lgbatch.runtime import devices, session
 from lgbatch.runtime.cuda import gpus
 from lgbatch.runtime.devices import Device, unavailable_reason
 from lgbatch.runtime.models import open_extractor, open_stages
+from lgbatch.runtime.precision import extractor_kind
 from lgbatch.runtime.providers import provider_options
 from lgbatch.runtime.registry import model_path
 from lgbatch.runtime.session import OnnxSession
@@ -66,6 +67,22 @@ def test_a_gpu_without_cuda_libraries_is_reported_once(
 
 
 @pytest.mark.weights
+@pytest.mark.skipif(bool(gpus()), reason="CUDA can start")
+def test_an_extractor_that_falls_back_to_the_cpu_has_the_threads_of_the_cpu(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "_missing_part", lambda device: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an ONNX Runtime that has no CUDA at all
+        extractor = Extractor(models, Settings.load(device="cuda", threads=3), at_once=3)
+    opened = extractor.model.session
+    assert isinstance(opened, OnnxSession)
+    threads = opened._session.get_session_options().intra_op_num_threads
+    assert (opened.device, threads, extractor.at_once) == ("cpu", 1, 3)
+    assert capfd.readouterr().err.count("did not start") == 1
+
+
+@pytest.mark.weights
 def test_a_model_that_a_device_rejects_leaves_the_device_to_the_others(
     models: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,13 +131,11 @@ def test_tensorrt_has_a_profile_of_batch_shapes_and_caches_its_engines(tmp_path:
 def test_an_extractor_with_wrong_keypoints_on_a_device_runs_on_the_cpu(
     models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lgbatch.runtime.models.choose_device", lambda requested: "openvino")
-    ensure_models(models, "aliked-n16", ["extractor"])
-    assert open_extractor(models, Settings(extractor="aliked-n16")).device == "cpu"
-    assert (
-        f"{model_path(models, 'aliked-n16', 'extractor').name} cannot run there (its keypoints would be wrong)"
-        in capsys.readouterr().err
-    )
+    monkeypatch.setattr("lgbatch.runtime.devices.choose_device", lambda requested: "openvino")
+    settings = Settings(extractor="aliked-n16")
+    ensure_models(models, "aliked-n16", [extractor_kind(settings)])
+    assert open_extractor(models, settings).device == "cpu"
+    assert "aliked-n16 cannot run there (its keypoints would be wrong)" in capsys.readouterr().err
 
 
 @pytest.mark.weights

@@ -1,5 +1,6 @@
 """Fixtures of the tests of shards: painted photos, stand-in models, and the workspace of one run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,13 @@ from lgbatch.pairing import methods
 from lgbatch.pipelines import sfm
 from tests.shards.helpers import SETTINGS, Set
 from tests.torture.harness import scene, stand_in_models
+
+
+@pytest.fixture(scope="package", autouse=True)
+def without_kernels() -> Iterator[None]:
+    """The stand-in models run in ONNX Runtime."""
+    with stand_in_models.without_kernels():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"torture: {line}")
 
 
+@pytest.fixture(scope="package", autouse=True)
+def without_kernels() -> Iterator[None]:
+    """The stand-in models run in ONNX Runtime."""
+    with stand_in_models.without_kernels():
+        yield
+
+
 @pytest.fixture(scope="session")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the stand-in models."""

@@ -93,6 +93,23 @@ def test_the_first_signal_keeps_the_batch_in_flight(files: Workspace, command: s
     assert count(files, command) == total
 
 
+def test_photos_at_once_are_kept_after_a_signal_and_no_other_one_begins(files: Workspace) -> None:
+    command = [*SLOW, "0.5", *arguments(files, "extract"), "--threads", "3"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while not files.features.exists():
+            time.sleep(0.02)
+        time.sleep(1.2)
+        begin = time.time()
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate()[1]
+    assert process.returncode == 130 and "stopping after the batch in flight" in stderr
+    assert time.time() - begin < 3
+    with FeatureStore(files.features) as store:
+        names = store.names()
+    assert names == [f"{number:02}.png" for number in range(len(names))]
+    assert 3 <= len(names) <= 12
+
+
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_mapping_stops_at_once_and_leaves_no_draft(tmp_path: Path, number: int, status: int) -> None:
     source, files = synthetic.synthetic(tmp_path, 40), Workspace(tmp_path)

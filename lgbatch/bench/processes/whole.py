@@ -19,7 +19,7 @@ from lgbatch.export.models import ensure_models
 from lgbatch.photos.crawl import crawl
 from lgbatch.reconstruction.evaluation.evaluate import AUC_THRESHOLDS, evaluate
 from lgbatch.reconstruction.evaluation.truth import KnownCamera
-from lgbatch.runtime.precision import stages_kind
+from lgbatch.runtime.precision import extractor_kind, stages_kind
 from lgbatch.types import counted
 
 OURS, SIFT = "lgbatch run", "pycolmap, SIFT"
@@ -68,7 +68,7 @@ def run(images: Path, truth: Path | None = None, *, models: Path, settings: Sett
     """
     names = {ref.name for ref in crawl(images).images}
     cameras = known_cameras(truth, names) if truth else None
-    ensure_models(models, settings.extractor, ["extractor", stages_kind(settings)])
+    ensure_models(models, settings.extractor, [extractor_kind(settings), stages_kind(settings)])
     commands: dict[str, Callable[[Path], list[str | Path]]] = {
         OURS: lambda out: _lgbatch_command(images, out, models, settings),
         SIFT: lambda out: ["lgbatch.bench.processes.sift", images.absolute(), out, settings.camera_mode],

@@ -6,6 +6,7 @@
        vf_fma(a, b, c), vf_fms(a, b, c)   a b + c, a b - c
        vf_scale(x, n)                     x 2^n, 0 if it underflows, beyond 1e38 if it overflows
        vf_to_int(x)                       rounded to the nearest integer, like vf_round(x)
+       vf_transpose(rows)                 transposes a square of WIDTH vectors
        vm_first(n)                        true for the first n lanes; n may be negative or beyond WIDTH
        vf_store_where(m, to, x)           stores the lanes of x where m is true
        store_bytes(to, x)                 stores the low byte of each lane
@@ -23,12 +24,13 @@
        sum_to_float(sum)
        store_factors(to, x)               the int16 of x, as factors
 
-   ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it
-   is 0 for instructions that multiply int8 by int8, and dot_uint8 then multiplies uint8 by uint8. */
+   ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it is 0 for instructions
+   that multiply int8 by int8, and dot_uint8 then multiplies uint8 by uint8. */
 
 #include <math.h>
 #include <string.h>
 
+#include "aliked/types.h"
 #include "disk/types.h"
 #include "lightglue/types.h"
 
@@ -42,14 +44,23 @@ static const int32_t zeros[PANEL];
 #ifndef PORTABLE
 #include "tile.h"
 #endif
-#include "lightglue/attention.h"
-#include "lightglue/dense.h"
-#include "lightglue/head.h"
-#include "lightglue/layer.h"
-#include "nearest.h"
+#include "aliked/selu.h"
+#include "aliked/product.h"
+#include "aliked/rows.h"
+#include "aliked/deform.h"
+#include "aliked/planes.h"
+#include "aliked/head.h"
+#include "aliked/maps.h"
+#include "aliked/detect.h"
+#include "aliked/describe.h"
 #include "disk/statistics.h"
 #include "disk/gate.h"
 #include "disk/convolution.h"
 #include "disk/heat.h"
 #include "disk/select.h"
 #include "disk/extract.h"
+#include "lightglue/attention.h"
+#include "lightglue/dense.h"
+#include "lightglue/head.h"
+#include "lightglue/layer.h"
+#include "nearest.h"

@@ -9,7 +9,7 @@
        VECTORS           of a tile: 4 or 2; TILE_VECTORS unless defined
        SCALAR, VECTOR    the type of an accumulator
        LOAD, STORE       of such vectors
-       DOT(sum, x, p)    sum plus the products of the 4 int8 or 2 bfloat16 values in each lane of x and p
+       DOT(sum, x, p)    sum plus the products of the 4 int8, 2 bfloat16 or 1 float in each lane of x and p
        PARTS             1; 2 if DOT takes half of these values at a time
        PANEL_PART(i, p)  the part i of a vector of the panel
        WORD_PART(i, w)   the same of 4 bytes of a row */
@@ -52,8 +52,8 @@ INLINE void TILE(const uint8_t *x, int64_t stride, const uint8_t *panel, int64_t
     EACH_ROW(STORE_ROW, 0)
 }
 
-/* acc (rows, COLUMNS) = start + x (rows, 4 steps bytes) panel (steps, COLUMNS, 4 bytes), for 1 to TILE_ROWS rows. `stride`
-   is the distance between rows of x in bytes, `start_stride` that between rows of start (0: all are the same). */
+/* acc (rows, COLUMNS) = start + x (rows, 4 steps bytes) panel (steps, COLUMNS, 4 bytes), for 1 to TILE_ROWS rows.
+   `stride` is the distance between rows of x in bytes, `start_stride` that of start (0: all rows are the same). */
 NOT_INLINE void GEMM(const uint8_t *x, int64_t stride, const uint8_t *panel, int64_t steps, const SCALAR *start,
                      int64_t start_stride, int64_t rows, SCALAR *acc) {
 #if PARTS == 2

@@ -1,4 +1,4 @@
-/* Matrix products: the microkernels of gemm.h for int8 and bfloat16. */
+/* Matrix products: the microkernels of gemm.h for int8, bfloat16 and float. */
 
 enum {
     TILE_ROWS = 6, /* rows computed at once against a panel */
@@ -49,6 +49,17 @@ INLINE int32_t load_word(const uint8_t *bytes) {
 #endif
 #include "gemm.h"
 
+#define TILE float_tile
+#define GEMM float_gemm
+#define SCALAR float
+#define VECTOR vf
+#define LOAD vf_load
+#define STORE vf_store
+#define DOT dot_float
+#define PARTS 1
+#define PANEL_PART WHOLE
+#include "gemm.h"
+
 /* acc (rows, PANEL) = start (PANEL,) + x (rows, 4 steps) panel (steps, PANEL, 4), for 1 to TILE_ROWS rows. x is
    unsigned if ZERO_POINT is not 0. `stride` is the distance between rows of x in bytes. */
 INLINE void gemm_int8(const uint8_t *x, int64_t stride, const int8_t *panel, int64_t steps, const int32_t *start,
@@ -82,6 +93,12 @@ INLINE void gemm_uint8(const uint8_t *x, int64_t stride, const int8_t *panel, in
 INLINE void gemm_bf16(const uint16_t *x, int64_t stride, const uint16_t *panel, int64_t steps, int64_t rows,
                       float *acc) {
     bf16_gemm((const uint8_t *)x, 2 * stride, (const uint8_t *)panel, steps, acc, PANEL, rows, acc);
+}
+
+/* acc (rows, PANEL) += x (rows, steps) panel (steps, PANEL), both float, for 1 to TILE_ROWS rows. `stride` is the
+   distance between rows of x in elements. */
+INLINE void gemm_float(const float *x, int64_t stride, const float *panel, int64_t steps, int64_t rows, float *acc) {
+    float_gemm((const uint8_t *)x, 4 * stride, (const uint8_t *)panel, steps, acc, PANEL, rows, acc);
 }
 
 #define TILE factors_tile

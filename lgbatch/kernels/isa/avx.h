@@ -34,6 +34,22 @@ INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
 INLINE vf vi_to_float(vi x) { return _mm256_cvtepi32_ps(x); }
+INLINE vf dot_float(vf sum, vi x, vi p) { return vf_fma(_mm256_castsi256_ps(x), _mm256_castsi256_ps(p), sum); }
+
+/* Interleave pairs of values, then of pairs, in halves; then exchange halves. */
+INLINE void vf_transpose(vf *rows) {
+    vf halves[WIDTH];
+    for (int i = 0; i < WIDTH; i += 4) {
+        vf low0 = _mm256_unpacklo_ps(rows[i], rows[i + 1]), high0 = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+        vf low1 = _mm256_unpacklo_ps(rows[i + 2], rows[i + 3]), high1 = _mm256_unpackhi_ps(rows[i + 2], rows[i + 3]);
+        halves[i] = _mm256_shuffle_ps(low0, low1, 0x44), halves[i + 1] = _mm256_shuffle_ps(low0, low1, 0xee);
+        halves[i + 2] = _mm256_shuffle_ps(high0, high1, 0x44), halves[i + 3] = _mm256_shuffle_ps(high0, high1, 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        rows[i] = _mm256_permute2f128_ps(halves[i], halves[i + 4], 0x20);
+        rows[i + 4] = _mm256_permute2f128_ps(halves[i], halves[i + 4], 0x31);
+    }
+}
 
 INLINE vm vm_first(int64_t n) {
     const int32_t count = n > WIDTH ? WIDTH : n < 0 ? 0 : (int32_t)n;
@@ -93,7 +109,8 @@ INLINE vi vi_add_int16(vi a, vi b) { return _mm256_add_epi16(a, b); }
 INLINE vi vi_sub_int16(vi a, vi b) { return _mm256_sub_epi16(a, b); }
 INLINE void store_int16(int16_t *to, vf x) {
     vi integer = vf_to_int(x);
-    _mm_storeu_si128((__m128i *)to, _mm_packs_epi32(_mm256_castsi256_si128(integer), _mm256_extracti128_si256(integer, 1)));
+    __m128i low = _mm256_castsi256_si128(integer), high = _mm256_extracti128_si256(integer, 1);
+    _mm_storeu_si128((__m128i *)to, _mm_packs_epi32(low, high));
 }
 
 #ifdef NATIVE_INT8

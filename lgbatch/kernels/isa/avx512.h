@@ -40,6 +40,30 @@ INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 INLINE vf vi_to_float(vi x) { return _mm512_cvtepi32_ps(x); }
+INLINE vf dot_float(vf sum, vi x, vi p) { return vf_fma(_mm512_castsi512_ps(x), _mm512_castsi512_ps(p), sum); }
+
+/* Interleave pairs of values, then of pairs, in parts of 128 bits; then of parts. */
+INLINE void vf_transpose(vf *rows) {
+    vf pairs[WIDTH], parts[WIDTH];
+    for (int i = 0; i < WIDTH; i += 4) {
+        for (int j = 0; j < 2; j++) {
+            pairs[i + j] = _mm512_unpacklo_ps(rows[i + 2 * j], rows[i + 2 * j + 1]);
+            pairs[i + j + 2] = _mm512_unpackhi_ps(rows[i + 2 * j], rows[i + 2 * j + 1]);
+        }
+        for (int j = 0; j < 2; j++) {
+            parts[i + 2 * j] = _mm512_shuffle_ps(pairs[i + 2 * j], pairs[i + 2 * j + 1], 0x44);
+            parts[i + 2 * j + 1] = _mm512_shuffle_ps(pairs[i + 2 * j], pairs[i + 2 * j + 1], 0xee);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        vf even0 = _mm512_shuffle_f32x4(parts[i], parts[i + 4], 0x88);
+        vf odd0 = _mm512_shuffle_f32x4(parts[i], parts[i + 4], 0xdd);
+        vf even1 = _mm512_shuffle_f32x4(parts[i + 8], parts[i + 12], 0x88);
+        vf odd1 = _mm512_shuffle_f32x4(parts[i + 8], parts[i + 12], 0xdd);
+        rows[i] = _mm512_shuffle_f32x4(even0, even1, 0x88), rows[i + 8] = _mm512_shuffle_f32x4(even0, even1, 0xdd);
+        rows[i + 4] = _mm512_shuffle_f32x4(odd0, odd1, 0x88), rows[i + 12] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+    }
+}
 
 INLINE vm vm_first(int64_t n) { return n >= WIDTH ? 0xffff : n <= 0 ? 0 : (vm)((1u << n) - 1); }
 INLINE int vm_any(vm m) { return m != 0; }

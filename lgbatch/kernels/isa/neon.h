@@ -35,6 +35,15 @@ INLINE vi vi_add(vi a, vi b) { return vaddq_s32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return vminq_s32(a, b); }
 INLINE vi vi_max(vi a, vi b) { return vmaxq_s32(a, b); }
 INLINE vf vi_to_float(vi x) { return vcvtq_f32_s32(x); }
+INLINE vf dot_float(vf sum, vi x, vi p) { return vfmaq_f32(sum, vreinterpretq_f32_s32(x), vreinterpretq_f32_s32(p)); }
+
+INLINE void vf_transpose(vf *rows) {
+    float32x4x2_t first = vtrnq_f32(rows[0], rows[1]), second = vtrnq_f32(rows[2], rows[3]);
+    for (int i = 0; i < 2; i++) {
+        rows[i] = vcombine_f32(vget_low_f32(first.val[i]), vget_low_f32(second.val[i]));
+        rows[i + 2] = vcombine_f32(vget_high_f32(first.val[i]), vget_high_f32(second.val[i]));
+    }
+}
 
 INLINE vm vm_first(int64_t n) {
     static const int32_t lanes[WIDTH] = {0, 1, 2, 3};

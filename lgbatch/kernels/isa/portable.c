@@ -57,6 +57,8 @@ INLINE vi vi_min(vi a, vi b) { return a < b ? a : b; }
 INLINE vi vi_max(vi a, vi b) { return a > b ? a : b; }
 INLINE vf vi_to_float(vi x) { return (float)x; }
 
+INLINE void vf_transpose(vf *rows) { (void)rows; }
+
 INLINE vm vm_first(int64_t n) { return n > 0; }
 INLINE vm vm_any(vm m) { return m; }
 INLINE vm vf_greater(vf a, vf b) { return a > b; }
@@ -133,6 +135,12 @@ static void gemm_bf16(const uint16_t *x, int64_t stride, const uint16_t *panel, 
         for (int64_t i = 0; i < 2 * steps; i++)
             for (int64_t column = 0; column < PANEL; column++)
                 acc[column] += from_bf16(x[i]) * from_bf16(panel[(i / 2 * PANEL + column) * 2 + i % 2]);
+}
+
+static void gemm_float(const float *x, int64_t stride, const float *panel, int64_t steps, int64_t rows, float *acc) {
+    for (int64_t r = 0; r < rows; r++, x += stride, acc += PANEL)
+        for (int64_t step = 0; step < steps; step++)
+            for (int64_t column = 0; column < PANEL; column++) acc[column] += x[step] * panel[step * PANEL + column];
 }
 
 #include "../c/all.h"

@@ -1,20 +1,17 @@
 """Units of extraction: blocks of photos, and their features."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lgbatch.config import Settings
 from lgbatch.features.extract import extract
-from lgbatch.features.network import Extractor
-from lgbatch.features.sift import SiftExtractor
+from lgbatch.features.extractors import OpenExtractor
 from lgbatch.photos.crawl import Crawl
 from lgbatch.photos.decode import DECODING
 from lgbatch.shards.units.canonical import write_features
 from lgbatch.types import Failure, ImageRef
 from lgbatch.workspace.stage_cache import Signature, signature
-
-OpenExtractor = Callable[[Path, Settings], Extractor | SiftExtractor]
 
 
 class PlannedPhoto(NamedTuple):
@@ -87,5 +84,5 @@ def extract_unit(
         crawled=Crawl(refs, failures),
         open_extractor=open_extractor,
     )
-    base = open_extractor(models, settings).provenance | DECODING
+    base = open_extractor(models, settings, 1).provenance | DECODING
     return write_features(store, attempt / "shard.h5", base, image_folder)

@@ -19,14 +19,11 @@ import onnx  # noqa: F401
 import pycolmap  # noqa: F401
 
 import lgbatch.cli.main
-import lgbatch.kernels.library
 import lgbatch.report.make
 from lgbatch.cli.commands import COMMANDS, load
 
 for name in COMMANDS:
     load(name)
-# The stand-in models are fp32.
-lgbatch.kernels.library.unavailable_reason = lambda: "disabled by the torture tests"
 
 
 def redirect(path: str, descriptor: int) -> None:

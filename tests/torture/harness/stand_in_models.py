@@ -7,12 +7,16 @@ matcher     points whose first bit is set are pruned after the first layer; all 
 `work` slows a network down: it is a number of 256 x 256 matrix products.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
+import pytest
 from onnx import helper, parser
 
 from lgbatch.config import Settings
+from lgbatch.kernels.library import ISA_VARIABLE, NO_KERNELS
 from lgbatch.runtime.registry import INTERFACE, PACK, family, model_path, stage_names
 
 EXTRACTOR = Settings().extractor
@@ -134,6 +138,14 @@ pack (float[b,n,16] x, float[b,n,2] cosines, float[b,n,2] sines, int64[c,m] rows
   packed_cosines = Gather (first, rows)
   packed_sines = Gather (second, rows)
 }}"""
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Let the processes that start meanwhile, and this one, run all models in ONNX Runtime, as the stand-ins are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ISA_VARIABLE, NO_KERNELS)
+        yield
 
 
 def write(folder: Path, *, extractor_work: int = 0, matcher_work: int = 0) -> Path:

@@ -1,7 +1,7 @@
 /* Convolutions with windows of 5 x 5, four outputs of 2 x 2 pixels at once from 6 x 6 inputs.
 
-   Minimal filtering (Winograd, Arithmetic Complexity of Computations, 1980) along rows and columns: F(2, 3) for the first
-   three of the window and F(2, 2) for the others need seven products instead of ten. With inputs r and weights g,
+   Minimal filtering (Winograd, Arithmetic Complexity of Computations, 1980) along rows and columns: F(2, 3) for the
+   first three of the window and F(2, 2) for the others need seven products instead of ten. With inputs r and weights g,
 
        r0 - r2   g0                   to the first output
        r3 - r4   g3                   to the first output
@@ -11,8 +11,8 @@
        r4        g3 + g4              to both
        r2 - r1   (g0 - g1 + g2) / 2   to the first, and negated to the second
 
-   Products over rows and columns that go to the same outputs are one GEMM. The inputs are integers: these differences and
-   sums are exact. */
+   Products over rows and columns that go to the same outputs are one GEMM. The inputs are integers: these differences
+   and sums are exact. */
 
 enum { FIRST, SECOND, BOTH, OPPOSITE, TARGETS };
 
@@ -22,11 +22,11 @@ INLINE int64_t terms_before(int64_t row_target, int64_t column_target) {
     return 2 * row_target * TERMS + term_count(row_target) * 2 * column_target;
 }
 
-/* What a strip of two rows is computed from. Rows of inputs begin MARGIN pixels left of it; row y is at y modulo ROWS,
-   counted from -MARGIN. */
+/* What a strip of two rows is computed from. Rows of inputs begin REACH pixels left of it; row y is at y modulo ROWS,
+   counted from -REACH. */
 typedef struct {
-    int16_t inputs[ROWS][(STRIP + 2 * MARGIN) * INPUT_CHANNELS];
-    int16_t terms[TERMS * TERMS * STRIP / 2 * INPUT_CHANNELS]; /* by targets: (units, row terms, column terms, channels) */
+    int16_t inputs[ROWS][(STRIP + 2 * REACH) * INPUT_CHANNELS];
+    int16_t terms[TERMS * TERMS * STRIP / 2 * INPUT_CHANNELS]; /* by targets: (units, row, column terms, channels) */
     int32_t sums[TARGETS * TARGETS][STRIP / 2 * PANEL];        /* (units, outputs) */
 } Strip;
 
@@ -157,9 +157,9 @@ static void pool_rows(const uint16_t *upper, const uint16_t *lower, int64_t coun
     add_statistics(statistics, to, count / 2, channels);
 }
 
-/* After two new rows of a map, columns first to end: add their statistics, and pool them, or prepare to upsample them if
-   `pooled` is NULL. */
-static void finish_rows(Map *map, Map *pooled, int64_t y, int64_t first, int64_t end) {
+/* After two new rows of a map, columns first to end: add their statistics, and pool them, or prepare to upsample them
+   if `pooled` is NULL. */
+static void finish_rows(DiskMap *map, DiskMap *pooled, int64_t y, int64_t first, int64_t end) {
     const int64_t channels = map->channels, count = end - first;
     const uint16_t *upper = map->x + (y * map->width + first) * channels, *lower = upper + map->width * channels;
     add_statistics(&map->statistics, upper, count, channels);
@@ -173,18 +173,18 @@ static void finish_rows(Map *map, Map *pooled, int64_t y, int64_t first, int64_t
     if (y + 1 < map->height) add_upsampled_row(map, map->upsampled, y + 1, first, end);
 }
 
-/* Convolve a source to a map with its statistics, and pool it to half the size, or prepare to upsample it if `pooled` is
-   NULL. A map with an
+/* Convolve a source to a map with its statistics, and pool it to half the size, or prepare to upsample it if `pooled`
+   is NULL. A map with an
    odd number of rows needs memory for one more. */
-static void convolve(const Convolution *layer, const Source *source, Strip *strip, Map *map, Map *pooled) {
+static void convolve(const Convolution *layer, const Source *source, Strip *strip, DiskMap *map, DiskMap *pooled) {
     for (int64_t first = 0; first < map->width; first += STRIP) {
         const int64_t width = min_i64(STRIP, map->width - first), units = (width + 1) / 2;
-        const int64_t end = first + 2 * units + MARGIN;
+        const int64_t end = first + 2 * units + REACH;
         for (int64_t y = 0; y < map->height; y += 2) {
             const int16_t *rows[ROWS];
             for (int64_t row = 0; row < ROWS; row++) {
                 int16_t *input = strip->inputs[(y + row) % ROWS];
-                if (!y || row >= ROWS - 2) source_row(source, y - MARGIN + row, first - MARGIN, end, input);
+                if (!y || row >= ROWS - 2) source_row(source, y - REACH + row, first - REACH, end, input);
                 rows[row] = input;
             }
             form_terms(rows, units, source->channels, strip->terms);

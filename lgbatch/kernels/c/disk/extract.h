@@ -1,38 +1,38 @@
 /* DISK for one photo, on one core. */
 
-enum { LEVELS_OF_MAPS = DOWN + 1 };
+enum { SCALES = DOWN + 1 };
 
 /* The memory of an extraction. `down` and `pooled` have the size of their level; pooled[0] is unused, and so is
    up[DOWN]. */
 typedef struct {
-    Map down[LEVELS_OF_MAPS], pooled[LEVELS_OF_MAPS], up[UP];
+    DiskMap down[SCALES], pooled[SCALES], up[UP];
     Heat heat;
     Strip *strip;
     int16_t *row; /* of the inputs of the first convolution */
     Peak *peaks, *spare;
     Source source;
-} Work;
+} DiskWork;
 
 INLINE int64_t padded_side(int64_t side) { return (side + (1 << DOWN) - 1) >> DOWN << DOWN; }
 
-INLINE void *take(uint8_t **memory, size_t bytes) {
+INLINE void *disk_take(uint8_t **memory, size_t bytes) {
     void *taken = *memory;
     *memory += align_bytes(bytes);
     return taken;
 }
 
-static void map_init(Map *map, int64_t height, int64_t width, int64_t channels, uint8_t **memory) {
+static void map_init(DiskMap *map, int64_t height, int64_t width, int64_t channels, uint8_t **memory) {
     map->height = height, map->width = width, map->channels = channels;
-    map->x = take(memory, (size_t)((height + height % 2) * width * channels) * sizeof *map->x);
+    map->x = disk_take(memory, (size_t)((height + height % 2) * width * channels) * sizeof *map->x);
     statistics_init(&map->statistics);
     memset(map->upsampled, 0, sizeof map->upsampled);
 }
 
 /* Lay out the memory. Returns its end. */
-static uint8_t *work_init(Work *work, const Disk *network, int64_t height, int64_t width, uint8_t *memory) {
+static uint8_t *work_init(DiskWork *work, const Disk *network, int64_t height, int64_t width, uint8_t *memory) {
     const int64_t h = padded_side(height), w = padded_side(width), peaks = most_peaks(height, width);
     int64_t channels = FIRST_CHANNELS;
-    for (int i = 0; i < LEVELS_OF_MAPS; i++) {
+    for (int i = 0; i < SCALES; i++) {
         if (i) {
             map_init(work->pooled + i, h >> i, w >> i, channels, &memory);
             channels = network->down[i - 1].out;
@@ -40,11 +40,11 @@ static uint8_t *work_init(Work *work, const Disk *network, int64_t height, int64
         map_init(work->down + i, h >> i, w >> i, channels, &memory);
     }
     for (int i = 0; i < UP; i++) map_init(work->up + i, h >> (UP - i), w >> (UP - i), network->up[i].out, &memory);
-    work->strip = take(&memory, sizeof(Strip));
-    work->row = take(&memory, (size_t)((w + 2 * MARGIN) * ROWS * 3) * sizeof(int16_t));
-    work->heat = (Heat){NULL, h, w, w + 2 * MARGIN + WIDTH};
-    work->heat.x = take(&memory, (size_t)((h + 2 * MARGIN) * work->heat.stride) * sizeof(float));
-    work->peaks = take(&memory, peaks * sizeof(Peak)), work->spare = take(&memory, peaks * sizeof(Peak));
+    work->strip = disk_take(&memory, sizeof(Strip));
+    work->row = disk_take(&memory, (size_t)((w + 2 * REACH) * ROWS * 3) * sizeof(int16_t));
+    work->heat = (Heat){NULL, h, w, w + 2 * REACH + WIDTH};
+    work->heat.x = disk_take(&memory, (size_t)((h + 2 * REACH) * work->heat.stride) * sizeof(float));
+    work->peaks = disk_take(&memory, peaks * sizeof(Peak)), work->spare = disk_take(&memory, peaks * sizeof(Peak));
     return memory;
 }
 
@@ -59,7 +59,7 @@ EXPORT int64_t EXPORTED(disk_factors_are_bf16)(void) {
 
 /* Size of the scratch buffer of lgbatch_disk, which must be aligned to 64 bytes. */
 EXPORT size_t EXPORTED(disk_scratch_bytes)(const Disk *network, int64_t height, int64_t width) {
-    Work work;
+    DiskWork work;
     return (size_t)(work_init(&work, network, height, width, NULL) - (uint8_t *)NULL);
 }
 
@@ -71,15 +71,15 @@ static void mean_colour(const uint8_t *pixels, int64_t count, int16_t mean[3]) {
     for (int c = 0; c < 3; c++) mean[c] = (int16_t)((sums[c] + count / 2) / count);
 }
 
-/* Six rows of a photo from row y - MARGIN on, less the mean: (padded width + 2 MARGIN, ROWS, 3). Black surrounds the
-   photo, MARGIN pixels on the left, and up to the padded width and MARGIN on the right. */
+/* Six rows of a photo from row y - REACH on, less the mean: (padded width + 2 REACH, ROWS, 3). Black surrounds the
+   photo, REACH pixels on the left, and up to the padded width and REACH on the right. */
 static void photo_rows(const uint8_t *pixels, int64_t height, int64_t width, int64_t y, int64_t padded,
                        const int16_t mean[3], int16_t *to) {
     for (int64_t row = 0; row < ROWS; row++) {
-        const int64_t from = y - MARGIN + row;
+        const int64_t from = y - REACH + row;
         const uint8_t *x = pixels + from * width * 3;
         int16_t *output = to + row * 3;
-        for (int64_t i = -MARGIN; i < padded + MARGIN; i++, output += ROWS * 3) {
+        for (int64_t i = -REACH; i < padded + REACH; i++, output += ROWS * 3) {
             const int is_inside = from >= 0 && from < height && i >= 0 && i < width;
             for (int c = 0; c < 3; c++) output[c] = (int16_t)((is_inside ? x[3 * i + c] : 0) - mean[c]);
         }
@@ -87,15 +87,15 @@ static void photo_rows(const uint8_t *pixels, int64_t height, int64_t width, int
 }
 
 /* The first convolution, of the photo. */
-static void convolve_photo(const Disk *network, const uint8_t *pixels, int64_t height, int64_t width, Work *work) {
-    Map *map = work->down;
+static void convolve_photo(const Disk *network, const uint8_t *pixels, int64_t height, int64_t width, DiskWork *work) {
+    DiskMap *map = work->down;
     const int64_t units = map->width / FIRST_PIXELS, stride = FIRST_PIXELS * ROWS * 3;
     int16_t mean[3];
     int32_t acc[TILE_ROWS * PANEL];
     mean_colour(pixels, height * width, mean);
     for (int64_t y = 0; y < map->height; y += 2) {
         photo_rows(pixels, height, width, y, map->width, mean, work->row);
-        make_factors(work->row, (map->width + 2 * MARGIN) * ROWS * 3);
+        make_factors(work->row, (map->width + 2 * REACH) * ROWS * 3);
         for (int64_t unit = 0; unit < units; unit += TILE_ROWS) {
             const int64_t count = min_i64(TILE_ROWS, units - unit);
             for (int64_t row = 0; row < 2; row++) {
@@ -130,9 +130,9 @@ static void describe(const Disk *network, const Source *source, const Peak *peak
     int32_t acc[TILE_ROWS * PANEL];
     float sums[DESCRIPTOR_DIM / PANEL][TILE_ROWS * PANEL];
     for (int64_t i = 0; i < count; i++) {
-        const int64_t left = peaks[i].x - MARGIN, even = left & -2;
+        const int64_t left = peaks[i].x - REACH, even = left & -2;
         for (int64_t y = 0; y < KERNEL; y++) {
-            source_row(source, peaks[i].y - MARGIN + y, even, even + KERNEL + 1, row);
+            source_row(source, peaks[i].y - REACH + y, even, even + KERNEL + 1, row);
             memcpy(windows[y] + i * VALUES, row + (left - even) * LAST_CHANNELS, VALUES * sizeof *row);
         }
     }
@@ -140,7 +140,8 @@ static void describe(const Disk *network, const Source *source, const Peak *peak
         make_factors(windows[y], count * VALUES);
         for (int64_t part = 0; part < DESCRIPTOR_DIM / PANEL; part++) {
             const int64_t term = y * DESCRIPTOR_DIM / PANEL + part;
-            gemm_factors(windows[y], VALUES, network->descriptor_weight + term * VALUES * PANEL, VALUES / 2, count, acc);
+            const Factor *weight = network->descriptor_weight + term * VALUES * PANEL;
+            gemm_factors(windows[y], VALUES, weight, VALUES / 2, count, acc);
             add_scaled(acc, network->descriptor_scale + term * PANEL, count, sums[part], y > 0);
         }
     }
@@ -164,7 +165,7 @@ static void describe(const Disk *network, const Source *source, const Peak *peak
 EXPORT int64_t EXPORTED(disk)(const Disk *network, const uint8_t *pixels, int64_t height, int64_t width,
                               int64_t max_keypoints, uint8_t *scratch, float *keypoints, float *scores,
                               float *descriptors) {
-    Work work;
+    DiskWork work;
     Source *source = &work.source;
     work_init(&work, network, height, width, scratch);
     convolve_photo(network, pixels, height, width, &work);
@@ -172,7 +173,7 @@ EXPORT int64_t EXPORTED(disk)(const Disk *network, const uint8_t *pixels, int64_
         source_init(source, NULL, work.pooled + i, network->down[i - 1].slope);
         convolve(network->down + i - 1, source, work.strip, work.down + i, i < DOWN ? work.pooled + i + 1 : NULL);
     }
-    const Map *low = work.down + DOWN;
+    const DiskMap *low = work.down + DOWN;
     for (int i = 0; i < UP; i++) {
         source_init(source, low, work.down + UP - i, network->up[i].slope);
         convolve(network->up + i, source, work.strip, work.up + i, NULL);

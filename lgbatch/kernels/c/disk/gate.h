@@ -3,7 +3,7 @@
 INLINE vf prelu(vf x, vf slope) { return vf_select(vf_greater(vf_set(0.0f), x), vf_mul(x, slope), x); }
 
 /* Columns first to end of a row of a map through its gate, to `to` (end - first, stride). */
-static void gate_row(const Map *map, const Gate *gate, int64_t y, int64_t first, int64_t end, int16_t *to,
+static void gate_row(const DiskMap *map, const Gate *gate, int64_t y, int64_t first, int64_t end, int16_t *to,
                      int64_t stride) {
     const int64_t channels = map->channels;
     const uint16_t *x = map->x + (y * map->width + first) * channels;
@@ -15,15 +15,15 @@ static void gate_row(const Map *map, const Gate *gate, int64_t y, int64_t first,
     }
 }
 
-/* The same of the map interpolated to twice its size; first and end are even and at most STRIP + 2 MARGIN apart. An
+/* The same of the map interpolated to twice its size; first and end are even and at most STRIP + 2 REACH apart. An
    upsampled pixel lies a quarter of a pixel beside one of the map's. */
-static void gate_upsampled_row(const Map *map, const Gate *gate, int64_t y, int64_t first, int64_t end, int16_t *to,
+static void gate_upsampled_row(const DiskMap *map, const Gate *gate, int64_t y, int64_t first, int64_t end, int16_t *to,
                                int64_t stride) {
     const int64_t channels = map->channels, row = map->width * channels, near = y / 2, last = map->width - 1;
     const int64_t far = y % 2 ? min_i64(near + 1, map->height - 1) : near - (near > 0);
     const int64_t left = first / 2 - 1, count = (end - first) / 2;
     const vf quarter = vf_set(0.25f), three_quarters = vf_set(0.75f);
-    float normed[(STRIP / 2 + MARGIN + 2) * MAP_CHANNELS]; /* of that row, at the map's columns from `left` on */
+    float normed[(STRIP / 2 + REACH + 2) * MAP_CHANNELS]; /* of that row, at the map's columns from `left` on */
     for (int64_t i = 0; i < count + 2; i++) {
         const int64_t x = min_i64(left + i < 0 ? 0 : left + i, last) * channels;
         for (int64_t c = 0; c < channels; c += WIDTH) {
@@ -48,7 +48,7 @@ static void gate_upsampled_row(const Map *map, const Gate *gate, int64_t y, int6
 /* Columns first to end of row y of a convolution's input, to `to` (end - first, channels); zeros outside the map.
    first and end are even. */
 static void source_row(const Source *source, int64_t y, int64_t first, int64_t end, int16_t *to) {
-    const Map *same = source->same;
+    const DiskMap *same = source->same;
     const int64_t channels = source->channels, left = first < 0 ? 0 : first, right = min_i64(end, same->width);
     if (y < 0 || y >= same->height) {
         memset(to, 0, (size_t)((end - first) * channels) * sizeof *to);

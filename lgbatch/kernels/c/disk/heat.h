@@ -1,14 +1,14 @@
-/* The heatmap: a convolution of LAST_CHANNELS to one, as one product for each place in the window, which are shifted and
-   added. */
+/* The heatmap: a convolution of LAST_CHANNELS to one, as one product for each place in the window, which are shifted
+   and added. */
 
-/* A heatmap with MARGIN pixels around it: (height + 2 MARGIN, stride). */
+/* A heatmap with REACH pixels around it: (height + 2 REACH, stride). */
 typedef struct {
     float *x;
     int64_t height, width, stride;
 } Heat;
 
-/* Add what `count` pixels of a row contribute, from acc (count, NARROW_PANEL). `to` is the upper left corner of the window
-   around the first. */
+/* Add what `count` pixels of a row contribute, from acc (count, NARROW_PANEL). `to` is the upper left corner of the
+   window around the first. */
 INLINE void add_windows(const int32_t *acc, const float *scale, int64_t count, float *to, int64_t stride) {
     for (int64_t pixel = 0; pixel < count; pixel++, acc += NARROW_PANEL, to++)
         for (int64_t y = 0; y < KERNEL; y++)
@@ -22,7 +22,7 @@ static void heat_init(Heat *heat, const Disk *network, const Source *source) {
     int32_t acc[TILE_ROWS * NARROW_PANEL];
     float scale[NARROW_PANEL];
     for (int i = 0; i < NARROW_PANEL; i++) scale[i] = network->heat_scale[i] * source->scale;
-    for (int64_t i = 0; i < (heat->height + 2 * MARGIN) * heat->stride; i++) heat->x[i] = network->heat_bias;
+    for (int64_t i = 0; i < (heat->height + 2 * REACH) * heat->stride; i++) heat->x[i] = network->heat_bias;
     for (int64_t y = 0; y < heat->height; y++) {
         for (int64_t first = 0; first < heat->width; first += STRIP) {
             const int64_t width = min_i64(STRIP, heat->width - first);

@@ -6,9 +6,9 @@ typedef struct {
     float score;
 } Peak;
 
-/* Maxima are at least MARGIN + 1 pixels apart. */
+/* Maxima are at least REACH + 1 pixels apart. */
 static int64_t most_peaks(int64_t height, int64_t width) {
-    return ((height + MARGIN) / (MARGIN + 1)) * ((width + MARGIN) / (MARGIN + 1));
+    return ((height + REACH) / (REACH + 1)) * ((width + REACH) / (REACH + 1));
 }
 
 /* Find the maxima above 0 whose windows lie in the upper left (height, width) of the heatmap, in raster order. Returns
@@ -17,17 +17,17 @@ static int64_t find_peaks(const Heat *heat, int64_t height, int64_t width, Peak 
     int64_t found = 0;
     const int64_t stride = heat->stride;
     float others[WIDTH];
-    for (int64_t y = MARGIN; y < height - MARGIN; y++) {
-        for (int64_t x = MARGIN; x < width - MARGIN; x += WIDTH) {
-            const float *centre = heat->x + (y + MARGIN) * stride + x + MARGIN;
+    for (int64_t y = REACH; y < height - REACH; y++) {
+        for (int64_t x = REACH; x < width - REACH; x += WIDTH) {
+            const float *centre = heat->x + (y + REACH) * stride + x + REACH;
             vf most = vf_set(0.0f);
-            for (int64_t shift = -MARGIN; shift <= MARGIN; shift++) {
-                for (int64_t row = -MARGIN; row <= MARGIN; row++)
+            for (int64_t shift = -REACH; shift <= REACH; shift++) {
+                for (int64_t row = -REACH; row <= REACH; row++)
                     if (shift || row) most = vf_max(most, vf_load(centre + row * stride + shift));
             }
             if (!vm_any(vf_greater(vf_load(centre), most))) continue;
             vf_store(others, most);
-            for (int64_t i = 0; i < WIDTH && x + i < width - MARGIN; i++) {
+            for (int64_t i = 0; i < WIDTH && x + i < width - REACH; i++) {
                 if (!(centre[i] > others[i])) continue;
                 uint32_t bits;
                 memcpy(&bits, centre + i, sizeof bits);
@@ -58,7 +58,7 @@ static Peak *sort_peaks(Peak *peaks, Peak *spare, int64_t count) {
 /* Move a keypoint to the maximum of the quadratic function that fits the nine values around it by least squares
    (Haralick's facet model), at most half a pixel along each axis; not at all if it has no maximum. */
 static void refine_peak(const Heat *heat, const Peak *peak, float *keypoint) {
-    const float *centre = heat->x + (peak->y + MARGIN) * heat->stride + peak->x + MARGIN;
+    const float *centre = heat->x + (peak->y + REACH) * heat->stride + peak->x + REACH;
     float dx = 0, dy = 0, dxx = 0, dyy = 0, dxy = 0;
     for (int64_t y = -1; y <= 1; y++) {
         for (int64_t x = -1; x <= 1; x++) {

@@ -1,4 +1,4 @@
-/* Means and variances of the channels of maps, accumulated where maps are written. Float within a row, double beyond. */
+/* Means and variances of the channels of maps, accumulated where maps are written: float in a row, double beyond. */
 
 static void statistics_init(Statistics *statistics) {
     memset(statistics, 0, sizeof *statistics);
@@ -41,8 +41,8 @@ static void add_statistics(Statistics *statistics, const uint16_t *x, int64_t co
    and over all rows it is the same with rows as values and Q as product.
 
    Add `weight` Q(rows a, b) of columns first to end, and of the pairs of neighbours that end there. */
-static void add_upsampled(const Map *map, double *squares, int64_t a, int64_t b, float weight, int64_t first,
-                          int64_t end) {
+static void add_upsampled_squares(const DiskMap *map, double *squares, int64_t a, int64_t b, float weight,
+                                  int64_t first, int64_t end) {
     const int64_t channels = map->channels, row = map->width * channels;
     for (int64_t c = 0; c < channels; c += WIDTH) {
         const uint16_t *x = map->x + a * row + c, *y = map->x + b * row + c;
@@ -63,10 +63,10 @@ static void add_upsampled(const Map *map, double *squares, int64_t a, int64_t b,
 }
 
 /* Add a new row of a map, columns first to end, whose rows before it are known. */
-static void add_upsampled_row(const Map *map, double *squares, int64_t y, int64_t first, int64_t end) {
+static void add_upsampled_row(const DiskMap *map, double *squares, int64_t y, int64_t first, int64_t end) {
     const float weight = 1.25f + 0.375f * (y == 0) + 0.375f * (y + 1 == map->height);
-    add_upsampled(map, squares, y, y, weight, first, end);
-    if (y) add_upsampled(map, squares, y - 1, y, 0.75f, first, end);
+    add_upsampled_squares(map, squares, y, y, weight, first, end);
+    if (y) add_upsampled_squares(map, squares, y - 1, y, 0.75f, first, end);
 }
 
 /* Set a gate from the statistics of `count` pixels and the means of squares, without quantization. Returns the largest
@@ -93,7 +93,7 @@ static void gate_multiply(Gate *gate, int64_t channels, float factor) {
 }
 
 /* Set up the input of a convolution, whose PReLUs have these slopes. `low` may be NULL. */
-static void source_init(Source *source, const Map *low, const Map *same, const float *slope) {
+static void source_init(Source *source, const DiskMap *low, const DiskMap *same, const float *slope) {
     float largest = 1e-20f, of_low = 0;
     const int64_t low_channels = low ? low->channels : 0;
     source->low = low, source->same = same, source->channels = low_channels + same->channels;
@@ -106,7 +106,7 @@ static void source_init(Source *source, const Map *low, const Map *same, const f
     const float of_same = gate_init(&source->same_gate, &same->statistics, count, same->statistics.squares, count,
                                     slope, same->channels);
     largest = fmaxf(largest, fmaxf(of_low, of_same));
-    source->scale = largest / LEVELS;
+    source->scale = largest / LARGEST;
     if (low) gate_multiply(&source->low_gate, low_channels, 1 / source->scale);
     gate_multiply(&source->same_gate, same->channels, 1 / source->scale);
 }

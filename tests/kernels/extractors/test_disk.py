@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
+from lgbatch.config import Settings  # noqa: E402
 from lgbatch.export import parity, quantize  # noqa: E402
+from lgbatch.export.models import ensure_models  # noqa: E402
 from lgbatch.export.networks import disk as network  # noqa: E402
 from lgbatch.kernels import disk, library  # noqa: E402
+from lgbatch.runtime.models import open_extractor, open_file  # noqa: E402
+from lgbatch.runtime.registry import model_path  # noqa: E402
+from tests.helpers import extraction  # noqa: E402
 from tests.helpers.extraction import Found  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not library.available_isas(), reason="installed without the kernels")
@@ -150,6 +155,24 @@ def test_equal_scores_are_in_raster_order(file: Path, tmp_path: Path) -> None:
 def test_rounded_weights_cannot_overflow(spread: float) -> None:
     weights = np.random.default_rng(0).standard_normal((3, 320, 64, 2)) ** 3 * spread
     weights[0, :, 0] = 1
-    rounded, scale = disk._quantize(weights.astype(np.float32), 2 * disk.LEVELS)
-    assert (np.abs(rounded.astype(np.int64)).sum((1, 3)) * 2 * disk.LEVELS).max() < 2**31
+    rounded, scale = disk._quantize(weights.astype(np.float32), 2 * disk.LARGEST)
+    assert (np.abs(rounded.astype(np.int64)).sum((1, 3)) * 2 * disk.LARGEST).max() < 2**31
     np.testing.assert_allclose(rounded * scale[:, None, :, None], weights, atol=float(scale.max()))
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("size", [(64, 48), (333, 500), (640, 427)])
+def test_features_equal_those_of_the_onnx_model(models: Path, gallery: Path, size: tuple[int, int]) -> None:
+    ensure_models(models, "disk", ["extractor", "extractor-kernels"])
+    kernels = open_extractor(models, Settings(extractor="disk", device="cpu"))
+    assert isinstance(kernels.session, disk.Disk)
+    onnx = open_file(model_path(models, "disk", "extractor"), "extractor", "cpu", threads=1)
+    image = extraction.photo(gallery, size)[None]
+    (actual,), (expected,) = extraction.run(kernels, image, 700), extraction.run(onnx, image, 700)
+    distance = np.linalg.norm(actual[0][:, None] - expected[0][None], axis=2)
+    assert abs(len(actual[0]) - len(expected[0])) <= 3 and (distance.min(1) < 0.5).mean() > 0.98
+    near = distance.min(1) < 0.1
+    assert near.mean() > 0.97
+    cosines = (actual[2][near] * expected[2][distance.argmin(1)[near]]).sum(1)
+    assert cosines.mean() > 0.999
+    assert kernels.weights == onnx.weights and kernels.session.widths[2] == onnx.session.widths[2]
