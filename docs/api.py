@@ -13,7 +13,7 @@ from lgbatch.configs.fields import meta
 PAGE = Path(__file__).with_name("api.md")
 BEGIN, END = "<!-- reference: written by `make api` -->\n", "<!-- end of reference -->\n"
 SECTIONS = {
-    "A run and its steps": ("api.run", "api.steps", "api.mapping"),
+    "A run and its steps": ("api.run", "api.steps", "api.matching", "api.mapping"),
     "Finished models": ("api.models",),
     "Matching in memory": ("api.matcher", "pipelines.infer", "matching.lightglue", "matching.runner"),
     "Progress": ("workspace.progress",),

@@ -29,17 +29,16 @@ def build(extractor: str, kind: Kind, state: reference.State) -> dict[str, tuple
         network = _network(extractor)
         return {"": (kind, onnx_graph.to_onnx(network.graph(state)))}
     if kind == "extractor-kernels":
-        return {"": (kind, quantize.to_arrays(_network(extractor).network(state), quantize=False))}
+        network = _network(extractor).network(state)
+        return {"": (kind, quantize.to_arrays(network, exact=network.state_dict()))}
     if kind == "matcher":
         return {"": (kind, matcher.single_graph(state))}
     if kind == "stages-int8":
-        return {
-            stage_file(stage, graph, "int8"): (graph, content) for stage, graph, content in matcher.stages_int8(state)
-        }
+        return {stage_file(stage, "int8"): (graph, content) for stage, graph, content in matcher.stages_int8(state)}
     models = matcher.stages(state)
     if kind == "stages-fp16":
         models = ((stage, graph, fp16_stage(graph, model)) for stage, graph, model in models)
-    return {stage_file(stage, graph, "fp32"): (graph, model) for stage, graph, model in models}
+    return {stage_file(stage, "fp32"): (graph, model) for stage, graph, model in models}
 
 
 def save(content: Content, path: Path, metadata: Mapping[str, str]) -> None:

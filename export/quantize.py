@@ -6,7 +6,7 @@ fp32 as before.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,15 @@ def int8(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def to_arrays(module: nn.Module, *, quantize: bool) -> Arrays:
+def to_arrays(module: nn.Module, exact: Container[str] = ()) -> Arrays:
     """Return the parameters of a module by name.
 
-    With `quantize`, a matrix becomes two arrays: `<name>.int8` (in, out) and `<name>.scales` (out,) float32.
+    A matrix becomes two arrays, unless it is in `exact`: `<name>.int8` (in, out) and `<name>.scales` (out,) float32.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for name, parameter in module.state_dict().items():
         values = parameter.numpy()
-        if quantize and _is_quantizable(values):
+        if name not in exact and _is_quantizable(values):
             arrays[f"{name}.int8"], arrays[f"{name}.scales"] = _quantize(values)
         else:
             arrays[name] = values

@@ -10,6 +10,7 @@ Conventions:
 - N is the number of keypoints of an image, D the descriptor dimension, K the number of matches of a pair.
 """
 
+import unicodedata
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -243,3 +244,15 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 def escape(text: str) -> str:
     """Escape line breaks, terminal control sequences and all other unprintable characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def name_problem(name: str) -> str | None:
+    """Return why the stores, the pairs file or COLMAP cannot represent an image name, or None if they can."""
+    if not name:
+        return "the name is empty"
+    categories = set() if name.isprintable() else {unicodedata.category(c) for c in name}
+    if "Cs" in categories:  # Lone surrogates: Python decodes invalid UTF-8 in file names to these.
+        return "the name is not valid UTF-8: rename the file"
+    if "Cc" in categories:
+        return "the name holds a control character: rename the file"
+    return None

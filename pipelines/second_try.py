@@ -28,11 +28,11 @@ from lgbatch.reconstruction.model_folders import numbered_models, remove_draft, 
 from lgbatch.reconstruction.reconstruct import verify_and_map, with_causes
 from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction, Unregistered, Warned
 from lgbatch.storage.features import FeatureStore
-from lgbatch.storage.remove import remove_images
+from lgbatch.storage.upkeep.remove import remove_images
 from lgbatch.types import Failure, escape
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.stage import Failures, StageRun, is_finished, run_stage
-from lgbatch.workspace.stage_cache import StageCache, digest, recorded_figures, signature
+from lgbatch.workspace.stage_cache import StageCache, digest, has_second_try, recorded_figures, signature
 
 _LONG_SIDE, _KEYPOINTS = 3200, 8192
 _MARK = "second-try.txt"
@@ -136,17 +136,11 @@ def _stage(workspace: Workspace, names: Sequence[str], pairs_file: Path, setting
     )
 
 
-def has_second_try(workspace: Workspace) -> bool:
-    """Whether database and models of a workspace are those of a second try."""
-    unchanged = "second" in StageCache(workspace.root, "").unchanged_stages()
-    return unchanged and bool(recorded_figures(workspace.root, "second").get("accepted"))
-
-
 def after_second_try(first: Reconstruction, workspace: Workspace, photos: Path) -> Reconstruction:
     """The result that describes the model of a workspace, given that of a first try that was skipped: it may be that of
     a second try.
     """
-    if not (first.finished_already and has_second_try(workspace)):
+    if not (first.finished_already and has_second_try(workspace.root)):
         return first
     figures = recorded_figures(workspace.root, "second")
     parts = _PARTS | {"failures": Failure}

@@ -3,7 +3,7 @@
 Each stage writes a file that the next stage reads, and skips the items that are already in its file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +23,7 @@ from lgbatch.photos.masks import crawl_with_masks
 from lgbatch.pipelines.pairs.choose import choose_pairs
 from lgbatch.pipelines.second_pairs import FirstTry
 from lgbatch.pipelines.second_try import outdate_second_try, second_try
+from lgbatch.pipelines.settings import as_settings
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.reconstruction.refinement.refine import refine
@@ -83,15 +84,6 @@ def run(
             raise
         at_end(workspace.root, images, not summary.finished_already, False)
         return summary
-
-
-def as_settings(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
-    """The settings of a call: as given, or the defaults with changes. Raises InputError if it has both."""
-    if settings is None:
-        return Settings.load(**changes)
-    if changes:
-        raise InputError("pass either settings or single changes, not both")
-    return settings
 
 
 def _run(rerun: Rerun, crawled: Crawl, models: Path, retry_failed: bool) -> Summary:

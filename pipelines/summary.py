@@ -6,19 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from lgbatch.colmap.database import DatabaseCounts
 from lgbatch.config import Settings, Stage
 from lgbatch.errors import LgbatchError
-from lgbatch.features.extract import Extracted
-from lgbatch.features.orient import Oriented
-from lgbatch.matching.match import Matched
-from lgbatch.pipelines.pairs.choose import ChosenPairs
-from lgbatch.pipelines.second_try import SecondTry
 from lgbatch.pipelines.summary_text import format_lines
-from lgbatch.reconstruction.advice import advice
-from lgbatch.reconstruction.refinement.results import Refinement
 from lgbatch.reconstruction.results import Doubtful, Model, Reconstruction, Unregistered, Warned
 from lgbatch.runtime.environment import peak_child_memory_mb, peak_memory_mb, versions
 from lgbatch.storage.durable import replace_synced
@@ -26,6 +18,15 @@ from lgbatch.types import Failure
 from lgbatch.workspace.rerun import Rerun
 from lgbatch.workspace.stage import StageResult
 from lgbatch.workspace.stage_cache import without_tracebacks
+
+if TYPE_CHECKING:  # a command does without the stages that it does not run
+    from lgbatch.colmap.database import DatabaseCounts
+    from lgbatch.features.extract import Extracted
+    from lgbatch.features.orient import Oriented
+    from lgbatch.matching.match import Matched
+    from lgbatch.pipelines.pairs.choose import ChosenPairs
+    from lgbatch.pipelines.second_try import SecondTry
+    from lgbatch.reconstruction.refinement.results import Refinement
 
 
 @dataclass
@@ -114,19 +115,19 @@ class Summary:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
             self.memory_mb[stage] = peak_memory_mb()
 
-    def add_oriented(self, result: Oriented) -> None:
+    def add_oriented(self, result: "Oriented") -> None:
         """Add how many photos were turned."""
         by = {"exif": result.turned_by_exif, "neighbours": result.turned_by_neighbours}
         self.turned_images = by if any(by.values()) else None
 
-    def add_extracted(self, result: Extracted) -> None:
+    def add_extracted(self, result: "Extracted") -> None:
         """Add the result of extraction."""
         self.images, self.failed_images, self.keypoints = result.images, len(result.failures), result.keypoints
         self.images_in_tiles, self.turned_otherwise = result.in_tiles or None, result.turned_otherwise or None
         self.failures += result.failures
         self._update_finished_already(result)
 
-    def add_chosen(self, result: ChosenPairs) -> None:
+    def add_chosen(self, result: "ChosenPairs") -> None:
         """Add the rounds of the choice of pairs, and count the time of their matching as that of matching."""
         if result.rounds:
             self.rounds = {"rounds": result.rounds, "candidates": result.candidates, "verified": result.verified}
@@ -135,7 +136,7 @@ class Summary:
             self.seconds["match"] = round(self.seconds.get("match", 0.0) + seconds, 3)
         self.failures += result.failures
 
-    def add_matched(self, result: Matched) -> None:
+    def add_matched(self, result: "Matched") -> None:
         """Add the result of matching."""
         self.pairs, self.matched_pairs, self.matches = result.pairs, result.matched_pairs, result.matches
         self.failed_pairs, self.skipped_pairs = len(result.failures), result.skipped_pairs
@@ -143,7 +144,7 @@ class Summary:
         self.failures += result.failures
         self._update_finished_already(result)
 
-    def add_imported(self, result: DatabaseCounts) -> None:
+    def add_imported(self, result: "DatabaseCounts") -> None:
         """Add what the import left out or dropped."""
         self.absent_images, self.other_images = result.absent_images or None, result.other_images or None
         self.mirrored_images = result.mirrored_images or None
@@ -155,6 +156,8 @@ class Summary:
 
     def add_reconstruction(self, result: Reconstruction, rerun: Rerun) -> None:
         """Add the result of verification and mapping, and what to try, given how it was made."""
+        from lgbatch.reconstruction.advice import advice  # late, as above
+
         self.verified_pairs = result.verified_pairs
         self.models = list(result.models)
         self.registered_images = result.models[0].registered_images if result.models else 0
@@ -166,7 +169,7 @@ class Summary:
         self._add_child_memory("verify", "map")
         self._update_finished_already(result)
 
-    def add_second_try(self, result: SecondTry, rerun: Rerun) -> None:
+    def add_second_try(self, result: "SecondTry", rerun: Rerun) -> None:
         """Add the result of the second try, if there was one."""
         self._update_finished_already(result)
         if result.problem:
@@ -178,7 +181,7 @@ class Summary:
             self.seconds |= first | {"second": round(result.seconds_second, 3)}
             self.memory_mb["second"] = peak_memory_mb()
 
-    def add_refinement(self, result: Refinement) -> None:
+    def add_refinement(self, result: "Refinement") -> None:
         """Add what refinement changed. The models are the refined ones from then on."""
         self._update_finished_already(result)
         self.refined = result.figures()

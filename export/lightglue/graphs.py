@@ -13,6 +13,12 @@ from lgbatch.export.onnx_graph import Graph, to_onnx, with_weights
 from lgbatch.export.quantize import Arrays, to_arrays
 from lgbatch.runtime.registry import INTERFACE, PACK, stage_names
 
+EXACT: dict[type[nn.Module], tuple[str, ...]] = {
+    Stem: ("project.weight", "self_block.ffn.outside.weight"),
+    Head: ("project.weight",),
+}
+"""Matrices that the kernels multiply in single precision or bfloat16."""
+
 
 def single_graph(state: reference.State, opset: int = OPSET) -> onnx.ModelProto:
     """Return the single-graph matcher. Raises KeyError if the state dict belongs to another network."""
@@ -25,15 +31,10 @@ def stages(state: reference.State, opset: int = OPSET) -> Iterator[tuple[str, st
     return _traced([*stage_modules(state, opset), *pack], state, opset)
 
 
-def stages_int8(state: reference.State) -> Iterator[tuple[str, str, onnx.ModelProto | Arrays]]:
-    """Yield the stages for the 8-bit kernels: layers and heads as arrays, the stem as an ONNX model.
-
-    Only the layers' matrices are quantized.
-    """
-    stem, *others = stage_modules(state, OPSET)
-    yield from _traced([stem], state, OPSET)
-    for stage, graph, module in others:
-        yield stage, graph, to_arrays(module, quantize=isinstance(module, Layer))
+def stages_int8(state: reference.State) -> Iterator[tuple[str, str, Arrays]]:
+    """Yield the stages for the 8-bit kernels, as arrays."""
+    for stage, graph, module in stage_modules(state, OPSET):
+        yield stage, graph, to_arrays(module, EXACT.get(type(module), ()))
 
 
 def stage_modules(state: reference.State, opset: int) -> Iterator[tuple[str, str, nn.Module]]:

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lgbatch.api.steps import photo_folder
+from lgbatch.api.matching import photo_folder
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
 from lgbatch.pipelines.second_try import after_second_try
-from lgbatch.pipelines.sfm import as_settings
+from lgbatch.pipelines.settings import as_settings
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct as reconstruct_database
 from lgbatch.reconstruction.refined_database import write_refined_database as write_copy

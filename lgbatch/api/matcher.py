@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from lgbatch.api.steps import models_folder
+from lgbatch.api.matching import models_folder
 from lgbatch.config import Settings
 from lgbatch.errors import InputError, ItemError
 from lgbatch.export.models import ensure_models
 from lgbatch.matching.engine import match_pairs, open_matchers
-from lgbatch.pipelines.sfm import as_settings
+from lgbatch.pipelines.settings import as_settings
 from lgbatch.runtime.precision import stages_kind
 from lgbatch.storage.features import FeatureStore
 from lgbatch.types import Failure, Features, Matches, Pair

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lgbatch.api.steps import photo_folder
+from lgbatch.api.matching import photo_folder
 from lgbatch.errors import InputError
 from lgbatch.interchange.models import export_model
 from lgbatch.interchange.source import find_source
@@ -60,7 +60,7 @@ def georeference(
     The positions are those in the EXIF of the photos, or of a file `positions`, or of ground control points in a file
     `gcp`, OpenDroneMap's gcp_list.txt. `accuracy` is their standard deviation in metres. With `position_priors`,
     cameras and points are adjusted to the positions. `photos` is the folder of the photos, by default that of the
-    extraction.
+    extraction. Positions in degrees and control points that are far from the EXIF of the photos are told as `weak`.
 
     Writes georeferenced/; sparse/ stays as it is. Raises LgbatchError if there is no model or no position.
     """
@@ -70,7 +70,7 @@ def georeference(
     with locked(files.root):
         return georeference_models(
             files,
-            photos=_path(photos) or (None if positions or gcp else _recorded_photos(files)),
+            photos=_path(photos) or _recorded_photos(files),
             positions=_path(positions),
             control_points=_path(gcp),
             accuracy=accuracy,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lgbatch.config import Settings
 from lgbatch.pipelines import sfm
+from lgbatch.pipelines.settings import as_settings
 from lgbatch.pipelines.summary import Summary
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def run(
     """
     from lgbatch.report.make import report_at_end  # late, as below: other commands do not need it
 
-    settings = sfm.as_settings(settings, changes)
+    settings = as_settings(settings, changes)
     return sfm.run(
         photos,
         out,

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+import lgbatch
+
 
 class _Command(NamedTuple):
     module: str
@@ -28,6 +30,7 @@ COMMANDS = {
     "report": _Command("workspace", "Write report.html: the result, and why photos are missing."),
     "remove": _Command("workspace", "Remove images and their pairs from the stores."),
     "pack": _Command("workspace", "Copy a store into a compact file."),
+    "repair": _Command("workspace", "Keep what can be read of a damaged store."),
     "evaluate": _Command("models.evaluate", "Compare a model with ground truth."),
     "georeference": _Command("models.georeference", "Move models into a metric frame, by GPS or control points."),
     "triangulate": _Command("models.triangulate", "Triangulate the matches for cameras whose poses are known."),
@@ -59,6 +62,8 @@ class LazyGroup(TyperGroup):
 def load(name: str) -> Any:
     """Import and build a command or group of COMMANDS: a click command."""
     app: typer.Typer = importlib.import_module(f"lgbatch.cli.{COMMANDS[name].module}").app
+    if name in lgbatch.__all__:
+        getattr(lgbatch, name)  # the function that the command calls: a library that it lacks is told at the start
     for info in app.registered_commands:
         if info.name == name:
             return typer.main.get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)

@@ -1,6 +1,7 @@
 """Command-line options, generated from the settings: one source for names, types, defaults and help."""
 
 import functools
+import gc
 import inspect
 import logging
 import re
@@ -189,6 +190,8 @@ def _refuse_without_effect(settings: Settings, given: Iterable[str]) -> None:
 
 def _run_reporting_errors(call: Callable[[], int], debug: bool) -> int:
     """Run a command; report an exception in one line. Returns the exit status."""
+    gc.freeze()
+    gc.enable()  # see __main__.py
     try:
         with handle_signals():
             return call()

@@ -4,12 +4,11 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from lgbatch.api import mapping, steps
-from lgbatch.api.run import run as run_all
+import lgbatch
 from lgbatch.cli.options import (
     ImageFolder,
     Json,
@@ -23,11 +22,12 @@ from lgbatch.cli.options import (
 )
 from lgbatch.config import Settings, Stage
 from lgbatch.errors import InputError
-from lgbatch.pipelines.summary import Summary
-from lgbatch.reconstruction.refined_database import check_new_database
 from lgbatch.runtime.packages import pycolmap_problem
 from lgbatch.types import escape
 from lgbatch.workspace.folder import Workspace
+
+if TYPE_CHECKING:
+    from lgbatch.pipelines.summary import Summary
 
 Images = Annotated[
     Path | None,
@@ -56,7 +56,7 @@ def run(
     Photos are turned upright first, and those that the model lacks are tried again with SIFT. Finished stages are
     skipped. Ctrl-C keeps the batch in flight; a second Ctrl-C exits at once.
     """
-    summary = run_all(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed)
+    summary = lgbatch.run(images, output, models=models, settings=settings, pairs=pairs, retry_failed=retry_failed)
     return print_run(summary, output, as_json)
 
 
@@ -75,7 +75,7 @@ def extract(
     Photos are turned upright first: orientations.json says how. Ctrl-C keeps the batch in flight; a second Ctrl-C exits
     at once. Run the same command again to continue.
     """
-    summary = steps.extract(images, workspace, models=models, settings=settings, retry_failed=retry_failed)
+    summary = lgbatch.extract(images, workspace, models=models, settings=settings, retry_failed=retry_failed)
     return print_summary(summary, as_json)
 
 
@@ -87,7 +87,9 @@ def pairs(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Print how many pairs there will be, and the time and disk that they take. Write nothing."
+            "--dry-run",
+            help="Print how many pairs there will be, how many are matched already, and the time and disk that the "
+            "others take. Write nothing.",
         ),
     ] = False,
     retry_failed: RetryFailed = False,
@@ -101,10 +103,10 @@ def pairs(
     was tried, and with what result. The settings of matching and of cameras have an effect only then.
     """
     if dry_run:
-        estimate = steps.estimate_pairs(workspace, photos=images, models=models, settings=settings)
+        estimate = lgbatch.estimate_pairs(workspace, photos=images, models=models, settings=settings)
         print(json.dumps(asdict(estimate)) if as_json else estimate.format())
         return 0
-    summary = steps.pairs(workspace, photos=images, models=models, settings=settings, retry_failed=retry_failed)
+    summary = lgbatch.pairs(workspace, photos=images, models=models, settings=settings, retry_failed=retry_failed)
     return print_summary(summary, as_json)
 
 
@@ -127,7 +129,7 @@ def match(
     Ctrl-C keeps the batches in flight; a second Ctrl-C exits at once. Run the same command again to continue.
     """
     problem = pycolmap_problem()
-    summary = steps.match(
+    summary = lgbatch.match(
         workspace,
         pairs_file,
         photos=images,
@@ -149,7 +151,7 @@ def reconstruct(
 
     The pairs and images are those of database.db.
     """
-    return print_summary(mapping.reconstruct(workspace, photos=images, settings=settings), as_json)
+    return print_summary(lgbatch.reconstruct(workspace, photos=images, settings=settings), as_json)
 
 
 @command(app, "refine", example="lgbatch refine -w out")
@@ -168,15 +170,17 @@ def refine(
     if database:
         if not settings.refine:
             raise InputError("--write-database writes what is refined: leave out --no-refine")
+        from lgbatch.reconstruction.refined_database import check_new_database
+
         check_new_database(database)
-    status = print_summary(mapping.refine(workspace, photos=images, settings=settings), as_json)
+    status = print_summary(lgbatch.refine(workspace, photos=images, settings=settings), as_json)
     if database:
-        moved = mapping.write_refined_database(workspace, database)
+        moved = lgbatch.write_refined_database(workspace, database)
         print(f"{database}: copy of the database with {moved} keypoints moved", file=sys.stderr)
     return status
 
 
-def print_run(summary: Summary, workspace: Path, as_json: bool) -> int:
+def print_run(summary: "Summary", workspace: Path, as_json: bool) -> int:
     """Print the summary of a whole run and where its report is, and return its exit status."""
     status, page = print_summary(summary, as_json), Workspace(workspace).report
     if summary.settings.report and not as_json and page.is_file():
@@ -184,7 +188,7 @@ def print_run(summary: Summary, workspace: Path, as_json: bool) -> int:
     return status
 
 
-def print_summary(summary: Summary, as_json: bool) -> int:
+def print_summary(summary: "Summary", as_json: bool) -> int:
     """Print the summary of a run, and return its exit status."""
     print(json.dumps(summary.as_dict()) if as_json else summary.format())
     return summary.exit_status

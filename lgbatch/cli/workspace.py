@@ -1,4 +1,4 @@
-"""Commands on the files of a workspace: errors, info, report, remove, pack."""
+"""Commands on the files of a workspace: errors, info, report, remove, pack, repair."""
 
 import json
 import logging
@@ -16,14 +16,18 @@ from lgbatch.cli.options import Json, WorkspaceFolder, command, new_app
 from lgbatch.cli.stages import HERE, Images
 from lgbatch.errors import InputError
 from lgbatch.pipelines.second_try import remove_tried_images
-from lgbatch.storage.pack import pack as pack_store
-from lgbatch.storage.remove import remove_absent, remove_images
+from lgbatch.storage.upkeep.pack import pack as pack_store
+from lgbatch.storage.upkeep.remove import remove_absent, remove_images
+from lgbatch.storage.upkeep.repair import Repaired
+from lgbatch.storage.upkeep.repair import repair as repair_store
 from lgbatch.types import counted, escape
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.ledger import Ledger
 from lgbatch.workspace.lock import locked
 
 app = new_app()
+_NAMED = 5
+"""Damaged items that a message names."""
 
 
 @command(app, example="lgbatch errors -w out")
@@ -144,3 +148,29 @@ def pack(
         items = f", {counted(removed, 'item')} of absent photos removed" if removed else ""
         print(f"{done.path}: {done.bytes_after} bytes; {store} had {done.bytes_before}{items}")
     return 0
+
+
+@command(app, example="lgbatch repair out/matches.h5")
+def repair(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A features.h5 or matches.h5.")], as_json: Json = False
+) -> int:
+    """Keep what can be read of a damaged store.
+
+    The items that can be read take the place of the store. The damaged file stays beside it, as STORE.damaged. Run the
+    command that failed again: it computes the other items anew. Every array is read, also of a store that seems good.
+    """
+    with locked(store.parent):
+        done = repair_store(store)
+    print(json.dumps(asdict(done), default=str) if as_json else _format_repair(store, done))
+    return 0
+
+
+def _format_repair(store: Path, done: Repaired) -> str:
+    unit = "image" if done.kind == "features" else "pair"
+    if done.aside is None:
+        return f"{store}: all {counted(done.kept, unit)} can be read, nothing is changed"
+    named = ", ".join(done.damaged[:_NAMED]) + f", and {len(done.damaged) - _NAMED} more" * (len(done.damaged) > _NAMED)
+    return (
+        f"{store}: {counted(done.kept, unit)} kept, {done.lost} lost ({named}); the damaged file is {done.aside}; "
+        "the command that failed computes them again"
+    )

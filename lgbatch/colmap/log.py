@@ -1,10 +1,17 @@
-"""COLMAP's log on standard error, switched off while lgbatch calls pycolmap."""
+"""The import of pycolmap, and its log on standard error, switched off while lgbatch calls it."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lgbatch.workspace.signals import reinstall_handlers
+
+
+def import_pycolmap() -> None:
+    """Import pycolmap: a broken installation is better found now than after an hour of matching."""
+    import pycolmap  # noqa: F401
+
+    reinstall_handlers()
 
 
 @contextmanager

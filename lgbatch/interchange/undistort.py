@@ -38,6 +38,8 @@ class Undistorted:
     points: int
     failures: tuple[Failure, ...]
     """Photos that could not be undistorted. The written model lacks them."""
+    notes: tuple[str, ...] = ()
+    """Files that `convert` wrote of another model of the folder, and that are set aside."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -45,13 +47,13 @@ class Undistorted:
         return asdict(self) | {"model": str(self.model), "folder": str(self.folder), "failures": failures}
 
     def format(self) -> str:
-        """Describe the folder in a line, after a line for each failure."""
+        """Describe the folder in a line, after a line for each failure, and before the notes."""
         lines = [failure.format() for failure in self.failures]
         lines.append(
             f"{self.folder}: {counted(self.images, 'undistorted image')} ({self.new} new) and "
             f"{counted(self.points, 'point')} of {self.model}"
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def undistort(
@@ -69,7 +71,8 @@ def undistort(
     them away from their cameras. Photos in formats that other programs do not read become PNG or JPEG (names.py, which
     also tells what `flat` does). Masks are those of the extraction, or are given; then each image has one, in masks/.
 
-    Images that a call before has written stay if model, photo and masks are unchanged. Raises InputError if there are
+    Images that a call before has written stay if model, photo and masks are unchanged. Files that `convert` has written
+    of another model are renamed (set_aside_exports). Raises InputError if there are
     no photos or `out` has other files, and WorkspaceError if a file cannot be written.
     """
     require_pycolmap()
@@ -93,7 +96,8 @@ def undistort(
                 "command again: finished images are kept"
             ) from None
     failures = tuple(Failure(**fields) for fields in result["failures"])
-    return Undistorted(source.model, out, result["images"], result["new"], result["points"], failures)
+    counts = result["images"], result["new"], result["points"]
+    return Undistorted(source.model, out, *counts, failures, tuple(map(escape, result["notes"])))
 
 
 def _check_output(out: Path, photos: Path, source: ModelSource) -> None:

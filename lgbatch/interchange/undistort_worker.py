@@ -3,6 +3,7 @@
 COLMAP aborts its process if it cannot write, or if the memory is short.
 """
 
+import filecmp
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import simplejpeg
 from PIL import Image
 
 from lgbatch.errors import ItemError
+from lgbatch.interchange.models import set_aside_exports
 from lgbatch.interchange.names import RECORD, written_names
 from lgbatch.interchange.undistorted_model import Options, undistorted_camera, undistorted_model
 from lgbatch.photos.coordinates import MIRROR, turn
@@ -66,7 +68,8 @@ def _work(request: Message, report: Report) -> Message:
         log           whether to print COLMAP's whole log
 
     Progress messages: {"planned": number of images, "bytes": about what they need, "present": those that an earlier
-    call wrote} and {"undistorted": 1}. The result: {"images", "new", "points", "failures": [fields of Failure, ...]}.
+    call wrote} and {"undistorted": 1}. The result: {"images", "new", "points", "notes": [line, ...],
+    "failures": [fields of Failure, ...]}.
     """
     if not request["log"]:
         pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
@@ -93,11 +96,12 @@ def _work(request: Message, report: Report) -> Message:
         report({"undistorted": 1})
     failed = {failure.name for failure in failures}
     names = {job.photo.name: job.written for job in jobs if job.photo.name not in failed}
-    written = _write_model(undistorted_model(model, cameras, names), out)
+    points, notes = _write_model(undistorted_model(model, cameras, names), out)
     return {
         "images": len(names),
         "new": sum(job.photo.name not in failed for job in missing),
-        "points": written,
+        "points": points,
+        "notes": notes,
         "failures": [asdict(failure) for failure in failures],
     }
 
@@ -228,11 +232,11 @@ def _write(path: Path, data: bytes) -> None:
         raise OSError(f"{path.name}: {error.strerror}") from None
 
 
-def _write_model(model: pycolmap.Reconstruction, out: Path) -> int:
-    """Write a model as binary files to sparse/0 and as text to sparse/. Returns its number of points.
+def _write_model(model: pycolmap.Reconstruction, out: Path) -> tuple[int, list[str]]:
+    """Write a model as binary files to sparse/0 and as text to sparse/.
 
     The text is left out if a name has white space, at which readers end it. COLMAP does not report a full disk: the
-    files are read again.
+    files are read again. Returns the number of points, and lines on files of another model that are set aside.
     """
     draft = out / f".{SPARSE}.new"
     shutil.rmtree(draft, ignore_errors=True)
@@ -249,9 +253,16 @@ def _write_model(model: pycolmap.Reconstruction, out: Path) -> int:
             complete = False
         if not complete:
             raise OSError("the model could not be written whole")
+    notes = [] if _same_files(draft / "0", out / SPARSE / "0") else set_aside_exports(out)
     shutil.rmtree(out / SPARSE, ignore_errors=True)
     draft.rename(out / SPARSE)
-    return points
+    return points, notes
+
+
+def _same_files(first: Path, second: Path) -> bool:
+    """Whether all files of the first folder are in the second one, with the same content."""
+    names = [path.name for path in first.iterdir()]
+    return not any(filecmp.cmpfiles(first, second, names, shallow=False)[1:])
 
 
 def _bytes(jobs: list[_Job], masked: bool) -> int:

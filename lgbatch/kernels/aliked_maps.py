@@ -14,6 +14,8 @@ from lgbatch.kernels.session import address, scratch_address
 Array = NDArray[Any]
 Keep = Callable[[Array], int]
 """Returns the address of an array, which it keeps alive."""
+Pack = Callable[[Array], Array]
+"""Rearranges a weight (out, in, k, k)."""
 OUTPUTS, STRIDE = 16, 32
 """Constants of c/aliked/types.h."""
 POOLED = (2, 8, 32)
@@ -108,7 +110,7 @@ def net_struct(arrays: Mapping[str, Array], keep: Keep) -> NetStruct:
     """Pack the weights of the network up to its maps. Raises KeyError if they are incomplete."""
     net = NetStruct()
     for i in range(4):
-        net.blocks[i] = _block(arrays, f"blocks.{i}", keep)
+        net.blocks[i] = _block(arrays, f"blocks.{i}", _pack_rows if i < 2 else pack_blocks, keep)
         pack = pack_blocks if i else pack_planes
         net.aggregate[i] = _conv(arrays[f"aggregate.{i}"].T[:, :, None, None], None, pack, keep)
         net.parts[i] = _conv(arrays[f"parts.{i}"][:, :, None, None], None, pack, keep)
@@ -124,29 +126,37 @@ def pack_blocks(weight: Array) -> Array:
     return padded.transpose(0, 3, 4, 2, 1)
 
 
+def pack_squares(weight: Array) -> Array:
+    """Transform a weight (out, in, 3, 3) to (4, 4, ceil(out / OUTPUTS), in, OUTPUTS) for products of squares."""
+    transform = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    blocks = pack_blocks(transform @ weight.astype(np.float64) @ transform.T)
+    return blocks.transpose(1, 2, 0, 3, 4)
+
+
 def pack_planes(weight: Array) -> Array:
     """Rearrange a weight (out, in, k, k) to (k, in, k, out)."""
     return weight.transpose(2, 1, 3, 0)
 
 
-def _block(arrays: Mapping[str, Array], name: str, keep: Keep) -> BlockStruct:
+def _pack_rows(weight: Array) -> Array:
+    """Pack a weight of blocks 1 and 2."""
+    return pack_blocks(weight) if any(channels % OUTPUTS for channels in weight.shape[:2]) else pack_squares(weight)
+
+
+def _block(arrays: Mapping[str, Array], name: str, pack: Pack, keep: Keep) -> BlockStruct:
     block = BlockStruct()
-    for i, conv in enumerate(("first", "second")):
-        block.conv[i] = _named_conv(arrays, f"{name}.{conv}", keep)
-        block.offset[i] = _named_conv(arrays, f"{name}.{conv}.offset", keep, optional=True)
+    for i, conv in enumerate((f"{name}.first", f"{name}.second")):
+        block.conv[i] = _conv(arrays[f"{conv}.weight"], arrays[f"{conv}.bias"], pack, keep)
+        if f"{conv}.offset.weight" in arrays:
+            weight, bias = arrays[f"{conv}.offset.weight"], arrays[f"{conv}.offset.bias"]
+            block.offset[i] = _conv(weight, bias, pack_blocks, keep)
     if f"{name}.around.weight" in arrays:
         bias = arrays[f"{name}.around.bias"] + arrays[f"{name}.second.bias"]
         block.around = _conv(arrays[f"{name}.around.weight"], bias, pack_blocks, keep)
     return block
 
 
-def _named_conv(arrays: Mapping[str, Array], name: str, keep: Keep, *, optional: bool = False) -> ConvStruct:
-    if optional and f"{name}.weight" not in arrays:
-        return ConvStruct()
-    return _conv(arrays[f"{name}.weight"], arrays[f"{name}.bias"], pack_blocks, keep)
-
-
-def _conv(weight: Array, bias: Array | None, pack: Callable[[Array], Array], keep: Keep) -> ConvStruct:
+def _conv(weight: Array, bias: Array | None, pack: Pack, keep: Keep) -> ConvStruct:
     outside, inside = weight.shape[:2]
     weight = np.ascontiguousarray(pack(weight), np.float32)
     start = None if bias is None else keep(np.ascontiguousarray(_pad(bias, -outside % OUTPUTS), np.float32))

@@ -25,7 +25,7 @@ MIN_GPU_TOKENS = 4096
 CPU_CACHE_BYTES = 384 << 20
 """Memory of the cache of encoded images on a CPU."""
 CPU_STEM_BYTES = 512 << 20
-"""Memory of the stems that run at once on a CPU. At 4096 keypoints one needs 0.3 GB."""
+"""Memory of the stems that run at once on a CPU. In fp32, at 4096 keypoints, one needs 0.3 GB."""
 _LAYER_WIDTHS = 32
 """Bytes that a layer needs per token, as a multiple of the width of the embedding: eight times its float32. The int8
 kernels need no more, since they hold no similarities."""
@@ -64,15 +64,19 @@ def cpu_workers(stages: Stages, keypoints: int) -> int:
     cores, available = available_cores(), available_memory()
     if available is None:
         return cores
-    int8_bytes = _LAYER_WIDTHS * stages.shape.width
-    token_bytes = int8_bytes if stages.precision == "int8" else _layer_bytes(stages.shape, keypoints)
-    worker_bytes = max(2 * keypoints, batch_tokens(stages, keypoints)) * token_bytes
+    worker_bytes = max(2 * keypoints, batch_tokens(stages, keypoints)) * _cpu_token_bytes(stages, keypoints)
     return max(1, min(cores, (available - CPU_CACHE_BYTES - CPU_STEM_BYTES) // worker_bytes))
 
 
 def concurrent_stems(stages: Stages, keypoints: int) -> int:
     """Number of images, with up to `keypoints` keypoints each, that the threads of a CPU may encode at once."""
-    return max(1, CPU_STEM_BYTES // (keypoints * _layer_bytes(stages.shape, keypoints)))
+    return max(1, CPU_STEM_BYTES // (keypoints * _cpu_token_bytes(stages, keypoints)))
+
+
+def _cpu_token_bytes(stages: Stages, keypoints: int) -> int:
+    """Upper bound of the bytes that a layer or the stem needs per token on a CPU."""
+    kernels_bytes = _LAYER_WIDTHS * stages.shape.width
+    return kernels_bytes if stages.precision == "int8" else _layer_bytes(stages.shape, keypoints)
 
 
 def _point_bytes(stages: Stages) -> int:

@@ -3,7 +3,6 @@
 OpenCV multiplies in the calling thread. NumPy's threads would wait for each other in every thread of a pool.
 """
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +14,8 @@ RATIO = 0.8
 
 def similarities(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return the products (N, M) of descriptors (N, D) and (M, D), C-contiguous float32. Thread-safe."""
+    import cv2  # late: LightGlue does without
+
     return np.asarray(cv2.gemm(a, b, 1, None, 0, flags=cv2.GEMM_2_T))  # type: ignore[call-overload]
 
 

@@ -13,9 +13,8 @@ from typing import TextIO
 import numpy as np
 
 from lgbatch.errors import InputError
-from lgbatch.photos.crawl import name_problem
 from lgbatch.storage.durable import replace_synced
-from lgbatch.types import Failure, Pair, PairList, counted
+from lgbatch.types import Failure, Pair, PairList, counted, name_problem
 
 _BLOCK = 8192
 """Lines that are written at a time."""

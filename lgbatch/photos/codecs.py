@@ -5,7 +5,6 @@ the pixels are the same. HEIF and AVIF are read by Pillow, raw photos by LibRaw,
 """
 
 import io
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -62,14 +61,6 @@ def raw_pixels(data: bytes, max_megapixels: float) -> ByteArray:
     except rawpy.LibRawError as error:
         reason = error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else error
         raise ItemError(f"cannot be decoded: {_one_line(reason)}") from None
-
-
-def raw_size(photo: Path) -> tuple[int, int]:
-    """Read the (width, height) of a raw photo's stored pixels. Raises rawpy.LibRawError, and ImportError without it."""
-    import rawpy
-
-    with rawpy.imread(str(photo)) as raw:
-        return raw.sizes.iwidth, raw.sizes.iheight
 
 
 def visible_pixels(data: bytes) -> BoolArray | None:

@@ -12,7 +12,6 @@ Points are x and y; the centre of the top-left pixel is (0, 0) in every frame. F
 
 import math
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,6 +55,8 @@ def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 def turn(pixels: ByteArray, orientation: int) -> ByteArray:
     """Turn the pixels (H, W, C) or (H, W) of a file upright. Returns a contiguous array; the same one for code 1."""
+    import cv2  # late: matching maps points only
+
     if orientation >= 5:
         pixels = np.asarray(cv2.transpose(pixels), np.uint8)
     flip_x, flip_y = _FLIPS.get(orientation, (False, False))

@@ -3,7 +3,6 @@
 import heapq
 import os
 import stat
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from lgbatch.errors import InputError
 from lgbatch.photos.decode import DecodedPhotos
 from lgbatch.photos.formats import SUFFIXES, format_left_out, holds_no_photos, is_left_out, is_photo, is_raw, suffix
-from lgbatch.types import Failure, ImageRef, escape
+from lgbatch.types import Failure, ImageRef, escape, name_problem
 
 
 @dataclass(frozen=True)
@@ -55,18 +54,6 @@ def crawl(folder: Path) -> Crawl:
         raise InputError(": ".join([f"no photos in {folder} or its subfolders (looked for {extensions})", *details]))
     images = _without_raw_copies(images)
     return Crawl(sorted(images, key=lambda image: image.name), failures, walk.left_out)
-
-
-def name_problem(name: str) -> str | None:
-    """Return why the stores, the pairs file or COLMAP cannot represent an image name, or None if they can."""
-    if not name:
-        return "the name is empty"
-    categories = set() if name.isprintable() else {unicodedata.category(c) for c in name}
-    if "Cs" in categories:  # Lone surrogates: Python decodes invalid UTF-8 in file names to these.
-        return "the name is not valid UTF-8: rename the file"
-    if "Cc" in categories:
-        return "the name holds a control character: rename the file"
-    return None
 
 
 @dataclass

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from lgbatch.photos.codecs import raw_size
 from lgbatch.photos.formats import PILLOW_FORMATS, is_raw
 from lgbatch.photos.image_header import jpeg2000_exif
 
@@ -89,13 +88,21 @@ def _pillow_metadata(photo: Path) -> Metadata:
 
 def _raw_metadata(photo: Path) -> Metadata:
     """Size by LibRaw; EXIF of the raw formats that are like TIFF."""
-    size, exif = raw_size(photo), Image.Exif()
+    size, exif = _raw_size(photo), Image.Exif()
     with photo.open("rb") as file:
         try:
             exif.load_from_fp(file)
             return _metadata(size, exif)
         except Exception:  # another layout, or damaged, as above
             return Metadata(size=size)
+
+
+def _raw_size(photo: Path) -> tuple[int, int]:
+    """Read the (width, height) of a raw photo's stored pixels. Raises rawpy.LibRawError, and ImportError without it."""
+    import rawpy
+
+    with rawpy.imread(str(photo)) as raw:
+        return raw.sizes.iwidth, raw.sizes.iheight
 
 
 def _metadata(size: tuple[int, int], tags: Image.Exif) -> Metadata:

@@ -125,7 +125,7 @@ def open_stages(folder: Path, settings: Settings, *, device_id: int = 0) -> Stag
     If an fp16 GPU session cannot be created, fall back to the CPU at its default precision.
 
     On the CPU each stage runs in the calling thread: many small sessions with their own thread pools compete for the
-    cores, one worker per core does not (measured). In int8 all stages except the stem run in lgbatch.kernels.
+    cores, one worker per core does not (measured). In int8 all stages run in lgbatch.kernels.
 
     Raises ModelError as open_extractor and matching_precision.
     """
@@ -135,7 +135,7 @@ def open_stages(folder: Path, settings: Settings, *, device_id: int = 0) -> Stag
     kinds = stage_names(dimensions.layers) | ({} if precision == "int8" else PACK)
     models = {
         stage: _open(
-            path / stage_file(stage, kind, precision),
+            path / stage_file(stage, precision),
             settings.extractor,
             kind,
             device,
@@ -185,7 +185,7 @@ def _open(
 def _open_in_kernels(path: Path, extractor: str | None, kind: str) -> Session:
     if kind == "extractor-kernels":
         return KERNEL_SESSIONS[family(str(extractor))](path)
-    return lightglue.Head(path) if kind == "head" else lightglue.Layer(path)
+    return lightglue.open_stage(path, kind)
 
 
 def _check(session: Session, path: Path, extractor: str | None, kind: str, way_out: str) -> None:

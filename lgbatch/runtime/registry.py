@@ -18,8 +18,8 @@ EXTRACTOR_FORMATS = {"disk": "4"}
 """Versions of the extractors that changed since, by family."""
 SUBPIXEL_FITS = {"disk": "quadratic"}
 """How extractors whose keypoints were published at whole pixels refine them, by family. Part of the provenance."""
-FP16_FORMAT = "4"
-"""The same for the stages in fp16, whose points have other types."""
+STAGES_FORMATS: dict[Kind, str] = {"stages-fp16": "4", "stages-int8": "4"}
+"""The same for stages: the points of fp16 have other types, and the stem of int8 is a file for the kernels."""
 KERNELS_FORMAT = "1"
 """The same for the extractors whose networks run in lgbatch.kernels."""
 KERNEL_EXTRACTORS = {"aliked": "fp32", "disk": "int16"}
@@ -106,9 +106,9 @@ def stage_names(layers: int) -> dict[str, str]:
     return {"stem": "stem", **layer_kinds, **{f"head{i}": "head" for i in range(layers)}}
 
 
-def stage_file(stage: str, kind: str, precision: str) -> str:
+def stage_file(stage: str, precision: str) -> str:
     """Return the file name of a stage in the folder of a staged matcher."""
-    return stage + (".npz" if precision == "int8" and kind != "stem" else ".onnx")
+    return stage + (".npz" if precision == "int8" else ".onnx")
 
 
 def family(extractor: str) -> str:
@@ -122,7 +122,7 @@ def model_path(folder: Path, extractor: str, kind: Kind) -> Path:
         return folder / f"{extractor}-{kind}-v{EXTRACTOR_FORMATS.get(family(extractor), FORMAT)}.onnx"
     if kind == "extractor-kernels":
         return folder / f"{extractor}-{kind}-v{KERNELS_FORMAT}.npz"
-    version = FP16_FORMAT if kind == "stages-fp16" else FORMAT
+    version = STAGES_FORMATS.get(kind, FORMAT)
     return folder / (f"{family(extractor)}-{kind}-v{version}" + ("" if kind.startswith("stages") else ".onnx"))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from lgbatch.colmap.sensors.initial import initial_cameras
 from lgbatch.errors import InputError, WorkspaceError
+from lgbatch.matching.engine import open_matchers
 from lgbatch.pairing.image_names import read_image_pairs
 from lgbatch.pairing.methods import in_rounds
 from lgbatch.pairing.pairs_file import PairsFile, read_pairs
@@ -77,7 +78,7 @@ def add_matching(
         versions = {name: features.record(name).version for name in pairs.images()}
         cameras = _cameras(folder, plan, names, features)
     seconds = _measured(folder) or seconds_per_pair(
-        pairs, folder.workspace.features, plan.settings, plan.models_folder, _SAMPLE
+        pairs, folder.workspace.features, open_matchers(plan.models_folder, plan.settings), _SAMPLE
     )
     count = count_units(len(pairs), seconds * len(pairs), plan.units)
     inputs, items = pair_inputs(

@@ -32,7 +32,8 @@ from lgbatch.storage.store import Store
 from lgbatch.types import IntArray, Matches, Pair
 
 _TWIN_SEPARATOR = "\x1f"  # a control character, which no image name has
-_GEOMETRY = b"geometry"
+GEOMETRY = b"geometry"
+"""Attribute of a pair that has a two-view geometry."""
 _MAX_OPEN_GROUPS = 256  # pairs are matched in blocks of few images
 
 
@@ -159,7 +160,7 @@ class MatchStore(Store):
         location = self._location(pair)
         with self.damage_as_store_error(" ".join(pair)):
             node = self._node(location)
-            return read_bytes(node, _GEOMETRY)
+            return read_bytes(node, GEOMETRY)
 
     def set_geometry(self, pair: Pair, geometry: bytes) -> None:
         """Store a two-view geometry beside the matches of a pair, with effect from the next commit.
@@ -170,7 +171,7 @@ class MatchStore(Store):
         location = self._location(pair)
         with self.damage_as_store_error(" ".join(pair)):
             node = self._node(location)
-        self._set_bytes(" ".join(pair), node, _GEOMETRY, geometry)
+        self._set_bytes(" ".join(pair), node, GEOMETRY, geometry)
 
     def write(
         self, pair: Pair, matches: Matches, keypoints: int, versions: tuple[int, int] = (UNKNOWN, UNKNOWN)

@@ -13,8 +13,6 @@ attribute `lgbatch`, the provenance table, maps fingerprints to provenances, as 
 It is committed together with the items. Files of other programs have no such attributes, and can be read only.
 """
 
-import errno
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +24,11 @@ from h5py import h5g
 
 from lgbatch.errors import StoreError
 from lgbatch.storage import hdf5
-from lgbatch.storage.commit_journal import journal_path
-from lgbatch.storage.durable import replace_synced
 from lgbatch.storage.hdf5 import DAMAGE, Array, short_reason
 from lgbatch.storage.item_templates import ItemTemplates
-from lgbatch.storage.joining.shard_files import ShardFiles
-from lgbatch.storage.journal import JournaledFile, recover
+from lgbatch.storage.joining.shard_files import ShardFiles, damaged_shard
+from lgbatch.storage.journal import JournaledFile
+from lgbatch.storage.opening import create, open_to_read
 from lgbatch.storage.provenance import Provenance, fingerprint
 
 _WAY_OUT = "move it away, and run the stage that writes it again"
@@ -63,6 +60,7 @@ class Store:
         self._templates: ItemTemplates | None = None
         self.shards: ShardFiles | None = None  # if the file only links to them
         self._changed = False
+        self._table: dict[str, Any] = {}
         try:
             self._file = open_to_read(path) if append is None else self._open_to_append()
         except BlockingIOError:
@@ -164,7 +162,7 @@ class Store:
 
     def _open_to_append(self) -> h5py.File:
         if not self.path.exists():
-            _create(self.path, {"kind": self.kind, "made": {}, "unused": 0})
+            create(self.path, {"kind": self.kind, "made": {}, "unused": 0})
         self._journaled = JournaledFile(self.path)
         file = h5py.File(self._journaled, "r+", libver=hdf5.LIBVER)
         hdf5.limit_cache(file)
@@ -211,8 +209,12 @@ class Store:
         try:
             yield
         except DAMAGE as error:
-            path, reason = self.shards.followed if self.shards else self.path, f"{item}: " * bool(item)
-            raise StoreError(f"{path} is damaged ({reason}{short_reason(error)}): {_WAY_OUT}") from None
+            reason = f"{item}: " * bool(item) + short_reason(error)
+            if self.shards:
+                raise damaged_shard(self.shards.followed, reason) from None
+            repairable = self.stored_kind is not None
+            way_out = f"`lgbatch repair {self.path}` keeps what can be read" if repairable else _WAY_OUT
+            raise StoreError(f"{self.path} is damaged ({reason}): {way_out}") from None
 
     def _write(
         self, item: str, parent: h5g.GroupID, name: bytes, arrays: Mapping[bytes, Array], record: Sequence[int]
@@ -269,32 +271,3 @@ class Store:
     def _set_record(self, parent: h5g.GroupID, name: bytes, record: Sequence[int]) -> None:
         hdf5.change_record(parent, name, record)
         self._changed = True
-
-
-def open_to_read(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading, after the commit of a killed process is finished. Raises OSError, StoreError."""
-    if not path.is_file():
-        raise StoreError(
-            f"no {path.name} in {path.parent}: run the stage that writes it, or choose another --workspace"
-        )
-    if journal_path(path).exists():
-        try:
-            recover(path)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            raise StoreError(
-                f"{path} has a commit to finish, which a killed program left, and cannot be written: run "
-                "`lgbatch info` once where it can be"
-            ) from None
-    file = hdf5.open_file(path)
-    hdf5.limit_cache(file)
-    return file
-
-
-def _create(path: Path, table: Mapping[str, Any]) -> None:
-    journal_path(path).unlink(missing_ok=True)  # left by a deleted file: it must not be replayed into the new one
-    image = io.BytesIO()
-    with h5py.File(image, "w", libver=hdf5.LIBVER) as file:
-        hdf5.write_table(h5g.open(file.id, b"/"), table)
-    replace_synced(path, image.getvalue())

@@ -1,6 +1,7 @@
 """Progress on standard error: a bar on a terminal, elsewhere a line every 30 seconds; or events for a callback."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from tqdm import tqdm
 T = TypeVar("T")
 LINE_SECONDS = 30.0
 """Seconds between the lines outside a terminal."""
+tqdm.set_lock(threading.RLock())  # the default is a lock of processes too, which no other process takes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,14 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lgbatch._version import __version__
-from lgbatch.photos.crawl import Crawl
 from lgbatch.storage.durable import replace_synced
 from lgbatch.types import ImageRef
+
+if TYPE_CHECKING:
+    from lgbatch.photos.crawl import Crawl
 
 T = TypeVar("T")
 Signature = list[int] | None
@@ -169,6 +171,12 @@ def recorded_figures(folder: Path, stage: str) -> dict[str, Any]:
     return figures
 
 
+def has_second_try(folder: Path) -> bool:
+    """Whether database and models of a workspace are those of a second try."""
+    unchanged = "second" in StageCache(folder, "").unchanged_stages()
+    return unchanged and bool(recorded_figures(folder, "second").get("accepted"))
+
+
 def recorded_stages(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the fields of the results of all finished stages, by stage."""
     return {stage: entry["figures"] for stage, entry in StageCache(folder, "")._read().items()}
@@ -194,7 +202,7 @@ def digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
-def photos_digest(photos: Crawl) -> str:
+def photos_digest(photos: "Crawl") -> str:
     """Return a digest of the photos of a folder: names, sizes, times, masks, orientations, and unusable files."""
     return digest(
         [

@@ -9,7 +9,7 @@ of images and pairs that failed are not used: the ledger lists them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -22,7 +22,7 @@ from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.provenance import UNKNOWN, ImageRecord, PairRecord, differences
 from lgbatch.storage.store import Store
-from lgbatch.types import ByteArray, Failure, ImageRef, Pair, PairList, PhotoFile, counted
+from lgbatch.types import BoolArray, ByteArray, Failure, ImageRef, Pair, PairList, PhotoFile, counted
 from lgbatch.workspace.prefetch import prefetch
 
 OnChange = Literal["recompute", "refuse", "keep"]
@@ -138,13 +138,20 @@ def usable_pairs(store: MatchStore, pairs: Iterable[Pair], versions: Mapping[str
     versions are usable.
     """
     pairs = PairList.of(pairs)
-    pairs = pairs.where(pairs.between(versions))
+    return pairs.where(are_usable(store, pairs, versions))
+
+
+def are_usable(
+    store: MatchStore, pairs: PairList, versions: Mapping[str, int], outdated: Container[int] = ()
+) -> BoolArray:
+    """Return which of the pairs are usable as in `usable_pairs`, (P,), and do not have one of these fingerprints."""
 
     def is_usable(pair: Pair) -> bool:
-        record = store.record(pair)
-        return record is not None and not _features_changed(record, versions[pair.a], versions[pair.b])
+        if pair.a not in versions or pair.b not in versions or (record := store.record(pair)) is None:
+            return False
+        return record.fingerprint not in outdated and not _features_changed(record, versions[pair.a], versions[pair.b])
 
-    return pairs.where(np.fromiter(map(is_usable, pairs), np.bool_, len(pairs)))
+    return np.fromiter(map(is_usable, pairs), np.bool_, len(pairs))
 
 
 class _Survey(NamedTuple):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lgbatch.errors import InputError
-from lgbatch.photos.crawl import crawl, name_problem
-from lgbatch.types import Failure, ImageRef, escape
+from lgbatch.photos.crawl import crawl
+from lgbatch.types import Failure, ImageRef, escape, name_problem
 
 
 @dataclass(frozen=True)

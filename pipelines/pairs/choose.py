@@ -24,7 +24,7 @@ from lgbatch.runtime.environment import available_cores
 from lgbatch.types import Pair
 from lgbatch.workspace.folder import Workspace
 from lgbatch.workspace.progress import track
-from lgbatch.workspace.stage import Failures, StageResult, StageRun, run_stage
+from lgbatch.workspace.stage import Failures, StageResult, StageRun, is_finished, run_stage
 from lgbatch.workspace.stage_cache import StageCache, digest, signatures
 
 
@@ -65,15 +65,6 @@ def choose_pairs(
     a file that the settings name is wrong or rounds lack the folder, and what `match` and import_stores raise.
     """
     rounds = in_rounds(settings, len(names))
-    stage = StageRun(
-        name="pairs",
-        folder=workspace.root,
-        settings=settings,
-        inputs=_inputs(workspace, names, settings, rounds),
-        outputs=lambda: [workspace.pairs, *([workspace.tried_pairs] if rounds else [])],
-        result=ChosenPairs,
-        reports=frozenset({"match"}) if rounds else frozenset(),
-    )
 
     def choose(failures: Failures) -> ChosenPairs:
         photos = photos_to_pair(workspace, names, settings, image_folder)
@@ -88,7 +79,25 @@ def choose_pairs(
         workspace.tried_pairs.unlink(missing_ok=True)
         return ChosenPairs(pairs=len(pairs))
 
-    return run_stage(stage, choose, retry_failed=retry_failed)
+    return run_stage(_stage(workspace, names, settings), choose, retry_failed=retry_failed)
+
+
+def are_chosen(workspace: Workspace, names: Sequence[str], settings: Settings) -> bool:
+    """Whether choose_pairs has nothing to do. Raises WorkspaceError if the ledger cannot be read."""
+    return is_finished(_stage(workspace, names, settings))
+
+
+def _stage(workspace: Workspace, names: Sequence[str], settings: Settings) -> StageRun[ChosenPairs]:
+    rounds = in_rounds(settings, len(names))
+    return StageRun(
+        name="pairs",
+        folder=workspace.root,
+        settings=settings,
+        inputs=_inputs(workspace, names, settings, rounds),
+        outputs=lambda: [workspace.pairs, *([workspace.tried_pairs] if rounds else [])],
+        result=ChosenPairs,
+        reports=frozenset({"match"}) if rounds else frozenset(),
+    )
 
 
 def photos_to_pair(workspace: Workspace, names: Sequence[str], settings: Settings, image_folder: Path | None) -> Photos:

@@ -43,6 +43,7 @@ def test_the_list_of_commands_has_the_first_sentence_of_each_docstring() -> None
     [
         (["--help"], ["numpy", "lgbatch.cli.stages", "lgbatch.cli.bench"]),
         (["match", "--help"], ["jinja2", "urllib.request", "torch", "lgbatch.cli.bench", "lgbatch.report.make"]),
+        (["match", "--help"], ["cv2", "pycolmap", "lgbatch.features.extract", "lgbatch.pipelines.second_try"]),
     ],
 )
 def test_a_command_imports_what_it_needs(arguments: list[str], absent: list[str]) -> None:
@@ -51,3 +52,10 @@ def test_a_command_imports_what_it_needs(arguments: list[str], absent: list[str]
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "\n")
     assert done.stdout.startswith("Usage:")
+
+
+def test_a_command_runs_with_garbage_collection(tmp_path: Path) -> None:
+    program = "import gc, lgbatch.__main__, lgbatch.cli.workspace as w\n"
+    program += "w.Ledger = lambda *_: exit(f'enabled: {gc.isenabled()}')\nlgbatch.__main__.main()"
+    command = [sys.executable, "-c", program, "errors", "-w", str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True).stderr == "enabled: True\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lgbatch.colmap.database import DatabaseCounts
-from lgbatch.colmap.sensors.calibration import read_calibration
+from lgbatch.colmap.sensors.calibration import _OLDEST_MODELS, check_camera_model, read_calibration
 from lgbatch.config import Settings
 from lgbatch.errors import DatabaseError, InputError
 from tests.helpers.synthetic import NAMES, SIZE, Source, content, exif_photo, photo, scene
@@ -22,6 +22,13 @@ def cameras(path: Path) -> dict[str, tuple[str, list[float], bool]]:
     with pycolmap.Database.open(path) as db:
         by_name = {image.name: db.read_camera(image.camera_id) for image in db.read_all_images()}
     return {n: (c.model_name, c.params.tolist(), c.has_prior_focal_length) for n, c in by_name.items()}
+
+
+def test_models_that_need_no_import_of_pycolmap_are_colmaps() -> None:
+    import pycolmap
+
+    assert set(pycolmap.CameraModelId.__members__) > _OLDEST_MODELS
+    check_camera_model("EQUIRECTANGULAR")  # a newer one
 
 
 def calibrate(folder: Path, text: str, folders: str | None = None) -> Settings:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lgbatch.api import steps
+from lgbatch.api import matching, steps
 from lgbatch.cli.main import main as run_cli
 from lgbatch.pipelines import sfm
 from tests.helpers import stand_in
@@ -38,7 +38,7 @@ def main() -> None:
     seconds = float(sys.argv.pop(1))
     monkeypatch = pytest.MonkeyPatch()
     stand_in.StandIn.use(monkeypatch)
-    for module in steps, sfm:
+    for module in matching, steps, sfm:
         monkeypatch.setattr(module, "ensure_models", lambda *_: None)
     monkeypatch.setattr(stand_in._Extractor, "extract", slowed(stand_in._Extractor.extract, seconds))
     monkeypatch.setattr(stand_in._Matcher, "match", slowed(stand_in._Matcher.match, seconds))

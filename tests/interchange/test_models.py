@@ -172,6 +172,30 @@ def test_an_undistorted_folder_is_converted_in_place_with_its_masks(tmp_path: Pa
     assert [frame["mask_path"] for frame in data["frames"]] == [f"masks/{name}.png" for name in NAMES]
 
 
+def test_files_of_another_model_are_set_aside(tmp_path: Path) -> None:
+    helpers.scene(tmp_path, NAMES)
+    helpers.workspace(tmp_path, NAMES)
+    moved = pycolmap.Reconstruction(tmp_path / "sparse" / "0")
+    moved.transform(pycolmap.Sim3d(2.0, pycolmap.Rotation3d(), np.array([1.0, 0, 0])))
+    (tmp_path / "sparse" / "1").mkdir()
+    moved.write(tmp_path / "sparse" / "1")
+    dense, arguments = tmp_path / "dense", ["undistort", str(tmp_path), "-o", str(tmp_path / "dense"), "--model"]
+    assert undistort(find_source(tmp_path, 0), dense).notes == ()
+    for kind in "nerfstudio", "metashape":
+        export_model(find_source(dense), dense, kind)
+    written = {name: (dense / name).read_bytes() for name in ("transforms.json", "cameras.xml")}
+    assert undistort(find_source(tmp_path, 0), dense).notes == ()
+    assert {name: (dense / name).read_bytes() for name in written} == written
+    done = CliRunner().invoke(cli.app, [*arguments, "1"])
+    assert done.exit_code == 0 and "dense: 3 undistorted images (0 new)" in done.output
+    for name, kind in ("transforms.json", "nerfstudio"), ("cameras.xml", "metashape"):
+        assert f"{name}.old now: `lgbatch convert {dense} -o {dense} --to {kind}` writes it anew" in done.output
+        assert not (dense / name).exists() and (dense / f"{name}.old").read_bytes() == written[name]
+    export_model(find_source(dense), dense, "nerfstudio")
+    assert (dense / "transforms.json").read_bytes() != written["transforms.json"]
+    assert undistort(find_source(tmp_path, 1), dense).notes == ()
+
+
 def test_cameras_of_their_own_are_written_with_each_frame(tmp_path: Path) -> None:
     names = ("l/1.png", "r/1.png", "l/2.png", "r/2.png")
     helpers.scene(tmp_path, names, cameras_per_rig=2)

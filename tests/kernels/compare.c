@@ -2,6 +2,7 @@
    processors without a Python of their own can be tested under an emulator. Prints a line for each set and comparison:
    its name, what was compared, and the difference, which test_instruction_sets.py judges. */
 
+#include "../../lgbatch/kernels/c/aliked/types.h"
 #include "../../lgbatch/kernels/c/lightglue/types.h"
 
 #include <math.h>
@@ -15,9 +16,15 @@
     size_t lgbatch_head_scratch_bytes_##isa(int64_t, int64_t, float); \
     void lgbatch_head_##isa(const Head *, const float *, const float *, int64_t, int64_t, float, uint8_t *, int64_t *, \
                             float *); \
+    size_t lgbatch_stem_scratch_bytes_##isa(int64_t); \
+    void lgbatch_stem_##isa(const Stem *, const Side *, uint8_t *); \
     void lgbatch_two_largest_##isa(const uint8_t *, int64_t, int64_t, const int8_t *, int64_t, int32_t *, int32_t *); \
+    size_t lgbatch_aliked_maps_scratch_bytes_##isa(const AlikedNet *, int64_t, int64_t); \
+    void lgbatch_aliked_maps_##isa(const AlikedNet *, const uint8_t *, int64_t, int64_t, const AlikedMaps *, uint8_t *); \
     static const Kernels isa = {lgbatch_layer_scratch_bytes_##isa, lgbatch_layer_##isa, \
-                                lgbatch_head_scratch_bytes_##isa, lgbatch_head_##isa, lgbatch_two_largest_##isa};
+                                lgbatch_head_scratch_bytes_##isa, lgbatch_head_##isa, \
+                                lgbatch_stem_scratch_bytes_##isa, lgbatch_stem_##isa, lgbatch_two_largest_##isa, \
+                                lgbatch_aliked_maps_scratch_bytes_##isa, lgbatch_aliked_maps_##isa};
 
 const char *lgbatch_isa_name(int64_t);
 int64_t lgbatch_isa_runs(int64_t);
@@ -27,7 +34,11 @@ typedef struct {
     void (*layer)(const Layer *, const Side *, const Side *, uint8_t *);
     size_t (*head_bytes)(int64_t, int64_t, float);
     void (*head)(const Head *, const float *, const float *, int64_t, int64_t, float, uint8_t *, int64_t *, float *);
+    size_t (*stem_bytes)(int64_t);
+    void (*stem)(const Stem *, const Side *, uint8_t *);
     void (*two_largest)(const uint8_t *, int64_t, int64_t, const int8_t *, int64_t, int32_t *, int32_t *);
+    size_t (*maps_bytes)(const AlikedNet *, int64_t, int64_t);
+    void (*maps)(const AlikedNet *, const uint8_t *, int64_t, int64_t, const AlikedMaps *, uint8_t *);
 } Kernels;
 
 SET(portable)
@@ -97,7 +108,16 @@ static Dense random_dense(int64_t in_dim, int64_t out_dim) {
         sums[row / GROUP * out_dim + column] -= 128 * weight[i];
     }
     return (Dense){weight, sums, random_floats(out_dim, 0, 1.3f / 73 / sqrtf((float)in_dim)),
-                   random_floats(out_dim, 0.1f, 0), in_dim, out_dim};
+                   random_floats(out_dim, 0.1f, 0), in_dim, out_dim, NULL};
+}
+
+static Dense random_dense_bf16(int64_t in_dim, float scale, float bias_scale) {
+    uint16_t *weight = memory(in_dim * EMBED_DIM * 2);
+    for (int64_t i = 0; i < in_dim * EMBED_DIM; i++) {
+        const float value = scale * random_float();
+        memcpy(weight + i, (const uint8_t *)&value + 2, 2);
+    }
+    return (Dense){NULL, NULL, NULL, random_floats(EMBED_DIM, bias_scale, 0), in_dim, EMBED_DIM, weight};
 }
 
 static FeedForward random_feed_forward(void) {
@@ -150,13 +170,18 @@ static void compare_layers(const char *name, const Kernels *kernels, const Layer
     }
 }
 
+static void compare_stems(const char *name, const Kernels *kernels, const Stem *stem, int64_t count) {
+    Side side = random_side(count, 1), expected = side;
+    expected.y = memory(count * EMBED_DIM * 4);
+    float *zeros = memory(count * EMBED_DIM * 4);
+    memset(zeros, 0, count * EMBED_DIM * 4);
+    kernels->stem(stem, &side, memory(kernels->stem_bytes(count)));
+    portable.stem(stem, &expected, memory(portable.stem_bytes(count)));
+    printf("%s stem %.6f\n", name, relative_error(side.y, expected.y, zeros, count * EMBED_DIM));
+}
+
 static void compare_heads(const char *name, const Kernels *kernels, int64_t count0, int64_t count1, float threshold) {
-    uint16_t *weight = memory(EMBED_DIM * EMBED_DIM * 2);
-    for (int i = 0; i < EMBED_DIM * EMBED_DIM; i++) {
-        const float value = 0.03f * random_float();
-        memcpy(weight + i, (const uint8_t *)&value + 2, 2);
-    }
-    Head head = {weight, random_floats(EMBED_DIM, 0.07f, 0), random_floats(EMBED_DIM, 0.1f, 0), 1.0f};
+    Head head = {random_dense_bf16(EMBED_DIM, 0.03f, 0.07f), random_floats(EMBED_DIM, 0.1f, 0), 1.0f};
     float *x0 = random_floats(count0 * EMBED_DIM, 1, 0), *x1 = random_floats(count1 * EMBED_DIM, 1, 0);
     for (int64_t i = 0; i < count1 && i < count0; i++) { /* keypoint i of image 1 is count0 - 1 - i of image 0, and noise */
         const float noise = 0.8f + 0.8f * random_float() / 1.7320508f;
@@ -195,6 +220,47 @@ static void compare_two_largest(const char *name, const Kernels *kernels, int64_
     printf("%s nearest %d\n", name, different);
 }
 
+static Conv random_conv(int64_t in, int64_t out, int64_t values) {
+    const int64_t padded = (out + OUTPUTS - 1) / OUTPUTS * OUTPUTS;
+    return (Conv){random_floats(padded * in * values, 1.3f / sqrtf((float)(in * values)), 0),
+                  random_floats(padded, 0.2f, 0), in, out};
+}
+
+/* The weights are random in their packed layout: 16 values for each kernel of squares, otherwise 9. */
+static AlikedNet random_net(int64_t first, int64_t dim) {
+    AlikedNet net = {0};
+    for (int64_t i = 0, in = 3, out = first; i < 4; i++, in = out, out *= 2) {
+        for (int j = 0; j < 2; j++) {
+            const int64_t inside = j ? out : in, squares = i < 2 && inside % OUTPUTS == 0 && out % OUTPUTS == 0;
+            net.blocks[i].conv[j] = random_conv(inside, out, squares ? 16 : 9);
+            if (i > 1) net.blocks[i].offset[j] = random_conv(inside, 18, 9);
+        }
+        if (i > 0) net.blocks[i].around = random_conv(in, out, 1);
+        net.aggregate[i] = random_conv(out, dim / 4, 1), net.parts[i] = random_conv(dim / 4, 8, 1);
+    }
+    net.head[0] = random_conv(8, 4, 9), net.head[1] = random_conv(4, 4, 9), net.head[2] = random_conv(4, 1, 9);
+    return net;
+}
+
+static void compare_maps(const char *name, const Kernels *kernels, int64_t first, int64_t dim, int64_t height,
+                         int64_t width) {
+    const AlikedNet net = random_net(first, dim);
+    const int64_t padded_width = (width + STRIDE - 1) / STRIDE * STRIDE;
+    const int64_t pixels = (height + STRIDE - 1) / STRIDE * STRIDE * padded_width;
+    const int64_t counts[] = {pixels * first, pixels / 4 * dim / 4, pixels / 64 * dim / 4, pixels / 1024 * dim / 4, pixels};
+    uint8_t *photo = memory(height * width * 3);
+    for (int64_t i = 0; i < height * width * 3; i++) photo[i] = (uint8_t)random_bits();
+    float *values[2][5];
+    for (int i = 0; i < 2; i++) {
+        const Kernels *used = i ? &portable : kernels;
+        for (int j = 0; j < 5; j++) values[i][j] = random_floats(counts[j], 1, 0);
+        const AlikedMaps maps = {values[i][0], {values[i][1], values[i][2], values[i][3]}, values[i][4]};
+        used->maps(&net, photo, height, width, &maps, memory(used->maps_bytes(&net, height, width)));
+    }
+    for (int j = 0; j < 5; j++)
+        printf("%s maps %.6f\n", name, largest_difference(values[0][j], values[1][j], counts[j]));
+}
+
 static void compare(const char *name, const Kernels *kernels) {
     Layer layer = {random_dense(EMBED_DIM, 3 * EMBED_DIM), random_feed_forward(), random_dense(EMBED_DIM, 2 * EMBED_DIM),
                    random_feed_forward(), random_floats(2 * EMBED_DIM, 0.1f, 0), {0.1f, -0.2f}, 1};
@@ -207,7 +273,15 @@ static void compare(const char *name, const Kernels *kernels) {
     compare_heads(name, kernels, 70, 100, 0.1f), compare_heads(name, kernels, 30, 4500, 0.0f);
     layer.has_self_attention = 0, layer.decision_weight = NULL;
     compare_layers(name, kernels, &layer, "layer", 6, 13, 1);
+    Stem stem = {random_floats(128 * EMBED_DIM, 0.1f, 0), random_floats(EMBED_DIM, 0.1f, 0), 128, layer.self_projection,
+                 layer.self_ffn};
+    stem.self_ffn.linear2 = random_dense_bf16(2 * EMBED_DIM, 0.04f, 0.1f);
+    compare_stems(name, kernels, &stem, 1), compare_stems(name, kernels, &stem, 131);
+    stem.projection_weight = NULL, stem.descriptor_dim = EMBED_DIM;
+    compare_stems(name, kernels, &stem, 6);
     static const int64_t sizes[][3] = {{0, 8, 1}, {1, 32, 0}, {1, 1, 1}, {50, 32, 3}, {7, 150, 2}};
+    compare_maps(name, kernels, 8, 64, 5, 5), compare_maps(name, kernels, 8, 64, 33, 100);
+    compare_maps(name, kernels, 16, 128, 1, 1), compare_maps(name, kernels, 16, 128, 65, 200);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         compare_two_largest(name, kernels, sizes[i][0], sizes[i][1], sizes[i][2]);
 }

@@ -1,4 +1,4 @@
-"""LightGlue layers and heads in plain NumPy (float64), with random weights in the .npz format of export/quantize.py."""
+"""LightGlue in plain NumPy (float64), with random weights in the .npz format of export/quantize.py."""
 
 import json
 import math
@@ -30,6 +30,21 @@ def random_layer(rng: np.random.Generator, *, has_self_attention: bool, has_deci
     if has_decisions:
         weights["deciders.both.weight"] = _normal(rng, (EMBED_DIM, 2), 0.1)
         weights["deciders.both.bias"] = _normal(rng, 2, 0.3)
+    return weights
+
+
+def random_stem(rng: np.random.Generator, positions: int, descriptor_dim: int) -> Weights:
+    """Weights of a stem by the names of the .npz file, for `positions` numbers of a keypoint."""
+    layer = random_layer(rng, has_self_attention=True, has_decisions=False)
+    weights = {name: values for name, values in layer.items() if name.startswith("self_block")}
+    for part in ("int8", "scales"):
+        del weights[f"self_block.ffn.outside.weight.{part}"]
+    std = 1 / math.sqrt(2 * EMBED_DIM)
+    weights["self_block.ffn.outside.weight"] = _normal(rng, (2 * EMBED_DIM, EMBED_DIM), std)
+    weights["frequencies"] = _normal(rng, (positions, HEAD_DIM // 2), 2)
+    if descriptor_dim != EMBED_DIM:
+        weights["project.weight"] = _normal(rng, (descriptor_dim, EMBED_DIM), 1 / math.sqrt(descriptor_dim))
+        weights["project.bias"] = _normal(rng, EMBED_DIM, 0.1)
     return weights
 
 
@@ -74,6 +89,19 @@ def layer(weights: Weights, feed: Mapping[str, Array]) -> dict[str, Array]:
     return outputs
 
 
+def stem(weights: Weights, keypoints: Array, descriptors: Array, size: Array) -> tuple[Array, Array, Array]:
+    """Encode one image: x (N, W), and cosines and sines (N, D / 2)."""
+    half = size.astype(np.float64) / 2
+    position = np.concatenate([(keypoints[:, :2] - half) / half.max(), keypoints[:, 2:]], 1)
+    phases, x = position @ weights["frequencies"].astype(np.float64), descriptors.astype(np.float64)
+    if "project.weight" in weights:
+        x = _dense(weights, "project", x)
+    cosines, sines = np.cos(phases), np.sin(phases)
+    query, key = (_rotate(_dense(weights, f"self_block.{name}", x), cosines, sines) for name in ("query", "key"))
+    context = _attention(query, key, _dense(weights, "self_block.value", x))
+    return _feed_forward(weights, "self_block.ffn", x, context), cosines, sines
+
+
 def head(weights: Weights, x0: Array, x1: Array, threshold: float) -> tuple[Array, Array]:
     """Match x0 (M, W) and x1 (N, W): matches0 (M,), -1 if unmatched, and scores (M,), 0 if unmatched.
 
@@ -108,7 +136,9 @@ def _normal(rng: np.random.Generator, shape: int | tuple[int, ...], std: float) 
 
 
 def _dense(weights: Weights, name: str, x: Array) -> Array:
-    weight = weights[f"{name}.weight.int8"] * weights[f"{name}.weight.scales"].astype(np.float64)
+    weight = weights.get(f"{name}.weight")
+    if weight is None:
+        weight = weights[f"{name}.weight.int8"] * weights[f"{name}.weight.scales"].astype(np.float64)
     return np.asarray(x @ weight + weights[f"{name}.bias"])
 
 

@@ -20,8 +20,10 @@ BOUNDS = {
     "layer": 0.02,  # RMS difference of y, relative to the RMS of y - x. Measured: 0.0122
     "overflow": 0.1,  # the same if attention is one-hot: rounding changes the key of some queries. Measured: 0.0397
     "decisions": 0.03,  # of a confidence or matchability. Measured: 0.0138
+    "stem": 1e-3,  # RMS difference of y, relative to its RMS. Measured: 0.0002
     "unequal_matches": 0,
     "scores": 1e-4,  # of a match. Measured: 5e-6
+    "maps": 1e-4,  # of a value of ALIKED's maps. Measured: 1.6e-5
     "nearest": 0,  # rows whose products differ
     "unequal_keypoints": 0.03,  # share of DISK's keypoints. Measured: 0, and 0.0142 in bfloat16
     "disk_scores": 0.01,  # of a keypoint, relative to the best. Measured: 0.0007, and 0.0039 in bfloat16

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lgbatch.kernels import library, session
-from lgbatch.kernels.lightglue import Head, Layer
+from lgbatch.kernels.lightglue import Head, Layer, Stem
 from tests.kernels import numpy_lightglue as reference
 
 pytestmark = pytest.mark.skipif(
@@ -34,6 +34,8 @@ Y_ERROR = 0.15
 """Absolute error of any element of y, whose standard deviation is about 1.4. Measured: 0.122."""
 DECISION_ERROR = 0.04
 """Absolute error of a confidence or matchability. Measured: 0.0304."""
+STEM_ERROR = 0.01
+"""RMS error of the stem's x, relative to its RMS. Measured: 0.0064."""
 SCORE_ERROR = 0.04
 """Absolute error of a match score. Measured: 0.0248."""
 EQUAL_MATCHES = 0.98
@@ -128,6 +130,44 @@ def test_a_layer_equals_numpy_within_the_measured_error(
             assert np.abs(error).max() < Y_ERROR
         else:
             assert np.abs(error).max() < DECISION_ERROR
+
+
+@pytest.mark.parametrize("positions", [2, 4])
+@pytest.mark.parametrize("descriptor_dim", [64, 128, 256])
+def test_a_stem_equals_numpy_within_the_measured_error(
+    isa: str, tmp_path: Path, positions: int, descriptor_dim: int
+) -> None:
+    rng = np.random.default_rng([positions, descriptor_dim])
+    weights = reference.random_stem(rng, positions, descriptor_dim)
+    stage = Stem(reference.write(weights, tmp_path / "stem.npz"))
+    counts, longest = [1, 2, 5, 64, 129], 131
+    feed = {
+        "keypoints": rng.uniform(0, 640, (len(counts), longest, positions)).astype(np.float32),
+        "descriptors": rng.normal(size=(len(counts), longest, descriptor_dim)).astype(np.float32),
+        "size": rng.integers(400, 900, (len(counts), 2)).astype(np.float32),
+        "lengths": np.array(counts),
+    }
+    feed["keypoints"][..., 2:] /= 100
+    for item, count in enumerate(counts):
+        feed["descriptors"][item, count:] = np.nan
+    outputs = stage.run(feed)
+    assert [output.shape[2] for output in outputs] == stage.widths
+    for item, count in enumerate(counts):
+        image = feed["keypoints"][item, :count], feed["descriptors"][item, :count], feed["size"][item]
+        expected = reference.stem(weights, *image)
+        assert rms(outputs[0][item, :count] - expected[0]) < STEM_ERROR * rms(expected[0])
+        for output, values in zip(outputs[1:], expected[1:], strict=True):
+            np.testing.assert_allclose(output[item, :count], values, atol=1e-4)
+        alone = stage.run({name: values[item : item + 1] for name, values in feed.items()})
+        np.testing.assert_array_equal(alone[0][0, :count], outputs[0][item, :count])
+
+
+def test_a_stem_refuses_descriptors_of_another_extractor(tmp_path: Path) -> None:
+    weights = reference.random_stem(np.random.default_rng(0), 2, 128)
+    stage = Stem(reference.write(weights, tmp_path / "stem.npz"))
+    feed = {"keypoints": np.zeros((1, 1, 2)), "descriptors": np.zeros((1, 1, 64)), "size": np.ones((1, 2))}
+    with pytest.raises(ValueError, match="descriptors of 64 numbers, expected 128"):
+        stage.run(feed | {"lengths": np.array([1])})
 
 
 def test_a_layer_keeps_its_accuracy_if_exponentials_overflow(layer: tuple[reference.Weights, Layer]) -> None:

@@ -84,6 +84,14 @@ def rms(values: Array) -> float:
     return float(np.sqrt(np.square(values).mean()))
 
 
+def test_a_stem_equals_fp32_within_rounding(models: Path, demo_features: Sequence[Features]) -> None:
+    settings = [Settings(extractor="disk", device="cpu", precision=precision) for precision in ("fp32", "int8")]
+    expected, actual = (Matcher(models, each).encode(demo_features[0]) for each in settings)
+    assert rms(expected.x - actual.x) < 0.01 * expected.x.std()
+    np.testing.assert_allclose(actual.cosines, expected.cosines, atol=1e-5)
+    np.testing.assert_allclose(actual.sines, expected.sines, atol=1e-5)
+
+
 @pytest.mark.parametrize("stage", ["layer0", "layer1", "layer4", "layer8"])
 @pytest.mark.parametrize("counts", COUNTS)
 def test_a_layer_equals_fp32_within_rounding(

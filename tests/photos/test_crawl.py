@@ -8,9 +8,10 @@ import pytest
 
 from lgbatch.errors import InputError
 from lgbatch.photos import formats
-from lgbatch.photos.crawl import crawl, name_problem
+from lgbatch.photos.crawl import crawl
 from lgbatch.photos.formats import SUFFIXES
 from lgbatch.photos.masks import crawl_with_masks
+from lgbatch.types import name_problem
 
 
 def touch(folder: Path, *names: str) -> None:

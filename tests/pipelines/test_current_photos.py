@@ -17,7 +17,7 @@ from lgbatch.pipelines import sfm
 from lgbatch.pipelines.summary import Summary
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.matches import MatchStore
-from lgbatch.storage.remove import remove_absent, remove_images
+from lgbatch.storage.upkeep.remove import remove_absent, remove_images
 from lgbatch.workspace.folder import Workspace
 from tests.helpers.stand_in import StandIn
 from tests.helpers.synthetic import content

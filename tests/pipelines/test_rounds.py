@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pycolmap
 import pytest
 
+import lgbatch
 from lgbatch.cli.main import app
 from lgbatch.colmap.sqlite import verified_pairs
 from lgbatch.config import Settings
@@ -26,6 +28,7 @@ from lgbatch.reconstruction import colmap_worker
 from lgbatch.storage.matches import MatchStore
 from lgbatch.types import Pair
 from lgbatch.workspace.folder import Workspace
+from lgbatch.workspace.forecast import BYTES_PER_PAIR
 
 pytestmark = pytest.mark.weights
 
@@ -119,6 +122,33 @@ def test_a_dry_run_estimates_and_writes_no_pairs(
     estimate = json.loads(capsys.readouterr().out)
     assert estimate["pairs"] == 66 and estimate["seconds"] == pytest.approx(66 * estimate["seconds_per_pair"], abs=0.1)
     assert not (tmp_path / "pairs.txt").exists() and not (tmp_path / "matches.h5").exists()
+
+
+def test_a_dry_run_forecasts_the_pairs_that_are_not_matched(
+    done: Workspace, models: Path, gallery: Path, tmp_path: Path
+) -> None:
+    out = Workspace(Path(shutil.copytree(done.root, tmp_path / "out")))
+    estimate = partial(lgbatch.estimate_pairs, out.root, photos=gallery, models=models, **SETTINGS)
+    before = {path: path.read_bytes() for path in out.root.rglob("*") if path.is_file()}
+    after_rounds, pairs = estimate(), len(listed(out))
+    assert after_rounds.format() == f"{pairs} pairs, all matched already: nothing is left to match"
+    assert (after_rounds.seconds, after_rounds.bytes) == (0, 0)
+    others = estimate(pairing="exhaustive", filter_threshold=0.3)
+    assert others.matched == 0 and others.format().startswith("66 pairs: about ")
+    assert estimate(pairing="exhaustive", filter_threshold=0.3, on_change="keep").matched == pairs
+    assert {path: path.read_bytes() for path in before} == before
+    with MatchStore(out.matches) as store:
+        made_by = [entry["by"] for entry in store.provenances.values()]
+    with MatchStore(out.matches, append=made_by[0]) as store:
+        for pair in listed(out)[::2]:
+            store.remove(pair)
+    stored = pairs - len(listed(out)[::2])
+    rest = estimate(pairing="exhaustive")
+    assert (rest.pairs, rest.matched) == (66, stored) and rest.bytes == (66 - stored) * BYTES_PER_PAIR
+    assert rest.seconds == pytest.approx((66 - stored) * rest.seconds_per_pair, abs=0.1)
+    assert rest.format().startswith(f"66 pairs, {stored} of them matched already; the other {66 - stored} pairs: about")
+    again = estimate()  # pairs.jsonl is kept, but the rounds would match pairs again
+    assert again.matched == stored and not again.format().endswith("nothing is left to match")
 
 
 def test_rounds_need_the_folder_of_the_photos(done: Workspace, models: Path, tmp_path: Path) -> None:

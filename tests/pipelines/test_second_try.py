@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lgbatch.api import steps
+from lgbatch.api import matching
 from lgbatch.cli import main
 from lgbatch.colmap import import_stores
 from lgbatch.config import Settings
@@ -114,7 +114,7 @@ def test_a_second_try_that_is_disabled_later_is_taken_out(photos: Path) -> None:
 
 def test_matching_tells_that_it_takes_the_second_try_out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(photos)
-    monkeypatch.setattr(steps, "ensure_models", lambda *_: None)
+    monkeypatch.setattr(matching, "ensure_models", lambda *_: None)
     command = ["match", "-w", str(photos.parent / "out"), "--models", str(photos.parent), "--rotation", "none"]
     assert "without the second try" not in CliRunner().invoke(main.app, command).output
     (photos / "0.jpg").unlink()

@@ -15,10 +15,11 @@ import pytest
 from lgbatch.errors import LgbatchError
 from lgbatch.shards.launchers.launcher import run_plan
 from lgbatch.shards.leases import Holder, claim, release
-from lgbatch.shards.merge import Merged
+from lgbatch.shards.merge import Merged, merge
 from lgbatch.shards.status import read_status
 from lgbatch.shards.steps import Step, Unit
 from lgbatch.shards.work import claim_units
+from lgbatch.workspace.lock import locked
 from tests.shards.helpers import Set, differences
 from tests.torture.harness import stand_in_models
 
@@ -136,3 +137,30 @@ def test_units_of_other_workers_are_waited_for(planned: Set, capsys: pytest.Capt
     assert run_plan(planned.out, here, lambda merged: None).finished and here.calls == 2
     other.join()
     assert f"waiting for 1 unit of workers on {holder.host}" in capsys.readouterr().err
+
+
+def test_two_runs_of_a_plan_share_its_units(planned: Set, single: Path, tmp_path: Path) -> None:
+    slow = stand_in_models.write(tmp_path / "slow", extractor_work=100)
+    Set(planned.photos, planned.out, slow).plan(6)
+    command = [*COMMAND, "run", str(planned.out), "--workers", "1", "--threads", "1", "--json"]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in runs:
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        assert out.splitlines()[-1].startswith("{") and json.loads(out.splitlines()[-1])["finished"]
+    assert differences(planned.out, single) == []
+
+
+def test_a_run_waits_for_the_merge_of_another(planned: Set, single: Path) -> None:
+    planned.plan(2)
+    planned.do_step()
+    with locked(planned.out):  # as the merge of another run
+        command = [*COMMAND, "run", str(planned.out), "--workers", "1", "--threads", "1"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert "waiting for it" in process.stderr.readline()
+        assert merge(planned.out).next_step == "match-1"
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert "extract-1 merged" not in out and "finished: 9 images, 36 pairs" in out
+    assert differences(planned.out, single) == []

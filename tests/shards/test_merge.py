@@ -12,7 +12,7 @@ from lgbatch.cli.main import app
 from lgbatch.pipelines import sfm
 from lgbatch.shards.merge import merge, plan_retry
 from lgbatch.shards.work import current_step
-from lgbatch.storage.remove import remove_images
+from lgbatch.storage.upkeep.remove import remove_images
 from lgbatch.workspace.ledger import Ledger
 from tests.shards.helpers import SETTINGS, Set, differences, state
 from tests.torture.harness import contents

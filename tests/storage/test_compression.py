@@ -10,7 +10,7 @@ from h5py import h5d, h5p, h5s, h5t
 
 from lgbatch.errors import StoreError
 from lgbatch.storage.matches import MatchStore
-from lgbatch.storage.pack import pack
+from lgbatch.storage.upkeep.pack import pack
 from lgbatch.types import Matches, Pair
 from tests.storage.test_store import PROVENANCE, assert_equal, assert_one_line, matches
 from tests.torture.harness import hloc_reader
@@ -126,4 +126,4 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, name: str) -> None:
         with MatchStore(path) as store:
             with pytest.raises(StoreError) as error:
                 store.read(PAIRS[0])
-            assert_one_line(error, "a.jpg 0.jpg", str(path), "is damaged", "move it away")
+            assert_one_line(error, "a.jpg 0.jpg", str(path), "is damaged", f"`lgbatch repair {path}`")

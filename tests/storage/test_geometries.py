@@ -9,7 +9,7 @@ import pytest
 from lgbatch.colmap.stored import StoredMatches
 from lgbatch.errors import StoreError
 from lgbatch.storage.matches import MatchStore
-from lgbatch.storage.pack import pack
+from lgbatch.storage.upkeep.pack import pack
 from lgbatch.types import Pair
 from tests.storage.test_store import PROVENANCE, assert_equal, assert_one_line, matches
 from tests.torture.harness import hloc_reader
@@ -119,4 +119,4 @@ def test_a_damaged_geometry_raises_a_one_line_error(path: Path, value: object) -
     with MatchStore(path) as store:
         with pytest.raises(StoreError) as error:
             store.geometry(PAIRS[0])
-        assert_one_line(error, "a.jpg c.jpg", str(path), "move it away")
+        assert_one_line(error, "a.jpg c.jpg", str(path), f"`lgbatch repair {path}`")

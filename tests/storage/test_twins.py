@@ -10,7 +10,7 @@ import pytest
 from lgbatch.cli.info import describe
 from lgbatch.errors import StoreError
 from lgbatch.storage.matches import MatchStore
-from lgbatch.storage.pack import pack
+from lgbatch.storage.upkeep.pack import pack
 from lgbatch.types import Matches, Pair
 
 PROVENANCE = {"matcher": "disk lightglue"}

@@ -11,6 +11,22 @@ from lgbatch.workspace.signals import reinstall_handlers
 if TYPE_CHECKING:
     import pycolmap
 
+_OLDEST_MODELS = frozenset(
+    {
+        "SIMPLE_PINHOLE",
+        "PINHOLE",
+        "SIMPLE_RADIAL",
+        "RADIAL",
+        "OPENCV",
+        "FULL_OPENCV",
+        "FOV",
+        "SIMPLE_RADIAL_FISHEYE",
+        "RADIAL_FISHEYE",
+        "OPENCV_FISHEYE",
+        "THIN_PRISM_FISHEYE",
+    }
+)
+"""Models that every pycolmap has: a command that has nothing to do need not import it for them."""
 FOLDERS_FILE = "folders.txt"
 """File beside a calibration of several cameras: lines of FOLDER CAMERA_ID."""
 Size = tuple[int, int]
@@ -62,6 +78,8 @@ class Calibration:
 
 def check_camera_model(camera_model: str) -> None:
     """Raise InputError, which lists COLMAP's camera models, if `camera_model` is not one of them."""
+    if camera_model in _OLDEST_MODELS:
+        return
     import pycolmap
 
     reinstall_handlers()

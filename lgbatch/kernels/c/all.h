@@ -44,8 +44,9 @@ static const int32_t zeros[PANEL];
 #ifndef PORTABLE
 #include "tile.h"
 #endif
-#include "aliked/selu.h"
+#include "aliked/basics.h"
 #include "aliked/product.h"
+#include "aliked/winograd.h"
 #include "aliked/rows.h"
 #include "aliked/deform.h"
 #include "aliked/planes.h"
@@ -63,4 +64,5 @@ static const int32_t zeros[PANEL];
 #include "lightglue/dense.h"
 #include "lightglue/head.h"
 #include "lightglue/layer.h"
+#include "lightglue/stem.h"
 #include "nearest.h"

@@ -22,6 +22,13 @@
 #endif
 #endif
 
+/* Ask for the cache line of an address that is needed soon. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#define PREFETCH(address) ((void)(address))
+#else
+#define PREFETCH(address) __builtin_prefetch(address)
+#endif
+
 /* Other files are compiled for any processor of the architecture; only code between BEGIN_TARGET and END_TARGET may use
    the named features. */
 #define PRAGMA(text) _Pragma(#text)

@@ -18,6 +18,7 @@ from lgbatch.pairing.evidence.positions import MOST_DEGREES
 from lgbatch.reconstruction.evaluation.formats.colmap_model import read_model
 from lgbatch.reconstruction.georeference.alignment import Alignment, align
 from lgbatch.reconstruction.georeference.control_points import ControlPoints, read_control_points
+from lgbatch.reconstruction.georeference.far_from_photos import far_from_photos
 from lgbatch.reconstruction.georeference.frame import Array, Frame
 from lgbatch.reconstruction.georeference.photo_positions import PhotoPositions, from_exif, from_file
 from lgbatch.reconstruction.georeference.results import Adjusted, Georeferenced, GeoreferencedModel
@@ -54,6 +55,8 @@ class Known:
     """Finds positions (3,) in a model, with reprojection errors in pixels, by name."""
     without: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    doubt: str = ""
+    """Why all of the positions are probably wrong."""
 
 
 def georeference(
@@ -68,9 +71,9 @@ def georeference(
 ) -> Georeferenced:
     """Move the models of a workspace into a metric frame, and write them to georeferenced/.
 
-    The positions are those in a file, those of control points, or by default those in the EXIF of the `photos`. Their
-    standard deviation is `accuracy` metres. With `adjust`, a bundle adjustment then balances them with the
-    observations, in a child process.
+    The positions are those in a file, those of control points, or by default those in the EXIF of the `photos`, with
+    which the others are compared. Their standard deviation is `accuracy` metres. With `adjust`, a bundle adjustment
+    then balances them with the observations, in a child process.
 
     Raises InputError if there are no models or no positions, and ReconstructionError if the positions determine the
     transform of no model, or if the adjustment fails.
@@ -85,12 +88,15 @@ def georeference(
         raise InputError(f"{workspace.sparse} has no models: run `lgbatch run` or `lgbatch reconstruct` first")
     with colmap_log_off():
         models = {int(folder.name): read_model(folder) for folder in folders}
+        names = sorted(_registered(models))
         if control_points:
             known = _known_points(read_control_points(control_points), models)
+            what, check = "control points", f"the reference system in the first line of {control_points}"
         else:
-            names = sorted(_registered(models))
-            found_positions = from_file(positions, names) if positions else _from_exif(photos, names)
-            known = _known_photos(found_positions, accuracy)
+            known = _known_photos(from_file(positions, names) if positions else _from_exif(photos, names), accuracy)
+            what, check = f"positions in {positions}", "its signs and the order of its columns"
+        if control_points or positions:
+            known = replace(known, doubt=far_from_photos(known.frame, photos, names, escape(what), escape(check)))
         found, left_out = _align_all(models, known, accuracy)
         result = Georeferenced(
             folder=workspace.georeferenced,
@@ -191,7 +197,7 @@ def _align_all(models: Models, known: Known, accuracy: float) -> tuple[list[Geor
         except ReconstructionError as error:
             left_out[number] = str(error)
     if not found:
-        raise ReconstructionError(next(iter(left_out.values())))
+        raise ReconstructionError("; ".join(filter(None, [next(iter(left_out.values())), known.doubt])))
     return found, left_out
 
 
@@ -201,8 +207,8 @@ def _align(number: int, model: "pycolmap.Reconstruction", known: Known, accuracy
     source = np.array([placed[name][0] for name in names]).reshape(-1, 3)
     target = np.array([known.targets[name] for name in names]).reshape(-1, 3)
     alignment = align(source, target, accuracy, f"{known.what} of model {number}")
-    if known.frame.is_map and (reason := _upside_down(model, alignment)):
-        alignment = replace(alignment, weak="; ".join(filter(None, [alignment.weak, reason])))
+    turned = _upside_down(model, alignment) if known.frame.is_map else ""
+    alignment = replace(alignment, weak="; ".join(filter(None, [alignment.weak, turned, known.doubt])))
     errors = [placed[name][1] for name in names]
     return GeoreferencedModel(
         number=number,

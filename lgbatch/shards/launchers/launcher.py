@@ -16,6 +16,7 @@ from lgbatch.shards.steps import Step, Unit
 from lgbatch.shards.work import current_step
 from lgbatch.types import counted
 from lgbatch.workspace.folder import Workspace
+from lgbatch.workspace.lock import locked
 
 MOST_TRIES = 3
 """How often a unit may end its worker, or come out damaged, before the run stops."""
@@ -36,7 +37,8 @@ class Launcher(Protocol):
 def run_plan(out: Path, launcher: Launcher, tell: Callable[[Merged], None]) -> Merged:
     """Do all steps of a plan with a launcher, and merge each. `tell` is called after each merge.
 
-    Waits for units that workers of others are doing.
+    Waits for units that workers of others are doing, and for another command that uses the workspace: several runs of
+    one plan share its units, and one of them merges a step.
 
     Raises LgbatchError as `merge` and the launcher, and if units of a step are not done after some tries.
     """
@@ -47,7 +49,10 @@ def run_plan(out: Path, launcher: Launcher, tell: Callable[[Merged], None]) -> M
         if units := open_units(folder, step):
             launcher.run_units(out, step, units)
             _wait_for_others(folder, step)
-        merged = merge(out)
+        with locked(out, waiting=_tell):
+            if current_step(folder).name != step.name:  # another run has merged it
+                continue
+            merged = merge(out)
         tell(merged)
         if merged.finished:
             return merged
@@ -66,12 +71,13 @@ def _wait_for_others(folder: ShardFolder, step: Step) -> None:
     is_told = False
     while busy := _others(folder, step):
         if not is_told:
-            hosts = ", ".join(sorted(set(busy)))
-            print(
-                f"lgbatch: waiting for {counted(len(busy), 'unit')} of workers on {hosts}", file=sys.stderr, flush=True
-            )
+            _tell(f"waiting for {counted(len(busy), 'unit')} of workers on {', '.join(sorted(set(busy)))}")
         is_told = True
         time.sleep(_POLL_SECONDS)
+
+
+def _tell(line: str) -> None:
+    print(f"lgbatch: {line}", file=sys.stderr, flush=True)
 
 
 def _others(folder: ShardFolder, step: Step) -> list[str]:

@@ -12,7 +12,7 @@ from lgbatch.errors import StoreError
 from lgbatch.storage.features import FeatureStore, image_names
 from lgbatch.storage.hdf5 import DAMAGE, link_names, open_group, read_table, short_reason
 from lgbatch.storage.matches import MatchStore
-from lgbatch.storage.store import open_to_read
+from lgbatch.storage.opening import open_to_read
 
 RECORD_WORDS = {store.kind: store.record_words for store in (FeatureStore, MatchStore)}
 

@@ -51,7 +51,8 @@ class ShardFiles:
             return parent, name
         shard, path = parent.links.get_val(name)
         if shard not in self._listed:
-            raise _damaged(self._store, f"a link to {shard.decode(errors='replace')}, which is not one of its shards")
+            target = shard.decode(errors="replace")
+            raise damaged_shard(self._store, f"a link to {target}, which is not one of its shards")
         self._thread.followed = shard
         root = self._root(shard)
         try:
@@ -59,7 +60,7 @@ class ShardFiles:
                 return root, path
         except DAMAGE:
             pass
-        raise _damaged(self.followed, f"it has no {path.decode(errors='replace')}, to which {self._store} links")
+        raise damaged_shard(self.followed, f"it has no {path.decode(errors='replace')}, to which {self._store} links")
 
     def links(self, root: h5g.GroupID) -> Iterator[str]:
         """Yield the paths of all links to shards, in the groups below `root`."""
@@ -105,10 +106,11 @@ class ShardFiles:
             file = h5f.open(bytes(path), h5f.ACC_RDONLY, _access())
             return h5g.open(file, b"/")
         except DAMAGE as error:
-            raise _damaged(path, short_reason(error)) from None
+            raise damaged_shard(path, short_reason(error)) from None
 
 
-def _damaged(path: Path, reason: str) -> StoreError:
+def damaged_shard(path: Path, reason: str) -> StoreError:
+    """The error that a shard, or the store that links to it, is damaged."""
     return StoreError(f"{path} is damaged ({reason}): move it away, work its unit again, and merge again")
 
 

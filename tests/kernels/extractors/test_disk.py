@@ -55,7 +55,7 @@ def extractor() -> Any:
 @pytest.fixture(scope="module")
 def file(extractor: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("disk") / "disk.npz"
-    quantize.save(quantize.to_arrays(extractor, quantize=False), path, {})
+    quantize.save(quantize.to_arrays(extractor, exact=extractor.state_dict()), path, {})
     return path
 
 

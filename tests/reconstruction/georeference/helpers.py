@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 
 if TYPE_CHECKING:
     import pycolmap
@@ -44,3 +45,19 @@ def write_positions(
     known = {image.name: scale * turn @ image.projection_center() + np.array(offset) for image in model.images.values()}
     path.write_text("\n".join(f"{name} {' '.join(map(repr, xyz.tolist()))}" for name, xyz in known.items()))
     return known
+
+
+def write_photo(path: Path, gps: dict[str, float]) -> None:
+    """Write a small photo with these latitude, longitude and altitude in EXIF; without, if there are none."""
+    exif = Image.Exif()
+    directory = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    if gps:
+        for tag, key in (ExifTags.GPS.GPSLatitude, "latitude"), (ExifTags.GPS.GPSLongitude, "longitude"):
+            degrees, minutes = divmod(gps[key], 1)
+            minutes, seconds = divmod(minutes * 60, 1)
+            directory[tag] = (degrees, minutes, seconds * 60)
+        directory[ExifTags.GPS.GPSLatitudeRef], directory[ExifTags.GPS.GPSLongitudeRef] = "N", "E"
+        if "altitude" in gps:
+            directory[ExifTags.GPS.GPSAltitude] = gps["altitude"]
+    path.parent.mkdir(exist_ok=True)
+    Image.new("L", (8, 6)).save(path, exif=exif)

@@ -1,5 +1,6 @@
 """Ground control points of gcp_list.txt: triangulated, and the model aligned to them."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 
 from lgbatch.errors import InputError
+from lgbatch.reconstruction.evaluation.formats.colmap_model import read_model
 from lgbatch.reconstruction.georeference.control_points import read_control_points
 from lgbatch.reconstruction.georeference.crs import to_degrees
 from lgbatch.reconstruction.georeference.georeference import georeference
 from lgbatch.workspace.folder import Workspace
-from tests.reconstruction.georeference.helpers import synthetic_model
+from tests.reconstruction.georeference.helpers import synthetic_model, write_photo
 
 UTM = (500_000.0, 5_316_000.0, 300.0)
 UTM_32 = "EPSG:32632", "WGS84 UTM 32N", "WGS 84 / UTM zone 32N", "+proj=utm +zone=32 +datum=WGS84 +units=m +no_defs"
@@ -39,6 +41,27 @@ def test_the_model_is_aligned_to_the_points(tmp_path: Path, header: str) -> None
     assert model.alignment.scale == pytest.approx(50, rel=1e-3)  # UTM's scale factor is 0.9996 here
     assert model.alignment.distances.max() < 0.05 and done.exit_status == 0
     assert "6 control points of gcp_list.txt" in done.format()
+
+
+@pytest.mark.parametrize(("header", "kilometres"), [("EPSG:32632", 0), ("EPSG:32633", 446), ("EPSG:32732", 10_000)])
+def test_a_wrong_zone_or_hemisphere_is_told_if_the_photos_have_positions(
+    tmp_path: Path, header: str, kilometres: int
+) -> None:
+    write_points(tmp_path, header)
+    points, photos = tmp_path / "gcp_list.txt", tmp_path / "photos"
+    without = georeference(Workspace(tmp_path), control_points=points, photos=photos)
+    assert without.exit_status == 0 and "weak" not in without.format()  # nothing can be known
+    names = sorted(image.name for image in read_model(tmp_path / "sparse/0").images.values())
+    for name in names[1:]:
+        write_photo(photos / name, {"latitude": 48.0, "longitude": 9.0})
+    write_photo(photos / names[0], {"latitude": 0.0, "longitude": 0.0})
+    done = georeference(Workspace(tmp_path), control_points=points, photos=photos)
+    assert done.exit_status == int(kilometres > 0)
+    (*found,) = map(float, re.findall(r"weak: the control points are (\d+) km from the GPS positions", done.format()))
+    assert found == (pytest.approx([kilometres], rel=0.07) if kilometres else [])
+    if kilometres:
+        advice = r"longitude 9.0000 \(UTM zone 32N, EPSG:32632\): check the reference system in the first line of .*gcp"
+        assert re.search(advice, done.format())
 
 
 def test_a_wrong_pixel_is_left_out_and_a_wrong_point_is_told(tmp_path: Path) -> None:

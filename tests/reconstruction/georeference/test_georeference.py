@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
 
 from lgbatch.errors import InputError, LgbatchError
 from lgbatch.reconstruction.georeference.georeference import georeference
 from lgbatch.workspace.folder import Workspace
-from tests.reconstruction.georeference.helpers import Array, centres, synthetic_model, write_positions
+from tests.reconstruction.georeference.helpers import Array, centres, synthetic_model, write_photo, write_positions
 
 ORIGIN = (48.0, 8.0)
 METRES_PER_DEGREE = 111_194.9
@@ -89,6 +88,21 @@ def test_zero_degrees_of_a_file_count_as_no_position(tmp_path: Path) -> None:
     path.write_text("".join(f"{names[0]} 0 0 0\n" if names[0] in line else f"{line}\n" for line in lines))
     done = georeference(Workspace(tmp_path), positions=path)
     assert done.without == (names[0],) and done.exit_status == 0
+
+
+def test_degrees_far_from_the_exif_of_the_photos_are_told(tmp_path: Path) -> None:
+    model = synthetic_model(tmp_path)
+    local = {image.name: 30 * np.asarray(image.projection_center()) for image in model.images.values()}
+    for name, xyz in local.items():
+        write_photo(tmp_path / "photos" / name, degrees_of(xyz))
+    path, known = tmp_path / "positions.txt", {"photos": tmp_path / "photos"}
+    write_degrees(path, local)
+    assert georeference(Workspace(tmp_path), positions=path, **known).exit_status == 0
+    path.write_text(path.read_text().replace(" 8.", " 18.").replace(" 7.", " 17."))
+    done = georeference(Workspace(tmp_path), positions=path, **known)
+    assert done.exit_status == 1 and "km from the GPS positions of the photos, around latitude 48" in done.format()
+    assert f"weak: the positions in {path} are 74" in done.format()
+    assert "check its signs and the order of its columns" in done.models[0].as_dict()["weak"]
 
 
 def test_as_many_photos_with_as_without_an_altitude(tmp_path: Path) -> None:
@@ -208,18 +222,3 @@ def degrees_of(local: Array) -> dict[str, float]:
 def write_degrees(path: Path, local: dict[str, Array]) -> None:
     rows = [f"{name} {' '.join(map(repr, map(float, degrees_of(xyz).values())))}" for name, xyz in local.items()]
     path.write_text("name latitude longitude altitude\n" + "\n".join(rows))
-
-
-def write_photo(path: Path, gps: dict[str, float]) -> None:
-    exif = Image.Exif()
-    directory = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    if gps:
-        for tag, key in (ExifTags.GPS.GPSLatitude, "latitude"), (ExifTags.GPS.GPSLongitude, "longitude"):
-            degrees, minutes = divmod(gps[key], 1)
-            minutes, seconds = divmod(minutes * 60, 1)
-            directory[tag] = (degrees, minutes, seconds * 60)
-        directory[ExifTags.GPS.GPSLatitudeRef], directory[ExifTags.GPS.GPSLongitudeRef] = "N", "E"
-        if "altitude" in gps:
-            directory[ExifTags.GPS.GPSAltitude] = gps["altitude"]
-    path.parent.mkdir(exist_ok=True)
-    Image.new("L", (8, 6)).save(path, exif=exif)

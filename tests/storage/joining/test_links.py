@@ -16,8 +16,8 @@ from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.joining import shard_files
 from lgbatch.storage.joining.join import join
 from lgbatch.storage.matches import MatchStore
-from lgbatch.storage.pack import pack
-from lgbatch.storage.remove import remove_absent, remove_images
+from lgbatch.storage.upkeep.pack import pack
+from lgbatch.storage.upkeep.remove import remove_absent, remove_images
 from lgbatch.types import Pair
 from tests.storage.joining.conftest import (
     MADE,

@@ -79,7 +79,10 @@ static void to_planes(const float *x, int64_t count, int64_t channels, float *pl
     for (int64_t i = 0; i < count; i += WIDTH) {
         for (int64_t c = 0; c < channels; c += WIDTH) {
             vf block[WIDTH];
-            for (int64_t j = 0; j < WIDTH; j++) block[j] = vf_load(x + (i + j) * channels + c);
+            for (int64_t j = 0; j < WIDTH; j++) {
+                block[j] = vf_load(x + (i + j) * channels + c);
+                PREFETCH(x + (PANEL + i + j) * channels + c);
+            }
             vf_transpose(block);
             for (int64_t j = 0; j < WIDTH; j++) vf_store(planes + (c + j) * PANEL + i, block[j]);
         }

@@ -11,10 +11,8 @@ typedef struct {
     ScoreHead head;
 } Work;
 
-static int64_t pad_side(int64_t side) { return (side + STRIDE - 1) / STRIDE * STRIDE; }
-
 static Work take_work(Arena *arena, const AlikedNet *net, int64_t height, int64_t width) {
-    const int64_t h = pad_side(height), w = pad_side(width);
+    const int64_t h = round_up(height, STRIDE), w = round_up(width, STRIDE);
     const AlikedBlock *blocks = net->blocks;
     const int64_t widest = blocks[3].conv[1].out;
     Work work = {h, w, (h - height) / 2, (w - width) / 2};

@@ -12,6 +12,7 @@ enum { TILE_PIXELS = 6, TILE_WIDTH = 4 };
 enum { TILE_PIXELS = 1, TILE_WIDTH = 1 };
 #endif
 
+enum { FEW_PIXELS = WIDTH == 1 ? 1 : 4 }; /* of a smaller tile */
 enum { GATHERED = 1168 }; /* distance between the pixels whose taps are gathered: 9 x 128 values and a cache line */
 
 /* What a row of pixels is multiplied by, and where the result goes. */
@@ -20,7 +21,7 @@ typedef struct {
     int64_t terms;       /* 1 or 3 */
     int64_t steps;       /* values of a pixel that a term multiplies */
     const float *weight; /* (ceil(columns / OUTPUTS), terms, steps, OUTPUTS) */
-    const float *start;  /* (count, >= columns): what the products are added to */
+    const float *start;  /* (count, >= columns): what the products are added to; NULL: zeros */
     int64_t start_stride; /* 0: the same for all pixels */
     float *to;           /* (count, columns) */
     int64_t to_stride, count, columns;
@@ -41,7 +42,7 @@ typedef struct {
     EACH_COLUMN(DO, 6) EACH_COLUMN(DO, 7) EACH_COLUMN(DO, 8) EACH_COLUMN(DO, 9) EACH_COLUMN(DO, 10) \
     EACH_COLUMN(DO, 11) EACH_COLUMN(DO, 12) EACH_COLUMN(DO, 13) EACH_COLUMN(DO, 14) EACH_COLUMN(DO, 15)
 #define IS_USED(r, v) (r < pixels && v < vectors)
-#define LOAD_START(r, v) vf a##r##_##v = IS_USED(r, v) ? vf_load(start + r * p->start_stride + v * WIDTH) : vf_set(0);
+#define LOAD_START(r, v) vf a##r##_##v = IS_USED(r, v) && p->start ? vf_load(p->start + row * p->start_stride + column + r * p->start_stride + v * WIDTH) : vf_set(0);
 #define LOAD_WEIGHT(_, v) vf w##v = v < vectors ? vf_load(weight + v * step) : vf_set(0);
 #define ADD_SUM(r, v) if (IS_USED(r, v)) a##r##_##v = vf_fma(value, w##v, a##r##_##v);
 #define ADD_PIXEL(r, _) if (r < pixels) { vf value = vf_set(x[r * stride]); EACH_COLUMN(ADD_SUM, r) }
@@ -56,7 +57,6 @@ INLINE void multiply_tile(const Product *p, const int64_t stride, const int pixe
                           int64_t column) {
     const int64_t block = p->terms * p->steps * OUTPUTS, step = WIDTH == 16 ? block : WIDTH;
     const float *weight = p->weight + column / OUTPUTS * block + column % OUTPUTS;
-    const float *start = p->start + row * p->start_stride + column;
     EACH_SUM(LOAD_START)
     for (int64_t term = 0; term < p->terms; term++) {
         const float *x = p->x[term] + row * stride;
@@ -71,25 +71,35 @@ INLINE void multiply_tile(const Product *p, const int64_t stride, const int pixe
     if (columns >= vectors * WIDTH) { EACH_SUM(STORE_ALL) } else { EACH_SUM(STORE_SOME) }
 }
 
-/* The last tile overlaps the one before. */
+/* All pixels, by tiles of `pixels` or fewer. The last tile overlaps the one before. */
 INLINE void multiply_columns(const Product *p, const int64_t stride, const int pixels, const int vectors,
                              int64_t column) {
-    for (int64_t row = 0; row < p->count; row += pixels)
-        multiply_tile(p, stride, pixels, vectors, min_i64(row, p->count - pixels), column);
+    const int64_t count = p->count;
+    if (count >= pixels)
+        for (int64_t row = 0; row < count; row += pixels)
+            multiply_tile(p, stride, pixels, vectors, min_i64(row, count - pixels), column);
+    else if (count >= FEW_PIXELS)
+        for (int64_t row = 0; row < count; row += FEW_PIXELS)
+            multiply_tile(p, stride, FEW_PIXELS, vectors, min_i64(row, count - FEW_PIXELS), column);
+    else
+        for (int64_t row = 0; row < count; row++) multiply_tile(p, stride, 1, vectors, row, column);
 }
 
-/* `stride` is the distance between pixels of x: a constant, so that their addresses need no registers. */
+/* `stride` is the distance between pixels of x: a constant, so that their addresses need no registers. The last outputs
+   may fill only half of the vectors. */
 INLINE void multiply_by(const Product *p, const int64_t stride) {
     int64_t column = 0;
-    if (p->count < TILE_PIXELS) {
-        for (; column < p->columns; column += TILE_WIDTH * WIDTH) multiply_columns(p, stride, 1, TILE_WIDTH, column);
-        return;
-    }
 #if WIDTH == 16
     for (; column + WIDTH < p->columns; column += 2 * WIDTH) multiply_columns(p, stride, TILE_PIXELS / 2, 2, column);
-#endif
-    for (; column < p->columns; column += TILE_WIDTH * WIDTH)
+#elif WIDTH == 8 || WIDTH == 4
+    const int64_t half = TILE_WIDTH / 2 * WIDTH;
+    for (; column + half < p->columns; column += 2 * half)
         multiply_columns(p, stride, TILE_PIXELS, TILE_WIDTH, column);
+    if (column < p->columns) multiply_columns(p, stride, 2 * TILE_PIXELS, TILE_WIDTH / 2, column);
+#endif
+#if WIDTH != 8 && WIDTH != 4
+    for (; column < p->columns; column += WIDTH) multiply_columns(p, stride, TILE_PIXELS, 1, column);
+#endif
 }
 
 NOT_INLINE void multiply(const Product *p, int64_t stride) {

@@ -13,6 +13,8 @@ enum {
 /* A convolution that keeps the size, 3 x 3 (9 taps, row by row) or 1 x 1 (1 tap). Its weight is in one of two layouts:
 
        blocks    (ceil(out / OUTPUTS), taps, in, OUTPUTS), zeros beyond the last output: pixels are multiplied one by one
+       squares   (16, ceil(out / OUTPUTS), in, OUTPUTS): as blocks, but each 3 x 3 kernel g is transformed to 4 x 4 values
+                 T g T', with T = [1 0 0; 1/2 1/2 1/2; 1/2 -1/2 1/2; 0 0 1]
        planes    (3, in, 3, out) or (in, out): rows of a channel are multiplied, for few outputs
 
    The bias has out values, rounded up to a multiple of OUTPUTS, or is NULL. A convolution without weight is absent. */

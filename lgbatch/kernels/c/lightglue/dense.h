@@ -1,4 +1,4 @@
-/* Dense layers with int8 weights. */
+/* Dense layers with int8 or bfloat16 weights. */
 
 /* Quantize x (count,) to 8 bits with zero point ZERO_POINT and one scale per GROUP; count is a multiple of GROUP. */
 static void quantize(const float *x, int64_t count, uint8_t *q, float *scale) {
@@ -45,6 +45,26 @@ static void dense(const Dense *layer, const uint8_t *x, const float *x_scale, in
                           start, count, acc);
                 dequantize(layer, column, group, acc, x_scale + row * groups, count, y + row * layer->out_dim + column);
             }
+        }
+    }
+}
+
+/* Round x (rows, count) to bfloat16. */
+static void round_to_bf16(const float *x, int64_t rows, int64_t count, uint16_t *y) {
+    for (int64_t i = 0; i < rows * count; i += 2 * WIDTH) store_bf16(y + i, vf_load(x + i), vf_load(x + i + WIDTH));
+}
+
+/* y (rows, out_dim) = x W + b, from x (rows, in_dim) in bfloat16, as W. */
+static void dense_bf16(const Dense *layer, const uint16_t *x, int64_t rows, float *y) {
+    float acc[TILE_ROWS * PANEL];
+    for (int64_t column = 0; column < layer->out_dim; column += PANEL) {
+        for (int64_t row = 0; row < rows; row += TILE_ROWS) {
+            const int64_t count = min_i64(TILE_ROWS, rows - row);
+            for (int64_t r = 0; r < count; r++) memcpy(acc + r * PANEL, layer->bias + column, PANEL * 4);
+            gemm_bf16(x + row * layer->in_dim, layer->in_dim, layer->weight_bf16 + column * layer->in_dim,
+                      layer->in_dim / 2, count, acc);
+            for (int64_t r = 0; r < count; r++)
+                memcpy(y + (row + r) * layer->out_dim + column, acc + r * PANEL, PANEL * 4);
         }
     }
 }

@@ -36,25 +36,15 @@ EXPORT size_t EXPORTED(head_scratch_bytes)(int64_t count0, int64_t count1, float
            2 * m * list_length(n, threshold) * 4;
 }
 
-/* Round x (rows, EMBED_DIM) to bfloat16. */
-static void round_to_bf16(const float *x, int64_t rows, uint16_t *y) {
-    for (int64_t i = 0; i < rows * EMBED_DIM; i += 2 * WIDTH)
-        store_bf16(y + i, vf_load(x + i), vf_load(x + i + WIDTH));
-}
-
 /* Project x (rows, EMBED_DIM) to y (rows, EMBED_DIM) in bfloat16. */
 static void project_descriptors(const Head *head, const float *x, int64_t rows, uint16_t *y) {
     uint16_t x_bf16[TILE_ROWS * EMBED_DIM];
-    float projected[TILE_ROWS * EMBED_DIM], acc[TILE_ROWS * PANEL];
+    float projected[TILE_ROWS * EMBED_DIM];
     for (int64_t row = 0; row < rows; row += TILE_ROWS) {
         int64_t count = min_i64(TILE_ROWS, rows - row);
-        round_to_bf16(x + row * EMBED_DIM, count, x_bf16);
-        for (int64_t column = 0; column < EMBED_DIM; column += PANEL) {
-            for (int64_t r = 0; r < count; r++) memcpy(acc + r * PANEL, head->projection_bias + column, PANEL * 4);
-            gemm_bf16(x_bf16, EMBED_DIM, head->projection_weight + column * EMBED_DIM, EMBED_DIM / 2, count, acc);
-            for (int64_t r = 0; r < count; r++) memcpy(projected + r * EMBED_DIM + column, acc + r * PANEL, PANEL * 4);
-        }
-        round_to_bf16(projected, count, y + row * EMBED_DIM);
+        round_to_bf16(x + row * EMBED_DIM, count, EMBED_DIM, x_bf16);
+        dense_bf16(&head->projection, x_bf16, count, projected);
+        round_to_bf16(projected, count, EMBED_DIM, y + row * EMBED_DIM);
     }
 }
 

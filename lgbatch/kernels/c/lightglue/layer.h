@@ -9,12 +9,18 @@ typedef struct {
     float narrow[CHUNK_ROWS * EMBED_DIM];          /* output of linear2 */
     float scale[CHUNK_ROWS * 2];                   /* of the quantized rows */
     uint8_t quantized[CHUNK_ROWS * 2 * EMBED_DIM]; /* input of the next dense layer */
+    uint16_t rounded[CHUNK_ROWS * 2 * EMBED_DIM];  /* the same in bfloat16 */
 } Buffers;
 
 /* Size of the scratch buffer of lgbatch_layer, which must be aligned to 64 bytes. */
 EXPORT size_t EXPORTED(layer_scratch_bytes)(int64_t count0, int64_t count1) {
     const int64_t longest = count0 > count1 ? count0 : count1;
     return align_bytes(sizeof(Buffers)) + qkv_bytes(count0) + qkv_bytes(count1) + longest * EMBED_DIM * 4;
+}
+
+/* The same of self_block. */
+static size_t self_block_bytes(int64_t count) {
+    return align_bytes(sizeof(Buffers)) + qkv_bytes(count) + count * EMBED_DIM * 4;
 }
 
 /* Rotary embedding of x (HEAD_DIM,): rotate the pairs (x[i], x[i + HEAD_DIM / 2]). */
@@ -88,9 +94,15 @@ static void feed_forward(const FeedForward *ffn, const float *x, const float *co
         for (int64_t r = 0; r < rows; r++) {
             float *row = buffers->wide + r * 2 * EMBED_DIM;
             norm_gelu(row, 2 * EMBED_DIM, ffn->norm_weight, ffn->norm_bias);
-            quantize(row, 2 * EMBED_DIM, buffers->quantized + r * 2 * EMBED_DIM, buffers->scale + r * groups);
+            if (!ffn->linear2.weight_bf16)
+                quantize(row, 2 * EMBED_DIM, buffers->quantized + r * 2 * EMBED_DIM, buffers->scale + r * groups);
         }
-        dense(&ffn->linear2, buffers->quantized, buffers->scale, rows, buffers->narrow);
+        if (ffn->linear2.weight_bf16) {
+            round_to_bf16(buffers->wide, rows, 2 * EMBED_DIM, buffers->rounded);
+            dense_bf16(&ffn->linear2, buffers->rounded, rows, buffers->narrow);
+        } else {
+            dense(&ffn->linear2, buffers->quantized, buffers->scale, rows, buffers->narrow);
+        }
         for (int64_t i = 0; i < rows * EMBED_DIM; i += WIDTH)
             vf_store(y + i, vf_add(vf_load(x + i), vf_load(buffers->narrow + i)));
     }
@@ -111,9 +123,27 @@ static void predict_decisions(const Layer *layer, const Side *side) {
     }
 }
 
+/* Self-attention of x (count, EMBED_DIM) and the feed-forward network after it, into side->y, which may be x. */
+static void self_block(const Dense *projection, const FeedForward *ffn, const float *x, const Side *side,
+                       uint8_t *scratch) {
+    Buffers *buffers = (Buffers *)scratch;
+    scratch += align_bytes(sizeof(Buffers));
+    PackedQKV qkv;
+    qkv_init(&qkv, scratch, side->count);
+    float *context = (float *)(scratch + qkv_bytes(side->count));
+    project(projection, x, side, buffers, &qkv);
+    attend(&qkv, &qkv, context);
+    feed_forward(ffn, x, context, side->count, buffers, side->y);
+}
+
 /* Run a layer on a pair of images with at least one keypoint each. */
 EXPORT void EXPORTED(layer)(const Layer *layer, const Side *side0, const Side *side1, uint8_t *scratch) {
     const Side *sides[2] = {side0, side1};
+    const float *x[2] = {side0->x, side1->x};
+    for (int i = 0; layer->has_self_attention && i < 2; i++) {
+        self_block(&layer->self_projection, &layer->self_ffn, x[i], sides[i], scratch);
+        x[i] = sides[i]->y;
+    }
     Buffers *buffers = (Buffers *)scratch;
     scratch += align_bytes(sizeof(Buffers));
     PackedQKV qkv[2];
@@ -122,13 +152,6 @@ EXPORT void EXPORTED(layer)(const Layer *layer, const Side *side0, const Side *s
         scratch += qkv_bytes(sides[i]->count);
     }
     float *context = (float *)scratch;
-    const float *x[2] = {side0->x, side1->x};
-    for (int i = 0; layer->has_self_attention && i < 2; i++) {
-        project(&layer->self_projection, x[i], sides[i], buffers, qkv + i);
-        attend(qkv + i, qkv + i, context);
-        feed_forward(&layer->self_ffn, x[i], context, sides[i]->count, buffers, sides[i]->y);
-        x[i] = sides[i]->y;
-    }
     for (int i = 0; i < 2; i++) project(&layer->cross_projection, x[i], sides[i], buffers, qkv + i);
     for (int i = 0; i < 2; i++) {
         attend(qkv + i, qkv + 1 - i, context);

@@ -18,20 +18,31 @@ enum {
     CHUNK_ROWS = 48, /* rows per pass through a block: their hidden activations stay in the L2 cache */
 };
 
-/* x W + b, W in int8. */
+/* x W + b, W in int8 or bfloat16. */
 typedef struct {
     const int8_t *weight;          /* (out_dim / PANEL, in_dim / 4, PANEL, 4) */
     const int32_t *zero_point_sum; /* (in_dim / GROUP, out_dim): -128 * sum of the weights of a group */
     const float *scale;            /* (out_dim,) */
     const float *bias;             /* (out_dim,) */
     int64_t in_dim, out_dim;
+    const uint16_t *weight_bf16; /* (out_dim / PANEL, in_dim / 2, PANEL, 2), then there are no int8 weights; or NULL */
 } Dense;
 
 /* x + linear2(gelu(layer_norm(linear1([x; context])))). */
 typedef struct {
-    Dense linear1, linear2;
+    Dense linear1, linear2; /* linear2 may be bfloat16 */
     const float *norm_weight, *norm_bias; /* (2 EMBED_DIM,) */
 } FeedForward;
+
+/* The part that depends on one image only. All later layers take its errors, most of which would come from linear2 in
+   int8: bfloat16 leaves two fifths of them (measured). */
+typedef struct {
+    const float *projection_weight; /* (descriptor_dim, EMBED_DIM); NULL if descriptors are embeddings */
+    const float *projection_bias;   /* (EMBED_DIM,) */
+    int64_t descriptor_dim;
+    Dense self_projection; /* to (query, key, value) */
+    FeedForward self_ffn;
+} Stem;
 
 /* One LightGlue layer. The first has no self-attention (the stem computes it); the last predicts no confidence. */
 typedef struct {
@@ -46,16 +57,14 @@ typedef struct {
 
 /* The matching head after a layer. */
 typedef struct {
-    const uint16_t *projection_weight; /* (EMBED_DIM / PANEL, EMBED_DIM / 2, PANEL, 2) bfloat16; like the bias, it
-                                          includes the factor EMBED_DIM^-1/4 */
-    const float *projection_bias;      /* (EMBED_DIM,) */
-    const float *matchability_weight;  /* (EMBED_DIM,) */
+    Dense projection;                 /* bfloat16; weights and bias include the factor EMBED_DIM^-1/4 */
+    const float *matchability_weight; /* (EMBED_DIM,) */
     float matchability_bias;
 } Head;
 
-/* Inputs and outputs of a layer for one image of a pair. */
+/* Inputs and outputs of a layer for one image of a pair, and of the stem. */
 typedef struct {
-    const float *x;                   /* (count, EMBED_DIM) input */
+    const float *x;                   /* (count, EMBED_DIM) input; of the stem descriptors (count, descriptor_dim) */
     const float *cosines, *sines;     /* (count, HEAD_DIM / 2) rotary embedding; the first layer does not read them */
     float *y;                         /* (count, EMBED_DIM) output */
     float *confidence, *matchability; /* (count,) output */

@@ -31,7 +31,7 @@ from lgbatch.storage.item_templates import ItemTemplates
 from lgbatch.storage.joining.shard_files import ShardFiles
 from lgbatch.storage.journal import JournaledFile
 from lgbatch.storage.matches import MatchStore, index_type
-from lgbatch.storage.store import open_to_read
+from lgbatch.storage.opening import open_to_read
 
 _CLOSE_FIRST = os.name == "nt"
 """Windows replaces no open file. Elsewhere the store stays open, and locked, until it is replaced."""

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 from lgbatch.cli import main as cli
 from lgbatch.cli.info import describe
 from lgbatch.errors import InputError, StoreError
-from lgbatch.storage import pack
 from lgbatch.storage.commit_journal import journal_path
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.journal import JournaledFile
 from lgbatch.storage.matches import MatchStore
 from lgbatch.storage.store import Store
+from lgbatch.storage.upkeep import pack
 from lgbatch.types import Pair, PhotoFile
 from tests.helpers.synthetic import import_source, scene
 from tests.storage.test_store import NAMES, PROVENANCE, assert_equal, features, matches

@@ -1,0 +1,1 @@
+"""Upkeep of the stores: without unused space, without removed images, without damaged items."""
