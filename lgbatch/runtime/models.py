@@ -1,6 +1,6 @@
 """Open models and check that they are the ones that the settings need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from lgbatch.runtime.precision import extractor_kind, matching_precision, stages
 from lgbatch.runtime.registry import INTERFACE, PACK, Shape, family, model_path, shape, stage_file, stage_names
 from lgbatch.runtime.session import Array, OnnxSession, Session
 
-KERNEL_SESSIONS = {"aliked": aliked.Aliked, "disk": disk.Disk}
+KERNEL_SESSIONS: dict[str, Callable[[Path], Session]] = {"aliked": aliked.Aliked, "disk": disk.Disk}
 """The networks of registry.KERNEL_EXTRACTORS, by family."""
 
 
