@@ -34,9 +34,14 @@ THRESHOLD = 0.0
 
 def graph(state: reference.State, opset: int = OPSET) -> Graph:
     """Return the extractor's graph. Raises KeyError if the state dict belongs to another network."""
+    return extractor_graph(network(state), opset)
+
+
+def network(state: reference.State) -> nn.Module:
+    """Return the extractor as a module that PyTorch can run. Raises KeyError as `graph`."""
     unet = Unet()
     unet.load(state)
-    return extractor_graph(DiskExtractor(unet), opset)
+    return DiskExtractor(unet)
 
 
 class Gate(nn.Module):

@@ -21,7 +21,7 @@ from lgbatch.runtime.models import Model, Stages, open_extractor, open_stages
 from lgbatch.runtime.packages import installation, pycolmap_problem, runtime_conflict
 from lgbatch.runtime.placement import Placement, describe, placement
 from lgbatch.runtime.precision import extractor_kind, matching_precision, missing_kernels, stages_kind
-from lgbatch.runtime.registry import FP32_ONLY, Kind, default_folder, family, model_path
+from lgbatch.runtime.registry import FP32_ONLY, KERNEL_EXTRACTORS, Kind, default_folder, family, model_path
 from lgbatch.runtime.session import find_cuda_libraries
 
 app = new_app()
@@ -57,7 +57,8 @@ class Diagnosis:
             "install     {}: {}".format(*v["installation"]),
             f"COLMAP      {self._format_colmap()}",
             *(f"--device    {name}: {reason or 'available'}" for name, reason in v["devices"].items()),
-            f"extraction  fp32 on {v['device']}" + (f": {v['extraction_reason']}" if v["extraction_reason"] else ""),
+            f"extraction  {v['extraction_precision']} on {v['device']}"
+            + (f": {v['extraction_reason']}" if v["extraction_reason"] else ""),
             f"matching    {matching}",
             f"kernels     {', '.join(v['kernels']) or 'not installed'}",
             f"models      {v['models_folder']}, {v['free_gb']:.1f} GB of disk space free",
@@ -94,9 +95,11 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
     if unavailable:
         problems.append(f"--device {settings.device}: {unavailable}")
     precision = reason = extraction_reason = None
+    extraction_precision = "fp32"
     try:
         precision, reason = matching_precision(settings), _precision_reason(settings)
-        extraction_reason = _kernels_run() if extractor_kind(settings) == "extractor-kernels" else None
+        if extractor_kind(settings) == "extractor-kernels":
+            extraction_precision, extraction_reason = KERNEL_EXTRACTORS[family(settings.extractor)], _kernels_run()
         problems += [missing] if (missing := missing_kernels(settings)) else []
     except (InputError, ModelError) as error:
         problems.append(str(error))
@@ -121,6 +124,7 @@ def diagnose(models: Path, settings: Settings) -> Diagnosis:
             "devices": {name: unavailable_reason(name) for name in PROVIDERS},
             "device": extractor.device if extractor else device,
             "matching_device": matching_device(device),
+            "extraction_precision": extraction_precision,
             "extraction_reason": extraction_reason,
             "precision": precision,
             "reason": reason,

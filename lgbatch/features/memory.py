@@ -21,8 +21,9 @@ BYTES_PER_PIXEL = {"disk": 1400, "aliked-t16": 350, "aliked": 550, "xfeat": 220,
 """Peak memory per pixel, by extractor or its family. Measured at 1, 4 and 10 megapixels on a CPU: DISK 1110 to 1400,
 ALIKED-t16 330 to 340, ALIKED-n16 460 to 530, XFeat 190 to 210, SuperPoint 790 to 830, SIFT 280. Photos at once need
 the sum or less (measured for two and three)."""
-KERNEL_BYTES_PER_PIXEL = {"aliked": 130}
-"""The same for the networks that run in lgbatch.kernels. Measured at 1, 4 and 12 megapixels: ALIKED-n16 119 to 126."""
+KERNEL_BYTES_PER_PIXEL = {"aliked": 130, "disk": 135}
+"""The same for the networks that run in lgbatch.kernels. Measured at 1, 4 and 12 megapixels: ALIKED-n16 119 to 126,
+DISK 121 to 129."""
 _ALONE, _TOGETHER = 0.9, 0.7
 """Parts of the available memory that one photo, and photos at once, may take; the next photos are decoded meanwhile."""
 _UNREPORTED = 4e9

@@ -1,4 +1,4 @@
-"""LightGlue in C: 8-bit weights and bfloat16 attention for CPUs with AVX-512 VNNI and BF16.
+"""Networks in C, for CPUs: LightGlue in 8 bits, DISK in 16 bits, ALIKED in single precision.
 
-`library` loads the compiled code, `lightglue` runs exported .npz stages with it.
+`library` loads the compiled code. `lightglue`, `disk` and `aliked` run exported .npz files with it.
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lgbatch.kernels.library import PANEL, load_function
-from lgbatch.kernels.session import Array, KernelSession, address, scratch_address
+from lgbatch.kernels.session import Array, KernelSession, address, bfloat16, scratch_address
 
 EMBED_DIM, HEAD_DIM, GROUP = 256, 64, 256
 """Constants of c/lightglue/types.h. The structs must match it too, field by field."""
@@ -110,7 +110,7 @@ class _DenseSession(KernelSession):
 
     def _dense_bf16(self, arrays: Mapping[str, Array], in_dim: int, name: str) -> DenseStruct:
         """A dense layer to embeddings whose weight (in_dim, EMBED_DIM) is float32 in the file."""
-        weight = _panels(_bfloat16(arrays[f"{name}.weight"]), 2)
+        weight = _panels(bfloat16(arrays[f"{name}.weight"]), 2)
         return DenseStruct(
             bias=self._reference(arrays[f"{name}.bias"], (EMBED_DIM,), np.float32),
             in_dim=in_dim,
@@ -281,9 +281,3 @@ def _panels(weight: Array, interleave: int) -> Array:
     for row in range(interleave):
         panels[..., row] = weight[row::interleave].reshape(-1, out_dim // PANEL, PANEL).transpose(1, 0, 2)
     return panels
-
-
-def _bfloat16(values: Array) -> Array:
-    """Round float32 to bfloat16, to nearest even, as uint16 bits."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

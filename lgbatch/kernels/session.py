@@ -73,3 +73,9 @@ def scratch_address(size: int) -> int:
 def address(array: Array) -> int:
     """Address of the first value of an array."""
     return int(array.ctypes.data)
+
+
+def bfloat16(values: Array) -> Array:
+    """Round numbers to bfloat16, to nearest even, as uint16 bits."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

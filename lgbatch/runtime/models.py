@@ -1,6 +1,6 @@
 """Open models and check that they are the ones that the settings need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,7 +9,7 @@ import numpy as np
 
 from lgbatch.config import Settings
 from lgbatch.errors import ModelError
-from lgbatch.kernels import aliked, lightglue
+from lgbatch.kernels import aliked, disk, lightglue
 from lgbatch.runtime.cuda import free_memory
 from lgbatch.runtime.devices import Device, choose_device, extraction_device, matching_device
 from lgbatch.runtime.environment import available_cores
@@ -17,7 +17,7 @@ from lgbatch.runtime.precision import extractor_kind, matching_precision, stages
 from lgbatch.runtime.registry import INTERFACE, PACK, Shape, family, model_path, shape, stage_file, stage_names
 from lgbatch.runtime.session import Array, OnnxSession, Session
 
-KERNEL_SESSIONS = {"aliked": aliked.Aliked}
+KERNEL_SESSIONS: dict[str, Callable[[Path], Session]] = {"aliked": aliked.Aliked, "disk": disk.Disk}
 """The networks of registry.KERNEL_EXTRACTORS, by family."""
 
 
@@ -91,10 +91,9 @@ class Stages:
 def open_extractor(folder: Path, settings: Settings, threads: int = 0) -> Model:
     """Open and check an extractor.
 
-    It always computes in single precision, to reproduce the keypoints of the reference. On the CPU, networks that
-    lgbatch.kernels has run there (precision.extractor_kind), each call on the core of the calling thread. A session of
-    ONNX Runtime has `threads` threads on the CPU, the calling one included; 0 means all of the settings, as on other
-    devices.
+    On the CPU, networks that lgbatch.kernels has run there (precision.extractor_kind), each call on the core of the
+    calling thread. ONNX Runtime always computes in single precision, to reproduce the keypoints of the reference. It
+    has `threads` threads on the CPU, the calling one included; 0 means all of the settings, as on other devices.
 
     Raises ModelError if the model is missing, damaged, or of another extractor or kind.
     """

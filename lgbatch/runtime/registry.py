@@ -22,8 +22,8 @@ STAGES_FORMATS: dict[Kind, str] = {"stages-fp16": "4", "stages-int8": "4"}
 """The same for stages: the points of fp16 have other types, and the stem of int8 is a file for the kernels."""
 KERNELS_FORMAT = "1"
 """The same for the extractors whose networks run in lgbatch.kernels."""
-KERNEL_EXTRACTORS = ("aliked",)
-"""Their families."""
+KERNEL_EXTRACTORS = {"aliked": "fp32", "disk": "int16"}
+"""Their families, and the precision of their products there."""
 MIN_SIDE = 5
 """Minimum short side of a photo in pixels: keypoints are local maxima in windows of at least this size."""
 _SIDES = [f"{name}{side}" for name in ("keypoints", "descriptors", "size", "lengths") for side in (0, 1)]

@@ -175,7 +175,10 @@ def test_models_record_their_weights_parity_and_settings(models: Path) -> None:
             }
 
 
-def test_a_wrong_or_damaged_model_is_reported_by_name_in_one_line(models: Path, tmp_path: Path) -> None:
+def test_a_wrong_or_damaged_model_is_reported_by_name_in_one_line(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(kernels.ISA_VARIABLE, kernels.NO_KERNELS)
     path = model_path(tmp_path, "disk", "extractor")
 
     def refusal() -> str:

@@ -292,8 +292,11 @@ static void compare(const char *name, const Kernels *kernels) {
         compare_two_largest(name, kernels, sizes[i][0], sizes[i][1], sizes[i][2]);
 }
 
+void compare_disk(void);
+
 int main(void) {
     for (int64_t i = 0; lgbatch_isa_name(i); i++)
         if (lgbatch_isa_runs(i)) compare(lgbatch_isa_name(i), kernels_of(lgbatch_isa_name(i)));
+    compare_disk();
     return 0;
 }

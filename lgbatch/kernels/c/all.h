@@ -12,15 +12,27 @@
        store_bytes(to, x)                 stores the low byte of each lane
        store_bf16(to, x, y)               rounds to nearest even, x before y
        store_pairs(to, x, y)              the same, but each value of y follows that of x
+       load_half(x), store_half(to, x)    between float and IEEE half precision, to nearest even; not beyond 65504
+       store_int16(to, x)                 rounds to the nearest integer
+       vi_store_half(to, x)               the first half of x
+       vi_add_int16, vi_sub_int16         of the two int16 in each lane
 
-   and those of tile.h. ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it
-   is 0 for instructions that multiply int8 by int8, and dot_uint8 then multiplies uint8 by uint8. NATIVE_MATRIX says
-   that instructions multiply matrices; WIDTH is 4 then, and a half is two lanes. */
+   and those of tile.h. Products of 16 bits have factors in int16 and sums in int32, or, where BF16_FACTORS is defined,
+   in bfloat16 and float, whose bits the sums hold:
+
+       dot_factors(sum, x, p)             sum plus the two products in each lane of x and p
+       sum_to_float(sum)
+       store_factors(to, x)               the int16 of x, as factors
+
+   ZERO_POINT is added to quantized activations, for instructions that multiply uint8 by int8; it is 0 for instructions
+   that multiply int8 by int8, and dot_uint8 then multiplies uint8 by uint8. NATIVE_MATRIX says that instructions
+   multiply matrices; WIDTH is 4 then, and a half is two lanes. */
 
 #include <math.h>
 #include <string.h>
 
 #include "aliked/types.h"
+#include "disk/types.h"
 #include "lightglue/types.h"
 
 #define CONCAT(a, b, c) a##b##_##c
@@ -43,6 +55,12 @@ static const int32_t zeros[PANEL];
 #include "aliked/maps.h"
 #include "aliked/detect.h"
 #include "aliked/describe.h"
+#include "disk/statistics.h"
+#include "disk/gate.h"
+#include "disk/convolution.h"
+#include "disk/heat.h"
+#include "disk/select.h"
+#include "disk/extract.h"
 #include "lightglue/attention.h"
 #include "lightglue/dense.h"
 #include "lightglue/head.h"

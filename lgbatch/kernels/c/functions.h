@@ -4,6 +4,24 @@
 
 INLINE int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
+INLINE vf vf_min(vf a, vf b) { return vf_select(vf_greater(a, b), b, a); }
+
+#ifndef BF16_FACTORS
+INLINE vi dot_factors(vi sum, vi x, vi p) { return dot_int16(sum, x, p); }
+INLINE vf sum_to_float(vi sum) { return vi_to_float(sum); }
+INLINE float one_sum_to_float(int32_t sum) { return (float)sum; }
+INLINE void store_factors(int16_t *to, vi x) { vi_store((int32_t *)to, x); }
+#endif
+
+/* Turn `count` int16 into factors, in place. */
+INLINE void make_factors(int16_t *x, int64_t count) {
+#ifdef BF16_FACTORS
+    for (int64_t i = 0; i < count; i += 2 * WIDTH) store_factors(x + i, vi_load(x + i));
+#else
+    (void)x, (void)count;
+#endif
+}
+
 /* Round a number of columns up to a multiple of PANEL. */
 INLINE int64_t round_up_to_panel(int64_t count) { return (count + PANEL - 1) / PANEL * PANEL; }
 

@@ -9,7 +9,8 @@
 #include "target.h"
 
 enum {
-    PANEL = 64, /* GEMM columns (outputs or keys) stored together */
+    PANEL = 64,        /* GEMM columns (outputs or keys) stored together */
+    NARROW_PANEL = 32, /* the same for fewer outputs */
 };
 
 #endif

@@ -28,7 +28,7 @@ static int64_t has(Features wanted) {
 }
 
 enum {
-    FMA = 1 << 12,                                             /* c1 */
+    FMA = 1 << 12 | 1 << 29,                                   /* c1: FMA, F16C */
     AVX2 = 1 << 5,                                             /* b7 */
     AVX512F = 1 << 16,                                         /* b7 */
     AVX512 = 1 << 16 | 1 << 17 | 1 << 30 | (int)(1u << 31),    /* b7: F, DQ, BW, VL */

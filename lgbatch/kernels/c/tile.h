@@ -128,3 +128,40 @@ INLINE void gemm_bf16(const uint16_t *x, int64_t stride, const uint16_t *panel, 
 INLINE void gemm_float(const float *x, int64_t stride, const float *panel, int64_t steps, int64_t rows, float *acc) {
     float_gemm((const uint8_t *)x, 4 * stride, (const uint8_t *)panel, steps, acc, PANEL, rows, acc);
 }
+
+#define TILE factors_tile
+#define GEMM factors_gemm
+#define SCALAR int32_t
+#define VECTOR vi
+#define LOAD vi_load
+#define STORE vi_store
+#define DOT dot_factors
+#define PARTS 1
+#define PANEL_PART WHOLE
+#include "gemm.h"
+
+/* acc (rows, PANEL) = x (rows, 2 steps) panel (steps, PANEL, 2), both factors (all.h), for 1 to TILE_ROWS rows.
+   `stride` is the distance between rows of x in elements. */
+INLINE void gemm_factors(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
+                       int32_t *acc) {
+    factors_gemm((const uint8_t *)x, 2 * stride, (const uint8_t *)panel, steps, zeros, 0, rows, acc);
+}
+
+#define COLUMNS NARROW_PANEL
+#define VECTORS 2
+#define TILE factors_narrow_tile
+#define GEMM factors_narrow_gemm
+#define SCALAR int32_t
+#define VECTOR vi
+#define LOAD vi_load
+#define STORE vi_store
+#define DOT dot_factors
+#define PARTS 1
+#define PANEL_PART WHOLE
+#include "gemm.h"
+
+/* The same for panels of NARROW_PANEL columns. */
+INLINE void gemm_factors_narrow(const int16_t *x, int64_t stride, const int16_t *panel, int64_t steps, int64_t rows,
+                              int32_t *acc) {
+    factors_narrow_gemm((const uint8_t *)x, 2 * stride, (const uint8_t *)panel, steps, zeros, 0, rows, acc);
+}

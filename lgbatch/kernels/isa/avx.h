@@ -21,8 +21,14 @@ INLINE vf vf_fms(vf a, vf b, vf c) { return _mm256_fmsub_ps(a, b, c); }
 INLINE vf vf_round(vf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 INLINE vi vf_to_int(vf x) { return _mm256_cvtps_epi32(x); }
 
+INLINE vf load_half(const uint16_t *x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x)); }
+INLINE void store_half(uint16_t *to, vf x) {
+    _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
 INLINE vi vi_load(const void *x) { return _mm256_loadu_si256((const __m256i *)x); }
 INLINE void vi_store(int32_t *to, vi x) { _mm256_storeu_si256((__m256i *)to, x); }
+INLINE void vi_store_half(int32_t *to, vi x) { _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(x)); }
 INLINE vi vi_set(int32_t x) { return _mm256_set1_epi32(x); }
 INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return _mm256_min_epi32(a, b); }
@@ -99,10 +105,20 @@ INLINE vi bf16_part(int part, vi p) {
 }
 INLINE vf dot_bf16(vf sum, vi x, vi p) { return vf_fma(_mm256_castsi256_ps(x), _mm256_castsi256_ps(p), sum); }
 
+INLINE vi vi_add_int16(vi a, vi b) { return _mm256_add_epi16(a, b); }
+INLINE vi vi_sub_int16(vi a, vi b) { return _mm256_sub_epi16(a, b); }
+INLINE void store_int16(int16_t *to, vf x) {
+    vi integer = vf_to_int(x);
+    __m128i low = _mm256_castsi256_si128(integer), high = _mm256_extracti128_si256(integer, 1);
+    _mm_storeu_si128((__m128i *)to, _mm_packs_epi32(low, high));
+}
+
 #ifdef NATIVE_INT8
 INLINE vi dot_int8(vi sum, vi x, vi p) { return _mm256_dpbusd_avx_epi32(sum, x, p); }
+INLINE vi dot_int16(vi sum, vi x, vi p) { return _mm256_dpwssd_avx_epi32(sum, x, p); }
 #else
 /* Without VNNI: the even or the odd bytes as int16, whose products in pairs are exact. */
 INLINE vi int8_part(int part, vi p) { return _mm256_srai_epi16(part ? p : _mm256_slli_epi16(p, 8), 8); }
 INLINE vi dot_int8(vi sum, vi x, vi p) { return vi_add(sum, _mm256_madd_epi16(x, p)); }
+INLINE vi dot_int16(vi sum, vi x, vi p) { return vi_add(sum, _mm256_madd_epi16(x, p)); }
 #endif

@@ -5,7 +5,7 @@
 #ifdef HAS_AVX2
 #define ISA avx2
 #include <immintrin.h>
-BEGIN_TARGET("avx2,fma")
+BEGIN_TARGET("avx2,fma,f16c")
 #include "avx.h"
 #include "../c/all.h"
 END_TARGET

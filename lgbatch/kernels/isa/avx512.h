@@ -27,8 +27,14 @@ INLINE float vf_reduce_add(vf x) { return _mm512_reduce_add_ps(x); }
 INLINE float vf_reduce_max(vf x) { return _mm512_reduce_max_ps(x); }
 INLINE vi vf_to_int(vf x) { return _mm512_cvtps_epi32(x); }
 
+INLINE vf load_half(const uint16_t *x) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x)); }
+INLINE void store_half(uint16_t *to, vf x) {
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
 INLINE vi vi_load(const void *x) { return _mm512_loadu_si512(x); }
 INLINE void vi_store(int32_t *to, vi x) { _mm512_storeu_si512(to, x); }
+INLINE void vi_store_half(int32_t *to, vi x) { _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(x)); }
 INLINE vi vi_set(int32_t x) { return _mm512_set1_epi32(x); }
 INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
@@ -68,6 +74,13 @@ INLINE void vi_store_where(vm m, int32_t *to, vi x) { _mm512_mask_storeu_epi32(t
 
 INLINE void store_bytes(uint8_t *to, vi x) { _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(x)); }
 INLINE vi dot_int8(vi sum, vi x, vi p) { return _mm512_dpbusd_epi32(sum, x, p); }
+
+INLINE vi vi_add_int16(vi a, vi b) { return _mm512_add_epi16(a, b); }
+INLINE vi vi_sub_int16(vi a, vi b) { return _mm512_sub_epi16(a, b); }
+INLINE void store_int16(int16_t *to, vf x) {
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtsepi32_epi16(vf_to_int(x)));
+}
+INLINE vi dot_int16(vi sum, vi x, vi p) { return _mm512_dpwssd_epi32(sum, x, p); }
 
 #ifdef NATIVE_BF16
 INLINE void store_bf16(uint16_t *to, vf x, vf y) { _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(y, x)); }

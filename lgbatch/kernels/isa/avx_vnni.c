@@ -6,7 +6,7 @@
 #define ISA avx_vnni
 #define NATIVE_INT8
 #include <immintrin.h>
-BEGIN_TARGET("avx2,fma,avxvnni")
+BEGIN_TARGET("avx2,fma,f16c,avxvnni")
 #include "avx.h"
 #include "../c/all.h"
 END_TARGET

@@ -24,8 +24,12 @@ INLINE float vf_reduce_add(vf x) { return vaddvq_f32(x); }
 INLINE float vf_reduce_max(vf x) { return vmaxvq_f32(x); }
 INLINE vi vf_to_int(vf x) { return vcvtnq_s32_f32(x); }
 
+INLINE vf load_half(const uint16_t *x) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))); }
+INLINE void store_half(uint16_t *to, vf x) { vst1_u16(to, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
+
 INLINE vi vi_load(const void *x) { return vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)x)); }
 INLINE void vi_store(int32_t *to, vi x) { vst1q_s32(to, x); }
+INLINE void vi_store_half(int32_t *to, vi x) { vst1_s32(to, vget_low_s32(x)); }
 INLINE vi vi_set(int32_t x) { return vdupq_n_s32(x); }
 INLINE vi vi_add(vi a, vi b) { return vaddq_s32(a, b); }
 INLINE vi vi_min(vi a, vi b) { return vminq_s32(a, b); }
@@ -81,11 +85,33 @@ INLINE vi dot_uint8(vi sum, vi x, vi p) {
     return vreinterpretq_s32_u32(vdotq_u32(unsigned_sum, vreinterpretq_u8_s32(x), vreinterpretq_u8_s32(p)));
 }
 
+INLINE vi vi_add_int16(vi a, vi b) {
+    return vreinterpretq_s32_s16(vaddq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
+INLINE vi vi_sub_int16(vi a, vi b) {
+    return vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
+INLINE void store_int16(int16_t *to, vf x) { vst1_s16(to, vqmovn_s32(vf_to_int(x))); }
+
 #ifdef NATIVE_BF16
 INLINE vf dot_bf16(vf sum, vi x, vi p) {
     return vbfdotq_f32(sum, vreinterpretq_bf16_s32(x), vreinterpretq_bf16_s32(p));
 }
+#define BF16_FACTORS /* there are no dot products of int16 */
+INLINE vi dot_factors(vi sum, vi x, vi p) {
+    return vreinterpretq_s32_f32(dot_bf16(vreinterpretq_f32_s32(sum), x, p));
+}
+INLINE vf sum_to_float(vi sum) { return vreinterpretq_f32_s32(sum); }
+INLINE float one_sum_to_float(int32_t sum) { return vgetq_lane_f32(sum_to_float(vi_set(sum)), 0); }
+INLINE void store_factors(int16_t *to, vi x) {
+    store_pairs((uint16_t *)to, vi_to_float(vshrq_n_s32(vshlq_n_s32(x, 16), 16)), vi_to_float(vshrq_n_s32(x, 16)));
+}
 #else
+INLINE vi dot_int16(vi sum, vi x, vi p) {
+    int16x8_t a = vreinterpretq_s16_s32(x), b = vreinterpretq_s16_s32(p);
+    int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b)), high = vmull_high_s16(a, b);
+    return vaddq_s32(sum, vpaddq_s32(low, high));
+}
 INLINE vi bf16_part(int part, vi p) {
     return part ? vandq_s32(p, vi_set((int32_t)0xffff0000)) : vshlq_n_s32(p, 16);
 }
