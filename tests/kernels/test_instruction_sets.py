@@ -1,6 +1,6 @@
 """Every instruction set against plain C: on this machine, and ARM's under an emulator.
 
-compare.c and compare_disk.c compare the kernels, within bounds, and products.c the matrix products that they consist of, exactly.
+compare.c and compare_disk.c compare the kernels, within bounds, and products.c their matrix products, exactly.
 """
 
 import json
@@ -17,6 +17,7 @@ from lgbatch.errors import InputError
 from lgbatch.kernels import library
 
 KERNELS = Path(library.__file__).parent
+C_TESTS = Path(__file__).parent / "c"
 COMPILERS = [name for name in ("cc", "gcc", "clang") if shutil.which(name)]
 ARM_COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 ARM_ISAS = {"neon-i8mm", "neon-bf16", "neon-dotprod", "portable"}
@@ -44,7 +45,7 @@ needs_kernels = pytest.mark.skipif(not library.available_isas(), reason="install
 
 def differences(compiler: str, program: Path, *emulator: str) -> dict[str, dict[str, float]]:
     """Compile and run the comparisons: the largest difference of each comparison, by instruction set."""
-    sources = [KERNELS / "c/module.c", *(KERNELS / "isa").glob("*.c"), *Path(__file__).parent.glob("compare*.c")]
+    sources = [KERNELS / "c/module.c", *(KERNELS / "isa").glob("*.c"), *C_TESTS.glob("compare*.c")]
     subprocess.run([compiler, "-O2", *map(str, sources), "-o", str(program), "-lm", "-static"], check=True)
     printed = subprocess.run([*emulator, str(program)], check=True, capture_output=True, text=True).stdout
     largest: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -63,7 +64,7 @@ def products(compiler: str, isa: str, folder: Path, *emulator: str) -> list[str]
     """Compile products.c with an instruction set and run it: its lines."""
     source, program = KERNELS / "isa" / f"{isa.replace('-', '_')}.c", folder / isa
     options = ["-O1", f'-DSOURCE="{source}"', "-o", str(program), "-lm", "-static"]
-    subprocess.run([compiler, str(Path(__file__).with_name("products.c")), *options], check=True)
+    subprocess.run([compiler, str(C_TESTS / "products.c"), *options], check=True)
     return subprocess.run([*emulator, str(program)], check=True, capture_output=True, text=True).stdout.splitlines()
 
 

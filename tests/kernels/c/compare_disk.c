@@ -2,20 +2,21 @@
    and photos, as compare.c the others, whose main calls it. Prints for each set the share of keypoints that differ, and
    the largest difference of a score, relative to the best one, and of a descriptor's value. */
 
-#include "../../lgbatch/kernels/c/disk/types.h"
+#include "../../../lgbatch/kernels/c/disk/types.h"
+#include "sets.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SET(isa) \
+#define SET(isa, name) \
     size_t lgbatch_disk_scratch_bytes_##isa(const Disk *, int64_t, int64_t); \
     int64_t lgbatch_disk_##isa(const Disk *, const uint8_t *, int64_t, int64_t, int64_t, uint8_t *, float *, float *, \
                                float *); \
     int64_t lgbatch_disk_factors_are_bf16_##isa(void);
 #define KERNELS(isa) {lgbatch_disk_scratch_bytes_##isa, lgbatch_disk_##isa, lgbatch_disk_factors_are_bf16_##isa}
-#define CASE(name, isa) if (!strcmp(wanted, name)) return (Kernels)KERNELS(isa);
+#define CASE(isa, name) if (!strcmp(wanted, name)) return (Kernels)KERNELS(isa);
 
 typedef struct {
     size_t (*bytes)(const Disk *, int64_t, int64_t);
@@ -28,30 +29,11 @@ typedef struct {
     int64_t count;
 } Found;
 
-const char *lgbatch_isa_name(int64_t);
-int64_t lgbatch_isa_runs(int64_t);
-SET(avx512_bf16) SET(avx512_vnni) SET(avx_vnni) SET(avx2) SET(neon_bf16) SET(neon_dotprod) SET(portable)
+EACH_SET(SET)
 
 static Kernels kernels_of(const char *wanted) {
-#ifdef HAS_AVX512_BF16
-    CASE("avx512-bf16", avx512_bf16)
-#endif
-#ifdef HAS_AVX512_VNNI
-    CASE("avx512-vnni", avx512_vnni)
-#endif
-#ifdef HAS_AVX_VNNI
-    CASE("avx-vnni", avx_vnni)
-#endif
-#ifdef HAS_AVX2
-    CASE("avx2", avx2)
-#endif
-#ifdef HAS_NEON_BF16
-    CASE("neon-bf16", neon_bf16)
-#endif
-#ifdef HAS_NEON_DOTPROD
-    CASE("neon-dotprod", neon_dotprod)
-#endif
-    return (Kernels)KERNELS(portable);
+    EACH_SET(CASE)
+    abort();
 }
 
 static uint64_t state = 1;

@@ -2,15 +2,16 @@
    processors without a Python of their own can be tested under an emulator. Prints a line for each set and comparison:
    its name, what was compared, and the difference, which test_instruction_sets.py judges. */
 
-#include "../../lgbatch/kernels/c/aliked/types.h"
-#include "../../lgbatch/kernels/c/lightglue/types.h"
+#include "../../../lgbatch/kernels/c/aliked/types.h"
+#include "../../../lgbatch/kernels/c/lightglue/types.h"
+#include "sets.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SET(isa) \
+#define SET(isa, name) \
     size_t lgbatch_layer_scratch_bytes_##isa(int64_t, int64_t); \
     void lgbatch_layer_##isa(const Layer *, const Side *, const Side *, uint8_t *); \
     size_t lgbatch_head_scratch_bytes_##isa(int64_t, int64_t, float); \
@@ -26,8 +27,7 @@
                                 lgbatch_stem_scratch_bytes_##isa, lgbatch_stem_##isa, lgbatch_two_largest_##isa, \
                                 lgbatch_aliked_maps_scratch_bytes_##isa, lgbatch_aliked_maps_##isa};
 
-const char *lgbatch_isa_name(int64_t);
-int64_t lgbatch_isa_runs(int64_t);
+#define CASE(isa, name) if (!strcmp(wanted, name)) return &isa;
 
 typedef struct {
     size_t (*layer_bytes)(int64_t, int64_t);
@@ -41,52 +41,11 @@ typedef struct {
     void (*maps)(const AlikedNet *, const uint8_t *, int64_t, int64_t, const AlikedMaps *, uint8_t *);
 } Kernels;
 
-SET(portable)
-#ifdef HAS_AVX512_BF16
-SET(avx512_bf16)
-#endif
-#ifdef HAS_AVX512_VNNI
-SET(avx512_vnni)
-#endif
-#ifdef HAS_AVX_VNNI
-SET(avx_vnni)
-#endif
-#ifdef HAS_AVX2
-SET(avx2)
-#endif
-#ifdef HAS_NEON_I8MM
-SET(neon_i8mm)
-#endif
-#ifdef HAS_NEON_BF16
-SET(neon_bf16)
-#endif
-#ifdef HAS_NEON_DOTPROD
-SET(neon_dotprod)
-#endif
+EACH_SET(SET)
 
-static const Kernels *kernels_of(const char *name) {
-#ifdef HAS_AVX512_BF16
-    if (!strcmp(name, "avx512-bf16")) return &avx512_bf16;
-#endif
-#ifdef HAS_AVX512_VNNI
-    if (!strcmp(name, "avx512-vnni")) return &avx512_vnni;
-#endif
-#ifdef HAS_AVX_VNNI
-    if (!strcmp(name, "avx-vnni")) return &avx_vnni;
-#endif
-#ifdef HAS_AVX2
-    if (!strcmp(name, "avx2")) return &avx2;
-#endif
-#ifdef HAS_NEON_I8MM
-    if (!strcmp(name, "neon-i8mm")) return &neon_i8mm;
-#endif
-#ifdef HAS_NEON_BF16
-    if (!strcmp(name, "neon-bf16")) return &neon_bf16;
-#endif
-#ifdef HAS_NEON_DOTPROD
-    if (!strcmp(name, "neon-dotprod")) return &neon_dotprod;
-#endif
-    return &portable;
+static const Kernels *kernels_of(const char *wanted) {
+    EACH_SET(CASE)
+    abort();
 }
 
 static uint64_t state = 1;
