@@ -209,7 +209,7 @@ class Settings(PairSettings):
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = setting(
         "auto",
-        "Precision of matching. fp32 finds the matches of the published network. int8 finds 99 percent of them, "
+        "Precision of matching. fp32 finds the matches of the published network. int8 finds 97 to 99 percent of them, "
         "several times faster, on CPUs with fast bfloat16. fp16 needs a GPU. auto: the fastest available.",
         (*_MATCHING, "doctor"),
         "items",

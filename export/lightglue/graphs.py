@@ -15,6 +15,7 @@ from lgbatch.runtime.registry import INTERFACE, PACK, stage_names
 
 EXACT: dict[type[nn.Module], tuple[str, ...]] = {
     Stem: ("project.weight", "self_block.ffn.outside.weight"),
+    Layer: ("self_block.ffn.outside.weight", "cross_block.ffn.outside.weight"),
     Head: ("project.weight",),
 }
 """Matrices that the kernels multiply in single precision or bfloat16."""

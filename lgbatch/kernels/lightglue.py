@@ -105,8 +105,7 @@ class _DenseSession(KernelSession):
             self._reference(arrays[f"{name}.norm.{part}"], (2 * EMBED_DIM,), np.float32) for part in ("weight", "bias")
         ]
         linear1 = self._dense(arrays, 2 * EMBED_DIM, f"{name}.inside", out_dim=2 * EMBED_DIM)
-        dense = self._dense_bf16 if f"{name}.outside.weight" in arrays else self._dense
-        return FeedForwardStruct(linear1, dense(arrays, 2 * EMBED_DIM, f"{name}.outside"), *norm)
+        return FeedForwardStruct(linear1, self._dense_bf16(arrays, 2 * EMBED_DIM, f"{name}.outside"), *norm)
 
     def _dense_bf16(self, arrays: Mapping[str, Array], in_dim: int, name: str) -> DenseStruct:
         """A dense layer to embeddings whose weight (in_dim, EMBED_DIM) is float32 in the file."""

@@ -19,7 +19,7 @@ EXTRACTOR_FORMATS = {"disk": "4"}
 SUBPIXEL_FITS = {"disk": "quadratic"}
 """How extractors whose keypoints were published at whole pixels refine them, by family. Part of the provenance."""
 STAGES_FORMATS: dict[Kind, str] = {"stages-fp16": "4", "stages-int8": "4"}
-"""The same for stages: the points of fp16 have other types, and the stem of int8 is a file for the kernels."""
+"""The same for stages: the points of fp16 have other types; int8 has the stem, and matrices for bfloat16."""
 KERNELS_FORMAT = "1"
 """The same for the extractors whose networks run in lgbatch.kernels."""
 KERNEL_EXTRACTORS = {"aliked": "fp32", "disk": "int16"}

@@ -15,7 +15,7 @@ from lgbatch.cli.options import _format_error
 from lgbatch.errors import DatabaseError, ModelError, StoreError
 from lgbatch.runtime import registry
 from lgbatch.runtime.registry import default_folder
-from lgbatch.storage import store
+from lgbatch.storage import opening
 from lgbatch.storage.features import FeatureStore
 from lgbatch.storage.journal import journal_path
 from tests.helpers import synthetic
@@ -127,7 +127,7 @@ def test_an_unfinished_commit_that_cannot_be_finished_is_one_line(
     def fail(path: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr(store, "recover", fail)
+    monkeypatch.setattr(opening, "recover", fail)
     with pytest.raises(StoreError, match=r"has a commit to finish.*cannot be written"):
         describe(tmp_path)
 

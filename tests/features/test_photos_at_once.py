@@ -193,6 +193,7 @@ def test_an_error_of_the_device_ends_the_run(tmp_path: Path) -> None:
 def budget(monkeypatch: pytest.MonkeyPatch, available: int | None) -> MemoryBudget:
     monkeypatch.setattr(memory, "available_memory", lambda: available)
     monkeypatch.setattr(memory, "private_memory", lambda: 0)
+    monkeypatch.setenv(library.ISA_VARIABLE, library.NO_KERNELS)
     return MemoryBudget("disk")  # 1400 bytes a pixel
 
 

@@ -26,7 +26,8 @@ def random_layer(rng: np.random.Generator, *, has_self_attention: bool, has_deci
         weights |= _random_dense(rng, f"{block}.ffn.inside", 2 * EMBED_DIM, 2 * EMBED_DIM)
         weights[f"{block}.ffn.norm.weight"] = _normal(rng, 2 * EMBED_DIM, 0.25) + np.float32(1)
         weights[f"{block}.ffn.norm.bias"] = _normal(rng, 2 * EMBED_DIM, 0.15)
-        weights |= _random_dense(rng, f"{block}.ffn.outside", 2 * EMBED_DIM, EMBED_DIM)
+        weights[f"{block}.ffn.outside.weight"] = _normal(rng, (2 * EMBED_DIM, EMBED_DIM), 1 / math.sqrt(2 * EMBED_DIM))
+        weights[f"{block}.ffn.outside.bias"] = _normal(rng, EMBED_DIM, 0.1)
     if has_decisions:
         weights["deciders.both.weight"] = _normal(rng, (EMBED_DIM, 2), 0.1)
         weights["deciders.both.bias"] = _normal(rng, 2, 0.3)
@@ -37,10 +38,6 @@ def random_stem(rng: np.random.Generator, positions: int, descriptor_dim: int) -
     """Weights of a stem by the names of the .npz file, for `positions` numbers of a keypoint."""
     layer = random_layer(rng, has_self_attention=True, has_decisions=False)
     weights = {name: values for name, values in layer.items() if name.startswith("self_block")}
-    for part in ("int8", "scales"):
-        del weights[f"self_block.ffn.outside.weight.{part}"]
-    std = 1 / math.sqrt(2 * EMBED_DIM)
-    weights["self_block.ffn.outside.weight"] = _normal(rng, (2 * EMBED_DIM, EMBED_DIM), std)
     weights["frequencies"] = _normal(rng, (positions, HEAD_DIM // 2), 2)
     if descriptor_dim != EMBED_DIM:
         weights["project.weight"] = _normal(rng, (descriptor_dim, EMBED_DIM), 1 / math.sqrt(descriptor_dim))

@@ -15,6 +15,7 @@ from lgbatch.export import parity
 from lgbatch.export.extractors import KINDS
 from lgbatch.export.models import ensure_models
 from lgbatch.features.network import Extractor
+from lgbatch.kernels import library
 from lgbatch.photos.crawl import crawl
 from lgbatch.photos.decode import decode
 from lgbatch.runtime.registry import model_path
@@ -35,8 +36,9 @@ def runner(models: Path) -> LightGlueRunner:
 
 @pytest.mark.weights
 def test_matched_keypoints_equal_those_of_the_published_network(
-    models: Path, gallery: Path, runner: LightGlueRunner
+    models: Path, gallery: Path, runner: LightGlueRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(library.ISA_VARIABLE, library.NO_KERNELS)  # the runner has DISK in single precision
     paths = gallery / "view_00.jpg", gallery / "view_02.jpg"
     (image0, scales0), (image1, scales1) = (load_image(path, resize=320) for path in paths)
     assert image0.shape[:2] == (1, 3) and max(image0.shape) == 320 and 0 <= image0.min() < image0.max() <= 1

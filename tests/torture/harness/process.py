@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from lgbatch.kernels.library import ISA_VARIABLE, NO_KERNELS
+
 COMMAND = (sys.executable, "-m", "lgbatch")
 TIMEOUT = 60
 """Seconds after which a command counts as hung."""
@@ -61,7 +63,9 @@ class Server:
         self._folder = Path(self._scratch.name)
         self._number = itertools.count()
         self._lock = threading.Lock()
-        environment = dict(os.environ) | ({"LD_PRELOAD": str(preload)} if preload else {})
+        environment = dict(os.environ) | {ISA_VARIABLE: NO_KERNELS}  # ONNX Runtime runs the stand-in models
+        if preload:
+            environment["LD_PRELOAD"] = str(preload)
         self._process = subprocess.Popen(
             [sys.executable, _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -1,15 +1,16 @@
 /* A layer of LightGlue (Lindenberger, Sarlin and Pollefeys, ICCV 2023) for one pair, on one core.
 
-   GEMMs with weights are int8 with int32 accumulators; attention.h describes attention. Layer normalization, the
-   residual stream and the confidences are float. Queries are not padded; keys are padded to a multiple of PANEL. */
+   GEMMs with weights are int8 with int32 accumulators, but for linear2, which is bfloat16; attention.h describes
+   attention. Layer normalization, the residual stream and the confidences are float. Queries are not padded; keys are
+   padded to a multiple of PANEL. */
 
 /* Buffers for CHUNK_ROWS rows. */
 typedef struct {
     float wide[CHUNK_ROWS * 3 * EMBED_DIM];        /* output of a projection or of linear1 */
     float narrow[CHUNK_ROWS * EMBED_DIM];          /* output of linear2 */
     float scale[CHUNK_ROWS * 2];                   /* of the quantized rows */
-    uint8_t quantized[CHUNK_ROWS * 2 * EMBED_DIM]; /* input of the next dense layer */
-    uint16_t rounded[CHUNK_ROWS * 2 * EMBED_DIM];  /* the same in bfloat16 */
+    uint8_t quantized[CHUNK_ROWS * 2 * EMBED_DIM]; /* input of a projection or of linear1 */
+    uint16_t rounded[CHUNK_ROWS * 2 * EMBED_DIM];  /* input of linear2 in bfloat16 */
 } Buffers;
 
 /* Size of the scratch buffer of lgbatch_layer, which must be aligned to 64 bytes. */
@@ -81,28 +82,20 @@ INLINE void norm_gelu(float *row, int64_t count, const float *weight, const floa
 /* y = x + linear2(gelu(layer_norm(linear1([x; context])))), each (count, EMBED_DIM). y may be x. */
 static void feed_forward(const FeedForward *ffn, const float *x, const float *context, int64_t count, Buffers *buffers,
                          float *y) {
-    const int64_t groups = 2 * EMBED_DIM / GROUP, step = CHUNK_ROWS * EMBED_DIM;
+    const int64_t step = CHUNK_ROWS * EMBED_DIM;
     for (int64_t start = 0; start < count; start += CHUNK_ROWS, x += step, context += step, y += step) {
         const int64_t rows = min_i64(CHUNK_ROWS, count - start);
         for (int64_t r = 0; r < rows; r++) {
             uint8_t *quantized = buffers->quantized + r * 2 * EMBED_DIM;
-            float *scale = buffers->scale + r * groups;
+            float *scale = buffers->scale + r * 2;
             quantize(x + r * EMBED_DIM, EMBED_DIM, quantized, scale);
             quantize(context + r * EMBED_DIM, EMBED_DIM, quantized + EMBED_DIM, scale + 1);
         }
         dense(&ffn->linear1, buffers->quantized, buffers->scale, rows, buffers->wide);
-        for (int64_t r = 0; r < rows; r++) {
-            float *row = buffers->wide + r * 2 * EMBED_DIM;
-            norm_gelu(row, 2 * EMBED_DIM, ffn->norm_weight, ffn->norm_bias);
-            if (!ffn->linear2.weight_bf16)
-                quantize(row, 2 * EMBED_DIM, buffers->quantized + r * 2 * EMBED_DIM, buffers->scale + r * groups);
-        }
-        if (ffn->linear2.weight_bf16) {
-            round_to_bf16(buffers->wide, rows, 2 * EMBED_DIM, buffers->rounded);
-            dense_bf16(&ffn->linear2, buffers->rounded, rows, buffers->narrow);
-        } else {
-            dense(&ffn->linear2, buffers->quantized, buffers->scale, rows, buffers->narrow);
-        }
+        for (int64_t r = 0; r < rows; r++)
+            norm_gelu(buffers->wide + r * 2 * EMBED_DIM, 2 * EMBED_DIM, ffn->norm_weight, ffn->norm_bias);
+        round_to_bf16(buffers->wide, rows, 2 * EMBED_DIM, buffers->rounded);
+        dense_bf16(&ffn->linear2, buffers->rounded, rows, buffers->narrow);
         for (int64_t i = 0; i < rows * EMBED_DIM; i += WIDTH)
             vf_store(y + i, vf_add(vf_load(x + i), vf_load(buffers->narrow + i)));
     }

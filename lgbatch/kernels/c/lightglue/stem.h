@@ -1,5 +1,5 @@
 /* The stem of LightGlue for one image, on one core: input projection in float, then the first self-attention as in the
-   layers, but for linear2, which is bfloat16. */
+   layers. */
 
 /* Size of the scratch buffer of lgbatch_stem, which must be aligned to 64 bytes. */
 EXPORT size_t EXPORTED(stem_scratch_bytes)(int64_t count) { return self_block_bytes(count); }
