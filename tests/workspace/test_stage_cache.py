@@ -21,6 +21,7 @@ from lgbatch.pipelines import sfm
 from lgbatch.pipelines.summary import Summary
 from lgbatch.reconstruction.reconstruct import reconstruct
 from lgbatch.reconstruction.results import Model, Reconstruction
+from lgbatch.runtime.precision import extractor_kind
 from lgbatch.runtime.registry import model_path
 from lgbatch.storage import store
 from lgbatch.storage.features import FeatureStore
@@ -180,7 +181,8 @@ def test_changed_settings_and_retried_failures_are_not_skipped(photos: Path, tmp
 
 
 def test_a_changed_model_file_is_not_skipped(photos: Path, tmp_path: Path) -> None:
-    out, model = tmp_path / "out", model_path(tmp_path, Settings().extractor, "extractor")
+    settings = Settings()
+    out, model = tmp_path / "out", model_path(tmp_path, settings.extractor, extractor_kind(settings))
     model.write_text("model")
     sfm.run(photos, out, models=tmp_path)
     assert sfm.run(photos, out, models=tmp_path).finished_already is True
