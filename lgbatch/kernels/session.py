@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from lgbatch.kernels.library import require_kernels
 
 Array = NDArray[Any]
-ALIGNMENT = 64
-"""Of scratch buffers, in bytes."""
+_ALIGNMENT = 64
 _scratch = threading.local()
 """The scratch buffer of each thread, for all sessions: one per stage of LightGlue would take 18 times the memory."""
 
@@ -55,19 +54,12 @@ class KernelSession(ABC):
         return address(values)
 
 
-def scratch(size: int) -> NDArray[np.uint8]:
-    """An aligned scratch buffer (size,) of the calling thread, reused between calls."""
+def scratch_address(size: int) -> int:
+    """Address of an aligned scratch buffer of `size` bytes of the calling thread, reused between calls."""
     if getattr(_scratch, "size", -1) < size:
         _scratch.buffer, _scratch.size = None, -1  # freed before the larger one is allocated
-        _scratch.buffer, _scratch.size = np.empty(size + ALIGNMENT, np.uint8), size
-    start = -address(_scratch.buffer) % ALIGNMENT
-    buffer: NDArray[np.uint8] = _scratch.buffer[start : start + size]
-    return buffer
-
-
-def scratch_address(size: int) -> int:
-    """Address of `scratch`."""
-    return address(scratch(size))
+        _scratch.buffer, _scratch.size = np.empty(size + _ALIGNMENT, np.uint8), size
+    return -(-address(_scratch.buffer) // _ALIGNMENT) * _ALIGNMENT
 
 
 def address(array: Array) -> int:
